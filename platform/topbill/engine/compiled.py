@@ -13,6 +13,7 @@ import numpy as np
 from topbill.domain.chance import hash64, uniform
 from topbill.domain.errors import BadRequest, PolicyError
 from topbill.domain.json_text import at_path
+from topbill.domain.patience import Patience
 from topbill.domain.records import (
     NULL,
     Actions,
@@ -79,9 +80,7 @@ class CompiledExperiment:
         unit_events: The names of the events of units that some metric reads.
         version: Of the policies; 0 before anything was learned.
         failures: Each variant's last failure, as text.
-        resting: Until when (seconds of the engine's clock) a variant's policy is not asked, because
-            it took too long.
-        times_late: How often in a row a variant's policy took too long.
+        patience: With each variant's policy, where it is slow.
     """
 
     def __init__(self, experiment: Experiment, tables: EntityStore = NO_TABLES) -> None:
@@ -107,8 +106,7 @@ class CompiledExperiment:
         self.version = 0
         self.policies = build_policies(experiment)
         self.failures: dict[str, str] = {}
-        self.resting: dict[str, float] = {}
-        self.times_late: dict[str, int] = {}
+        self.patience = {variant.name: Patience() for variant in experiment.variants}
         # Where the control has each action; actions that it doesn't name come after all of those.
         self._control_rank: dict[str, int] = {}
         for rank, action_id in enumerate(getattr(experiment.control.params, "order", [])):

@@ -39,17 +39,11 @@ from topbill.engine.api import (
 )
 from topbill.engine.compiled import CompiledExperiment, logged_actions, offered, offers
 from topbill.entities import NO_TABLES, EntityStore, MissingVersion
-from topbill.policies import is_foreign
+from topbill.policies import AbsentPolicy, is_foreign
 from topbill.spec import Experiment, Variant
 
 _logger = logging.getLogger("topbill")
 _encode = msgspec.json.Encoder().encode
-_IN_A_ROW, _FAR_TOO_LONG = 3, 10.0
-"""A model is slow that was too late so often without being in time once, or that took so many times
-its budget: else a busy machine would be taken for it."""
-_RESTS, _LONGEST_REST = 9, 60.0
-"""For how many times as long as it took a slow model is not asked, and for how many seconds at
-most: so it has a tenth of the time, and the others have the rest."""
 
 
 class Engine:
@@ -79,6 +73,12 @@ class Engine:
             reloaded[experiment.key] = compiled = CompiledExperiment(experiment, self.tables)
             if before is not None:
                 compiled.take_over(before)
+            for name, policy in compiled.policies.items():
+                if isinstance(policy, AbsentPolicy):
+                    compiled.failures[name] = policy.why
+                    _logger.warning(
+                        "%s: policy of variant %s: %s", experiment.key, name, policy.why
+                    )
         self.experiments = reloaded
 
     def find(self, key: str) -> CompiledExperiment:
@@ -207,7 +207,7 @@ class Engine:
         asked = self._clock()
         if deadline is not None and asked >= deadline:
             return None
-        if compiled.resting.get(variant.name, asked) > asked:
+        if not compiled.patience[variant.name].may_ask(asked):
             return None
         end = inputs.start + compiled.experiment.budget_ms / 1e3
 
@@ -217,23 +217,15 @@ class Engine:
         slate = _rank(compiled, variant, inputs, allowed, late)
         # A slate that took too long is thrown away though it is there: were it used, the slow
         # moments of a policy would go unnoticed, in latency and in what is logged.
-        if not late():
-            compiled.times_late.pop(variant.name, None)
-            return slate
         if is_foreign(variant.policy):
-            self._note_late(compiled, variant, self._clock() - asked)
-        return None
+            self._note_time(compiled, variant, asked)
+        return None if late() else slate
 
-    def _note_late(self, compiled: CompiledExperiment, variant: Variant, took: float) -> None:
-        """A model that is not ours took longer than a decision may: one that is slow rests, as
-        while it computes this process answers nobody.
-        """
-        budget = compiled.experiment.budget_ms
-        if took * 1e3 <= budget:
-            return  # others kept it waiting
-        times = compiled.times_late[variant.name] = compiled.times_late.get(variant.name, 0) + 1
-        if times >= _IN_A_ROW or took * 1e3 > _FAR_TOO_LONG * budget:
-            compiled.resting[variant.name] = self._clock() + min(_RESTS * took, _LONGEST_REST)
+    def _note_time(self, compiled: CompiledExperiment, variant: Variant, asked: float) -> None:
+        """How long a model that is not ours took, since it was `asked`."""
+        budget, now = compiled.experiment.budget_ms, self._clock()
+        if compiled.patience[variant.name].in_time(asked, now, budget):
+            return
         message = f"took longer than budget_ms: {budget:g}"
         if compiled.failures.get(variant.name) != message:
             compiled.failures[variant.name] = message

@@ -21,6 +21,7 @@ from topbill.pages.external import NOTHING, External, external
 from topbill.pages.features import PictureFeatures, TitleFeatures
 from topbill.pages.files import PageFile
 from topbill.pages.notes import artwork_of, notes
+from topbill.pages.own_signal import signal_rows
 from topbill.pages.request import PageRequest
 from topbill.pages.viewer_rows import own_titles
 from topbill.pages.viewing_history import NOBODY, KnownViewer
@@ -81,6 +82,7 @@ class CompiledPage:
 
         Raises:
             SpecError: The page and the catalogue contradict each other; with every contradiction.
+                Or a signal of its rows can't be used.
             NotFound: The engine has no experiment of a layer.
         """
         self.file, self.engine, self.catalog, self.stale = file, engine, catalog, stale
@@ -88,6 +90,7 @@ class CompiledPage:
         self.rules = CompiledRules(file.rules, catalog)
         layers = [engine.find(key).experiment for key in file.layers.values()]
         check(file, self.rules, artwork_of(file, layers))
+        self.own_signals = signal_rows(file.signal_rows, catalog, file.source)
         self.tables: Mapping[str, CandidateTable] = {} if tables is None else tables
         self.notes = notes(file, catalog, layers, self.tables)
         # Written as JSON once: a page's answer then only puts texts together.

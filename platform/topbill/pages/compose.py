@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +19,7 @@ import numpy as np
 from topbill.candidates import GIVEN, Candidates
 from topbill.catalog import Bools
 from topbill.domain.chance import hash64
-from topbill.domain.errors import BadRequest
+from topbill.domain.errors import BadRequest, PolicyError
 from topbill.domain.page_answer import LayerAnswer, PageAnswer, RowAnswer, Tile, cells_of
 from topbill.domain.records import NULL, Decision, EntityUse, Indices, Placement
 from topbill.domain.slate import Allowed
@@ -26,8 +28,10 @@ from topbill.engine import DecisionInput, decode
 from topbill.pages.compiled import CompiledPage, Viewer
 from topbill.pages.features import TitlesOnPage
 from topbill.pages.layers import Layer, PinnedRows, refuse_unknown
+from topbill.pages.own_signal import SignalRow
 from topbill.pages.request import PageRequest
 from topbill.pages.viewer_rows import ViewerRows, about, holding_in, keeps_titles
+from topbill.plugins.signal import PageViewer
 from topbill.rules import Counts, PoolOrder, PositionChoices, RowConstraints
 
 _logger = logging.getLogger("topbill")
@@ -152,6 +156,9 @@ class PageBuilder:
         self.pins: dict[str, dict[int, int]] = {}
         for row in page.rules.pins:
             self.pins[row] = self._allowed_pins(row)
+        if not degraded:
+            self._ask_own_signals(context)
+            viewer = self.viewer
         self.own = ViewerRows(self.file.sources, viewer.own, viewer.liked, self.allowed_by_rule)
         self.candidates = self._candidates(degraded)
         self.title_features = self._title_features(context)
@@ -213,6 +220,46 @@ class PageBuilder:
                 )
                 self.fallbacks.append("candidates")
         return model.popular_only(self.allowed, self.id)
+
+    def _ask_own_signals(self, context: Mapping[str, Any]) -> None:
+        """Fill rows of packages' signals for which neither the request nor a table has a
+        candidate.
+        """
+        viewer, brought = self.viewer, self.viewer.external
+        asked = PageViewer(viewer.watched, viewer.region, MappingProxyType(context), self.now)
+        for row, signal in self.page.own_signals.items():
+            if brought.rows.get(row):
+                continue
+            scores = self._signal_scores(signal, asked)
+            brought = brought.with_row(row, scores)
+        if brought is not viewer.external:
+            own = {**viewer.own, **brought.rows}
+            self.viewer = replace(viewer, external=brought, own=own)
+
+    def _signal_scores(self, signal: SignalRow, viewer: PageViewer) -> dict[int, float]:
+        """Title → score; nothing where the signal fails, is late, or rests."""
+        start = self.engine.now()
+        scores: dict[int, float] = {}
+        problem = ""
+        if signal.patience.may_ask(start):
+            try:
+                scores = signal.best(viewer, self.allowed)
+            except PolicyError as error:
+                problem = str(error)
+            if not signal.patience.in_time(start, self.engine.now(), self.file.budget_ms):
+                problem = problem or f"it took longer than budget_ms: {self.file.budget_ms:g}"
+        else:
+            problem = "it rests, as it took too long"
+        if problem != signal.problem:
+            signal.problem = problem
+            if problem:
+                _logger.warning("page %s: signal %s: %s", self.file.key, signal.name, problem)
+        if not problem:
+            return scores
+        if "candidates" not in self.fallbacks:
+            self.fallbacks.append("candidates")
+        self.notes.append(f"signal {signal.name}: {problem}")
+        return {}
 
     def _title_features(self, context: Mapping[str, Any]) -> TitlesOnPage:
         """What policies are told of titles on this page."""

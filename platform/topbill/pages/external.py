@@ -40,6 +40,12 @@ class External(NamedTuple):
         own = self.scores_in.get(row)
         return {**self.scores, **own} if own else self.scores
 
+    def with_row(self, row: str, scores: Mapping[int, float]) -> External:
+        """The same with a row's candidates, the highest score first."""
+        own = {title: _rounded(score) for title, score in scores.items()}
+        rows = {**self.rows, row: tuple(own)}
+        return self._replace(rows=rows, scores_in={**self.scores_in, row: own})
+
 
 NOTHING = External({}, {}, {}, ())
 

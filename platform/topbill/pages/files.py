@@ -213,6 +213,15 @@ class PageFile:
         """Its catalogue as the files have it now. Raises NotFound and BadData."""
         return self.catalog(self.read_table())
 
+    @property
+    def signal_rows(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Row → the candidate signal of a package that it is made of, and that one's parameters."""
+        rows: dict[str, tuple[str, dict[str, Any]]] = {}
+        for row, parts in self.raw["sources"].items():
+            if "signal" in parts:
+                rows[row] = (parts["signal"], parts.get("with", {}))
+        return rows
+
     def unit_types(self, experiments: Iterable[Experiment]) -> frozenset[str]:
         """What those of the experiments that are its layers' call their units: events of such units
         are its viewers'.

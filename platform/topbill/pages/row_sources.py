@@ -17,10 +17,12 @@ from topbill.spec.fields import (
     Choice,
     Duration,
     Id,
+    Json,
     JsonSchema,
     Key,
     ListOf,
     Location,
+    MapOf,
     Name,
     Section,
     Text,
@@ -42,6 +44,8 @@ _KEYS = {
     "by": "trending",
     "file": "external",
     "table": "external",
+    "signal": "external",
+    "with": "external",
 }
 """Key → the one source that it is for."""
 _NEEDED = ("genres", "titles")
@@ -92,6 +96,10 @@ ROW = Section(
             "one: CSV, Parquet or DuckDB.",
         ),
         "table": Key(Text(128), "Its table, where that file is a DuckDB database."),
+        "signal": Key(
+            Name, "For source external: a candidate signal of an installed package, by its name."
+        ),
+        "with": Key(MapOf(Json(), 100), "The signal's own parameters."),
         "of": Key(
             Last(), "For source because: a row for each of the last titles liked (default last 3)."
         ),
@@ -153,6 +161,8 @@ def _check(name: str, parts: Mapping[str, Any], at: Location) -> None:
             Verbatim("a row called rows"), "another name: decisions about which rows are called so"
         )
     source = parts["source"]
+    if "with" in parts and "signal" not in parts:
+        at.key(name).key("with").wrong(Verbatim("no signal"), "signal beside it, whose they are")
     for key, owner in _KEYS.items():
         is_missing = key in _NEEDED and source == owner and key not in parts
         if is_missing or (key in parts and source != owner):

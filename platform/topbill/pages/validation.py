@@ -6,22 +6,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from topbill.domain.errors import BadData, FileProblem, NotFound, PolicyError, SpecError
+from topbill.domain.errors import BadData, FileProblem, NotFound, SpecError
 from topbill.engine import CompiledExperiment, Engine
 from topbill.pages.candidate_table import read_tables
 from topbill.pages.compiled import CompiledPage
 from topbill.pages.files import PageFile, load_each
+from topbill.policies import AbsentPolicy
 from topbill.spec import Experiment
 
 
 def validate_experiment(experiment: Experiment) -> Experiment | SpecError:
     """The experiment, or why its policies cannot be made here: a package may be missing."""
-    try:
-        CompiledExperiment(experiment)
-    except PolicyError as error:
-        expected = "policies that can be made on this machine"
-        return SpecError([FileProblem(experiment.source, "variants", str(error), expected)])
-    return experiment
+    expected = "policies that can be made on this machine"
+    problems = []
+    for name, policy in CompiledExperiment(experiment).policies.items():
+        if isinstance(policy, AbsentPolicy):
+            problems.append(
+                FileProblem(experiment.source, f"variants.{name}", policy.why, expected)
+            )
+    return SpecError(problems) if problems else experiment
 
 
 def validate(

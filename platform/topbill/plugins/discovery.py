@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
 
 from topbill.domain.errors import PolicyError
 
 POLICIES = "topbill.policies"
 """The group of entry points that name policies."""
+SIGNALS = "topbill.signals"
+"""The group of entry points that name candidate signals."""
 _T = TypeVar("_T")
 
 
@@ -52,6 +56,19 @@ def load(group: str, name: str, base: type[_T]) -> type[_T]:
             f"topbill.plugins.{base.__name__}"
         )
     return loaded
+
+
+def checked_params(package: str, name: str, params: Any) -> type[msgspec.Struct]:
+    """The class of a model's parameters. Raises PolicyError for one that no file can fill."""
+    try:
+        # Any other class has no fields, and a field that no file can say has no schema.
+        msgspec.structs.fields(params)
+        msgspec.json.schema(params)
+    except (TypeError, ValueError) as error:
+        why = f"{error}; expected a msgspec.Struct of fields that YAML can say"
+        raise PolicyError(f"{package}: {name}: Params: {why}") from error
+    found: type[msgspec.Struct] = params
+    return found
 
 
 def _what(thing: object) -> str:

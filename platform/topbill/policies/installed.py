@@ -15,7 +15,7 @@ from topbill.domain.chance import ROUNDING
 from topbill.domain.errors import PolicyError
 from topbill.domain.features import FeatureColumns
 from topbill.domain.records import Actions, Example, Floats, Indices, Policy
-from topbill.plugins.discovery import POLICIES, installed, load
+from topbill.plugins.discovery import POLICIES, checked_params, installed, load
 from topbill.plugins.policy import OwnPolicy, readonly
 from topbill.policies.codec import LEARN_ANEW
 
@@ -207,16 +207,10 @@ def policy_of(name: str) -> type[Policy]:
     """
     own = load(POLICIES, name, OwnPolicy)
     package = installed(POLICIES)[name].package
-    try:
-        # Any other class has no fields, and a field that no file can say has no schema.
-        msgspec.structs.fields(own.Params)
-        msgspec.json.schema(own.Params)
-    except (TypeError, ValueError) as error:
-        why = f"{error}; expected a msgspec.Struct of fields that YAML can say"
-        raise PolicyError(f"{package}: {name}: Params: {why}") from error
+    params = checked_params(package, name, own.Params)
     members = {
         "kind": name,
-        "Params": own.Params,
+        "Params": params,
         "deterministic": bool(own.deterministic),
         "default_spread": 0.0 if own.deterministic else 0.02,
         "engine": package,

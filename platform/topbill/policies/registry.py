@@ -60,7 +60,7 @@ def is_foreign(kind: str) -> bool:
 
 class AbsentPolicy:
     """Stands for a policy that can't be built, and raises why whenever it is asked: its variant
-    falls back, and all others go on.
+    falls back, and all others go on. `why` says why.
     """
 
     kind: ClassVar[str] = "absent"
@@ -81,19 +81,19 @@ class AbsentPolicy:
         action_size: int = 0,  # noqa: ARG002
         seed: int = 0,  # noqa: ARG002
     ) -> None:
-        self._why = str(params)
+        self.why = str(params)
 
     def score(self, x: Floats, actions: Actions, seed: int) -> Scored:  # noqa: ARG002
-        raise PolicyError(self._why)
+        raise PolicyError(self.why)
 
     def update(self, examples: Sequence[Example]) -> None:  # noqa: ARG002
-        raise PolicyError(self._why)
+        raise PolicyError(self.why)
 
     def dump(self) -> bytes:
-        raise PolicyError(self._why)
+        raise PolicyError(self.why)
 
     def load(self, blob: bytes) -> None:  # noqa: ARG002
-        raise PolicyError(self._why)
+        raise PolicyError(self.why)
 
     def explain(
         self,
@@ -101,7 +101,7 @@ class AbsentPolicy:
         actions: Actions,  # noqa: ARG002
         names: tuple[Sequence[str], Sequence[str]],  # noqa: ARG002
     ) -> list[dict[str, float]]:
-        raise PolicyError(self._why)
+        raise PolicyError(self.why)
 
 
 def build_policy(kind: str, params: Any, columns: FeatureColumns, seed: int) -> Policy:

@@ -179,6 +179,10 @@ class PageService:
             if page.catalog.set_aside:
                 rows = f"{len(page.catalog.set_aside)} rows of its catalogue can be no titles"
                 found.append(Trouble("titles_set_aside", f"page {key}: {rows}"))
+            for row, signal in page.own_signals.items():
+                if signal.problem:
+                    what = f"page {key}: row {row}: signal {signal.name}"
+                    found.append(Trouble("signal", f"{what}: {signal.problem}"))
             if page.catalog.without_pictures:
                 titles = f"{len(page.catalog.without_pictures)} titles go without their pictures"
                 found.append(Trouble("pictures_set_aside", f"page {key}: {titles}"))

@@ -43,8 +43,13 @@ def variations() -> Iterator[tuple[str, str]]:
         for features in declared:
             yield surface, layer(surface, surface, "policy: auto", features, actions)
         for kind in policies.KINDS:
+            if kind == "scored":
+                continue
             policy = f"policy: {kind}" + (", min_probability: 1%" if kind == "linucb" else "")
             yield surface, layer(surface, surface, policy, "{}", actions)
+        if surface == "titles":
+            scored = "policy: scored, feature: merit"
+            yield surface, layer(surface, surface, scored, "{merit: {type: number}}", actions)
         lines = plain.splitlines()
         at = lines.index("context:")
         for context in CONTEXTS:

@@ -15,6 +15,7 @@ from tests.installed_package import on_the_path, write_package
 
 from topbill import spec
 from topbill.domain.errors import PolicyError, SpecError
+from topbill.domain.patience import Patience
 from topbill.domain.records import Example, RewardEvent
 from topbill.engine import CompiledExperiment, DecideRequest, Engine, teach
 from topbill.policies import compare_states, engine_of
@@ -192,7 +193,7 @@ def test_one_that_is_slow_rests_so_that_others_are_served(tmp_path: Path) -> Non
     assert {decide(engine, n).reason for n in range(2, 30)} == {"fallback"}
     assert time.perf_counter() - started < 1.0, "it is asked twice more, and not 28 times"
     acme_models.Odd.go = False
-    compiled.resting.clear()
+    compiled.patience["own"] = Patience()
     assert decide(engine, 31).reason == "policy"
 
 
