@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out, print_json
 from topbill.domain.errors import BadRequest, NotFound
+from topbill.spec.fields import listed
 
 if TYPE_CHECKING:
     from topbill.log.erasing import StoredRows
@@ -67,7 +68,8 @@ def erase(
 ) -> None:
     """Take one unit out of log, lake, answers and quarantine, with every trace in their files.
 
-    Stop the worker first; services may run, and drop what they have in memory within a second.
+    Guests that were merged into it are the same person, and go with it. Stop the worker first;
+    services may run, and drop what they have in memory within a second.
     Killed, run it again. What policies have learned stays: sums, in which no id stands.
 
     Args:
@@ -170,6 +172,11 @@ def _sentences(rows: StoredRows, verb: str) -> list[str]:
         sentences.append(
             f"{verb} its row in the kept versions of table {file}; tables/{file} itself is yours: "
             "take it out there, or it comes back"
+        )
+    if rows.merges:
+        guests = listed(sorted({merged for _, merged in rows.merges}))
+        sentences.append(
+            f"{verb} {len(rows.merges):,} merges of guests into a profile: {guests}"
         )
     for key, (decisions, rewards) in rows.by_experiment().items():
         sentences.append(

@@ -148,6 +148,15 @@ CREATE TABLE IF NOT EXISTS profiles (
     region TEXT NOT NULL,
     at INTEGER NOT NULL,
     checksum INTEGER NOT NULL) WITHOUT ROWID;
+-- Whose history is a profile's as well, since a guest signed in.
+CREATE TABLE IF NOT EXISTS merges (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    unit TEXT NOT NULL,
+    unit_type TEXT NOT NULL,
+    merged TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    UNIQUE (unit, merged));
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 0), at INTEGER NOT NULL);
 INSERT OR IGNORE INTO clock VALUES (0, 0);
 CREATE TABLE IF NOT EXISTS clock_steps (
@@ -200,6 +209,7 @@ CHECKED = {table: (*columns, "at") for table, columns in ROWS.items()} | {
     "erasures": ("at", "unit_hash", "experiment", "version", "decisions", "rewards"),
     "retentions": ("at", "kept_since", "decisions", "rewards", "events", "quarantined"),
     "profiles": ("unit", "unit_type", "kids", "maturity", "region", "at"),
+    "merges": ("unit", "unit_type", "merged", "at"),
     "clock_steps": ("at", '"offset"', "decisions", "events"),
 }
 """The tables whose rows have a checksum in a column of that name, and of what columns it is. What

@@ -30,6 +30,7 @@ _DECISIONS = "FROM decisions WHERE decision_id"
 _REWARDS = "FROM reward_events WHERE decision_id"
 _EVENTS = "FROM unit_events WHERE unit_type = ? AND unit = ? AND event_id = ?"
 _PROFILE = "FROM profiles WHERE unit = ?"
+_MERGE = "FROM merges WHERE unit = ? AND merged = ?"
 _SET_ASIDE = "FROM quarantine WHERE place = ?"
 _CHUNK = 256
 """Ids of one statement."""
@@ -38,7 +39,8 @@ _CHUNK = 256
 class StoredRows(NamedTuple):
     """What is stored of one unit: by id its decisions and its rewards, each with its experiment,
     its events, the places in the quarantine of rows that were set aside, the unit itself where
-    limits of it as a profile are set, and the tables of features of whose kept versions it is.
+    limits of it as a profile are set, the tables of features of whose kept versions it is, and its
+    merges: (profile, guest), of which it is one.
     """
 
     decisions: dict[str, str]
@@ -47,6 +49,7 @@ class StoredRows(NamedTuple):
     quarantined: list[int]
     profiles: frozenset[str] = frozenset()
     tables: frozenset[str] = frozenset()
+    merges: frozenset[tuple[str, str]] = frozenset()
 
     def by_experiment(self) -> dict[str, tuple[int, int]]:
         """How many decisions and rewards each experiment has of it."""
@@ -67,6 +70,7 @@ class StoredRows(NamedTuple):
             self.quarantined + other.quarantined,
             self.profiles | other.profiles,
             self.tables | other.tables,
+            self.merges | other.merges,
         )
 
 
@@ -99,12 +103,18 @@ def find_in_log(
             "SELECT unit FROM profiles WHERE unit = ? AND unit_type = coalesce(?, unit_type)",
             (unit, unit_type),
         )
+        merges = database.rows(
+            "SELECT unit, merged FROM merges "
+            "WHERE ? IN (unit, merged) AND unit_type = coalesce(?, unit_type)",
+            (unit, unit_type),
+        )
         return StoredRows(
             decisions,
             rewards,
             events,
             _quarantined(database, unit, by_id),
             frozenset(unit for (unit,) in profiles),
+            merges=frozenset(merges),
         )
 
 
@@ -113,6 +123,8 @@ def units_in_log(path: Path) -> set[str]:
     with closing(LogDatabase(path)) as database:
         units = {unit for (unit,) in database.rows("SELECT DISTINCT unit FROM unit_events")}
         units.update(unit for (unit,) in database.rows("SELECT unit FROM profiles"))
+        for pair in database.rows("SELECT unit, merged FROM merges"):
+            units.update(pair)
         for _, decisions in BundleTable(database).read_all():
             units.update(decision.unit for decision in decisions)
         after = 0
@@ -215,6 +227,7 @@ def erase_from_log(path: Path, rows: StoredRows, tombstone: Tombstone) -> None:
                 (_EVENTS, list(rows.events)),
                 (_SET_ASIDE, [(place,) for place in rows.quarantined]),
                 (_PROFILE, [(unit,) for unit in rows.profiles]),
+                (_MERGE, list(rows.merges)),
             ):
                 database.execute_many(f"DELETE {statement}", values)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from topbill.domain.errors import LogError
-from topbill.domain.profile import ProfileChange, ProfileLimits
+from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
     Decision,
     QuarantinedRow,
@@ -62,6 +62,7 @@ class _Store:
         self.quarantine: dict[tuple[RowKind, QuarantineStage, int], QuarantinedRow] = {}
         self.heartbeat: Heartbeat | None = None
         self.profiles: dict[str, ProfileLimits] = {}
+        self.merges: list[Merge] = []
 
         self.remembered: dict[tuple[str, ...], tuple[int, int]] = {}
         """(seq, at) of decisions let go by (decision_id,), and of their events by both ids."""
@@ -538,6 +539,29 @@ class MemoryLog(Log):
         """Remove what was set of a profile; returns whether anything was."""
         self.check()
         return self._store.profiles.pop(unit, None) is not None
+
+    def merge_profile(
+        self, unit: str, unit_type: str, merged: str, limited_by: Iterable[str]
+    ) -> MergedProfile:
+        """What a guest did is a profile's as well."""
+        self.check()
+        with self._store.lock:
+            profiles, merges = self._store.profiles, self._store.merges
+            limits = profiles.get(unit)
+            if any((merge.unit, merge.merged) == (unit, merged) for merge in merges):
+                return MergedProfile(limits, is_new=False)
+            merges.append(Merge(len(merges) + 1, unit, unit_type, merged))
+            for name in limited_by:
+                if name in profiles:
+                    limits = (limits or ProfileLimits()).stricter(profiles[name])
+            if limits is not None:
+                profiles[unit] = limits
+        return MergedProfile(limits, is_new=True)
+
+    def merges(self, after: int = 0, limit: int = 2**62) -> list[Merge]:
+        """The next merges after a place."""
+        self.check()
+        return self._store.merges[after : after + limit]
 
 
 def _seq(row: tuple[int, object]) -> int:

@@ -1,20 +1,24 @@
-"""The limits of profiles in the embedded log's file."""
+"""The limits of profiles, and which guests they were, in the embedded log's file."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from topbill.domain.errors import LogError
-from topbill.domain.profile import ProfileChange, ProfileLimits
+from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.log.database import CHECKED, LogDatabase, Value, checksum
 from topbill.log.protocol import Clock
 
 _COLUMNS = ", ".join(CHECKED["profiles"])
 _READ = f"SELECT checksum, {_COLUMNS} FROM profiles WHERE unit = ?"  # noqa: S608 (names of ours)
+_IS_MERGED = "SELECT 1 FROM merges WHERE unit = ? AND merged = ?"
+_MERGES = "SELECT place, unit, unit_type, merged FROM merges WHERE place > ? ORDER BY place LIMIT ?"
 _NO_AGE = -1
 """What stands for no age limit, as an empty text does for no region: a checksum is of values."""
 
 
 class ProfileTable:
-    """The table `profiles` of a database. Its methods are those of `Log`."""
+    """The tables `profiles` and `merges` of a database. Its methods are those of `Log`."""
 
     def __init__(self, database: LogDatabase, clock: Clock) -> None:
         self._database = database
@@ -40,17 +44,43 @@ class ProfileTable:
         """Change them, and return what they are then."""
         with self._database.transaction():
             limits = change.applied_to(self._before(unit, change))
-            age = _NO_AGE if limits.maturity is None else limits.maturity
-            row: tuple[Value, ...] = (
-                unit,
-                unit_type,
-                int(limits.kids),
-                age,
-                limits.region or "",
-                self._clock(),
-            )
-            self._database.insert("profiles", [row], "INSERT OR REPLACE INTO")
+            self._write(unit, unit_type, limits)
         return limits
+
+    def _write(self, unit: str, unit_type: str, limits: ProfileLimits) -> None:
+        age = _NO_AGE if limits.maturity is None else limits.maturity
+        row: tuple[Value, ...] = (
+            unit,
+            unit_type,
+            int(limits.kids),
+            age,
+            limits.region or "",
+            self._clock(),
+        )
+        self._database.insert("profiles", [row], "INSERT OR REPLACE INTO")
+
+    def merge(
+        self, unit: str, unit_type: str, merged: str, limited_by: Iterable[str]
+    ) -> MergedProfile:
+        """Note a merge once, and what the profile may see from then on."""
+        with self._database.transaction():
+            limits = self.read(unit)
+            if self._database.rows(_IS_MERGED, (unit, merged)):
+                return MergedProfile(limits, is_new=False)
+            row = (unit, unit_type, merged, self._clock())
+            self._database.insert("merges", [row])
+            before = limits
+            for name in limited_by:
+                other = self.read(name)
+                if other is not None:
+                    limits = (limits or ProfileLimits()).stricter(other)
+            if limits is not None and limits != before:
+                self._write(unit, unit_type, limits)
+        return MergedProfile(limits, is_new=True)
+
+    def merges(self, after: int, limit: int) -> list[Merge]:
+        """The next merges after a place."""
+        return [Merge(*row) for row in self._database.rows(_MERGES, (after, limit))]
 
     def _before(self, unit: str, change: ProfileChange) -> ProfileLimits:
         try:

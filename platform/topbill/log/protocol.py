@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 from topbill.domain.errors import AlreadyDecided, Conflict
-from topbill.domain.profile import ProfileChange, ProfileLimits
+from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
     Decision,
     QuarantinedRow,
@@ -437,6 +437,27 @@ class Log(Protocol):
     @abstractmethod
     def remove_profile(self, unit: str) -> bool:
         """Remove what was set of a profile; returns whether anything was."""
+
+    @abstractmethod
+    def merge_profile(
+        self, unit: str, unit_type: str, merged: str, limited_by: Iterable[str]
+    ) -> MergedProfile:
+        """Note durably that what `merged`, a guest, did is of profile `unit` as well.
+
+        With it, in one step, the profile gets the strictest of its limits and those of
+        `limited_by`: what a guest may not see, nobody sees by signing in. Of a merge that is known
+        nothing changes, its limits included: they may have been lifted since.
+
+        Args:
+            unit: The profile.
+            unit_type: What experiments call their `unit`, for erasures of one type.
+            merged: The guest.
+            limited_by: The units whose limits hold for the guest.
+        """
+
+    @abstractmethod
+    def merges(self, after: int = 0, limit: int = 2**62) -> list[Merge]:
+        """The merges that stand after a place, in their order, at most `limit`."""
 
     # ------------------------------------------------------------------ upkeep
 

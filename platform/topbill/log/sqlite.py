@@ -9,7 +9,7 @@ stamp can still appear.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from topbill.domain.errors import LogError
-from topbill.domain.profile import ProfileChange, ProfileLimits
+from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
     Decision,
     QuarantinedRow,
@@ -724,6 +724,16 @@ class SqliteLog(Log):
     def remove_profile(self, unit: str) -> bool:
         """Remove what was set of a profile; returns whether anything was."""
         return self._profiles.remove(unit)
+
+    def merge_profile(
+        self, unit: str, unit_type: str, merged: str, limited_by: Iterable[str]
+    ) -> MergedProfile:
+        """What a guest did is a profile's as well; see `Log.merge_profile`."""
+        return self._profiles.merge(unit, unit_type, merged, limited_by)
+
+    def merges(self, after: int = 0, limit: int = 2**62) -> list[Merge]:
+        """The next merges; see `Log.merges`."""
+        return self._profiles.merges(after, limit)
 
     def forget_recent(self) -> None:
         """Keep nothing of any row in this handle's memory."""

@@ -23,7 +23,7 @@ from topbill.domain.profile import PROFILE_TYPE
 from topbill.domain.rewards import CLICK_MODELS
 from topbill.pages import row_sources
 from topbill.pages.features import TITLE_FEATURES
-from topbill.pages.viewing_history import SIGNALS
+from topbill.pages.viewing_history import PICK, SIGNALS
 from topbill.rules import RULE, Rules, build
 from topbill.spec import Experiment, renames, yaml_in
 from topbill.spec import load_all as load_files
@@ -420,7 +420,8 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Locatio
         repeats={repeat: name for name, own in rows.items() for repeat in own[1:]},
         candidate_files=row_sources.candidate_files(read["sources"], path.parent),
         rules=built,
-        signals=read.get("signals", SIGNALS),
+        # What viewers pick at the start is kept, unless the file says what it is worth.
+        signals={PICK: SIGNALS[PICK]} | read["signals"] if "signals" in read else SIGNALS,
         click_model=read.get("click_model"),
         session_ttl=read.get("session_ttl", 0.0),
         kids_max_age=read.get("kids_max_age", 7),

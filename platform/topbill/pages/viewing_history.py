@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from topbill.domain.profile import PROFILE_TYPE
+from topbill.domain.profile import PROFILE_TYPE, Merge, guests_of
 from topbill.domain.records import Decision, RewardEvent, UnitEvent
 from topbill.rules import Rules
 
@@ -21,6 +21,8 @@ MOST_PLAYS = 20
 """Last titles that a viewer liked from which candidates are told."""
 MOST_TITLES = 5_000
 """Titles of a viewer that are remembered: what was heard of longest ago is forgotten first."""
+MOST_GUESTS = 100
+"""Guests, the latest, whose history is remembered as a profile's."""
 MOST_OF_ALL = 1_000_000
 """Titles of all viewers together, some 150 MB: beyond, viewers are forgotten as above."""
 PLAY, FRACTION = "play", "watch_fraction"
@@ -29,8 +31,11 @@ LIST_ADD, LIST_REMOVE = "watchlist_add", "watchlist_remove"
 """The events that put a title on the viewer's list, and take it off."""
 FINISHED = 0.9
 """Share of a title that is all but its credits."""
+PICK = "onboarding_pick"
+"""The event that says that a viewer chose a title when asked, at the start, what they like."""
 SIGNALS: Mapping[str, float] = {
     PLAY: 1.0,
+    PICK: 1.0,
     "thumbs_up": 2.0,
     "thumbs_down": -3.0,
     "not_interested": -3.0,
@@ -53,6 +58,7 @@ class LogReader(Protocol):
     ) -> Iterable[tuple[int, Decision, list[RewardEvent]]]: ...
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]: ...
     def read_unit_events(self, after_seq: int, limit: int) -> list[tuple[int, UnitEvent]]: ...
+    def merges(self, after: int, limit: int) -> list[Merge]: ...
 
 
 class _Regard:
@@ -80,6 +86,18 @@ class _Regard:
         if at >= self.list_at:
             self.list_at, self.listed = at, listed
 
+    def joined(self, other: _Regard) -> _Regard:
+        """What two units did with it, who are one viewer."""
+        both = _Regard()
+        for each in (self, other):
+            both.at = max(both.at, each.at)
+            both.opinion += each.opinion
+            both.played |= each.played
+            if each.fraction is not None:
+                both.fraction = max(both.fraction or 0.0, each.fraction)
+            both.put_on_list(each.listed, each.list_at)
+        return both
+
     @property
     def is_seen(self) -> bool:
         """Whether it was watched; not to its end where somebody said so."""
@@ -105,6 +123,23 @@ class _ViewerRecord:
     def __init__(self) -> None:
         self.appearances: dict[str, tuple[int, float]] = {}
         self.regards: dict[str, _Regard] = {}
+
+    def copy(self) -> _ViewerRecord:
+        """As it is now. At once: another thread follows the log, and a dictionary that grows under
+        a loop ends it with an error.
+        """
+        copied = _ViewerRecord()
+        copied.appearances, copied.regards = self.appearances.copy(), self.regards.copy()
+        return copied
+
+    def join(self, other: _ViewerRecord) -> None:
+        """Take in what another unit did, who is the same viewer."""
+        for title, (pages, at) in other.appearances.items():
+            own_pages, own_at = self.appearances.get(title, (0, 0.0))
+            self.appearances[title] = (own_pages + pages, max(own_at, at))
+        for title, regard in other.regards.items():
+            own = self.regards.get(title)
+            self.regards[title] = regard if own is None else own.joined(regard)
 
 
 class KnownViewer(NamedTuple):
@@ -155,6 +190,9 @@ class ViewingHistory:
         self._pages: OrderedDict[str, str] = OrderedDict()
         # The last rows of the log that were read.
         self._decision_seq = self._event_seq = self._unit_event_seq = 0
+        # Profile → the guests that were merged into it, the latest last.
+        self._merged: dict[str, list[str]] = {}
+        self._merge_place = 0
         self.begun = False
 
     @property
@@ -164,7 +202,7 @@ class ViewingHistory:
 
     def follow(self, log: LogReader, now: int) -> int:
         """Take in what the log has got since, up to `now` (µs); returns how many rows were read."""
-        rows_read = 0
+        rows_read = self._follow_merges(log)
         # Events first: whoever sees an event then finds its page, which was stored before.
         events = log.read_events(self._event_seq, _BATCH)
         while rows := list(log.matured(self.page, self._decision_seq, 0, now, _BATCH)):
@@ -188,6 +226,27 @@ class ViewingHistory:
                     unit_event.unit, unit_event.action, unit_event.event, unit_event.value, at
                 )
         return rows_read + len(events) + len(unit_events)
+
+    def _follow_merges(self, log: LogReader) -> int:
+        rows_read = 0
+        while merges := log.merges(self._merge_place, _BATCH):
+            rows_read += len(merges)
+            self._merge_place = merges[-1].place
+            for merge in merges:
+                if merge.unit_type in self.unit_types:
+                    self._merge(merge)
+        return rows_read
+
+    def _merge(self, merge: Merge) -> None:
+        # A new list: another thread may be reading the one that it had.
+        guests = [*self._merged.pop(merge.unit, ()), merge.merged]
+        self._merged[merge.unit] = guests[-MOST_GUESTS:]
+        if len(self._merged) > MOST_VIEWERS:
+            del self._merged[next(iter(self._merged))]
+
+    def _guests_of(self, unit: str) -> list[str]:
+        """The units whose history is this one's as well; most have none."""
+        return guests_of(unit, self._merged, MOST_GUESTS) if unit in self._merged else []
 
     def begin_after(self, decision: int, event: int, unit_event: int) -> None:
         """Follow the log from after these `seq`s on: what came before is known."""
@@ -251,10 +310,14 @@ class ViewingHistory:
     def known(self, unit: str, rules: Rules, now: float) -> KnownViewer:
         """What is known of a viewer, under a page's rules, at `now` in seconds since the epoch."""
         record = self._viewers.get(unit)
-        if record is None:
+        guests = self._guests_of(unit)
+        if record is None and not guests:
             return NOBODY
-        # Copied at once: another thread follows the log, and a dictionary that grows under a loop
-        # ends it with an error.
+        record = _ViewerRecord() if record is None else record.copy()
+        for guest in guests:
+            other = self._viewers.get(guest)
+            if other is not None:
+                record.join(other.copy())
         appearances, regards = list(record.appearances.items()), list(record.regards.items())
         # By when it happened: events may tell late of what was watched elsewhere. What is in order
         # already takes no time to sort.
@@ -289,6 +352,9 @@ class ViewingHistory:
     def _record_of(self, unit: str) -> _ViewerRecord:
         """The viewer's record, new where there is none; it becomes the last to be forgotten."""
         record = self._viewers.get(unit)
+        for guest in self._guests_of(unit):
+            if guest in self._viewers:
+                self._viewers.move_to_end(guest)
         if record is None:
             record = self._viewers[unit] = _ViewerRecord()
             if len(self._viewers) > MOST_VIEWERS:

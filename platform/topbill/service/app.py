@@ -264,13 +264,19 @@ def _add_profile_routes(app: FastAPI, profiles: Profiles) -> None:
     path = "/v1/profiles/{profile:path}"
     tags: list[str | Enum] = ["profiles"]
 
+    # Merging may not lift a limit, but it shows one viewer's history to another: `admin` too.
+    @app.post(f"{path}/merge", tags=tags, summary="A guest signed in: the profile knows their past")
+    async def merge(profile: str, request: Request) -> Response:
+        body = await read_body(request.receive)
+        if body is None:
+            return _too_large()
+        return _json(await profiles.merge(profile, body))
+
     @app.put(path, tags=tags, summary="Set what a profile may see, whatever page calls say")
     async def change(profile: str, request: Request) -> Response:
         body = await read_body(request.receive)
         if body is None:
-            return _refused(
-                413, "too_large", f"body over {LARGEST_BODY:,} bytes; send less at once"
-            )
+            return _too_large()
         return _json(await profiles.change(profile, body))
 
     @app.get(path, tags=tags, summary="What is set of a profile")
@@ -281,6 +287,10 @@ def _add_profile_routes(app: FastAPI, profiles: Profiles) -> None:
     async def remove(profile: str) -> Response:
         await profiles.remove(profile)
         return Response(status_code=204)
+
+
+def _too_large() -> Response:
+    return _refused(413, "too_large", f"body over {LARGEST_BODY:,} bytes; send less at once")
 
 
 def _json(answer: msgspec.Struct) -> Response:

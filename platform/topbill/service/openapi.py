@@ -10,9 +10,10 @@ from topbill.domain.profile import ProfileChange
 from topbill.engine import Answer, DecideRequest, OfferedAction
 from topbill.pages import PageAnswer, PageRequest
 from topbill.service import auth, bodies
-from topbill.service.profiles import ProfileAnswer
+from topbill.service.profiles import MergeAnswer, MergeRequest, ProfileAnswer
 
 _PROFILE = "/v1/profiles/{profile}"
+_MERGE = "/v1/profiles/{profile}/merge"
 _TEMPLATE = "#/components/schemas/{name}"
 _ROUTES: tuple[tuple[str, str, type, type], ...] = (
     ("/v1/decide", "Decide what one viewer sees", DecideRequest, Answer),
@@ -58,7 +59,7 @@ _REFUSALS = {
 def extend(document: dict[str, Any]) -> dict[str, Any]:
     """Add the fast path's operations and schemas to FastAPI's document."""
     kinds: list[type] = [bodies.ProblemAnswer, OfferedAction]
-    kinds += [ProfileChange, ProfileAnswer]
+    kinds += [ProfileChange, ProfileAnswer, MergeRequest, MergeAnswer]
     for _, _, body, answer in _ROUTES:
         kinds += [body, answer]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_TEMPLATE)
@@ -82,6 +83,7 @@ def extend(document: dict[str, Any]) -> dict[str, Any]:
         for operation in operations.values():
             operation["responses"] |= _plain_refusals(path)
     _describe_profiles(document["paths"][_PROFILE])
+    _describe_merge(document["paths"][_MERGE]["post"])
     for path, summary, body, answer in _ROUTES:
         document["paths"][path] = {"post": _operation(path, summary, body, answer)}
     return document
@@ -95,6 +97,14 @@ def _describe_profiles(operations: dict[str, Any]) -> None:
     change["description"] = ProfileChange.__doc__
     change["requestBody"] = {"required": True, "content": _content(ProfileChange)}
     change["responses"] |= _responses({str(code): _REFUSALS[code] for code in (400, 413, 415)})
+
+
+def _describe_merge(operation: dict[str, Any]) -> None:
+    answer = {"description": MergeAnswer.__doc__, "content": _content(MergeAnswer)}
+    operation["responses"]["200"] = answer
+    operation["description"] = MergeRequest.__doc__
+    operation["requestBody"] = {"required": True, "content": _content(MergeRequest)}
+    operation["responses"] |= _responses({str(code): _REFUSALS[code] for code in (400, 413, 415)})
 
 
 def _plain_refusals(path: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from topbill import lake, pages
 from topbill.candidates import Play, Signals, learn, signals_path
 from topbill.domain.errors import SpecError, TopbillError
+from topbill.domain.profile import Merge, viewers_of
 from topbill.pages import PageFile
 from topbill.spec import Experiment
 
@@ -39,8 +40,11 @@ WITH elsewhere AS (
     SELECT e.unit, e.action, e.event, e.value, e.occurred_at, coalesce(s.region, '')
     FROM elsewhere e LEFT JOIN last_seen s ON s.unit = e.unit
 ), weighed AS (
-    SELECT unit, title, occurred_at, region, weight * least(abs(value), 1) AS opinion
+    -- A guest who signed in is the profile.
+    SELECT coalesce(viewer, unit) AS unit, title, occurred_at, region,
+        weight * least(abs(value), 1) AS opinion
     FROM told JOIN (SELECT unnest($events) AS event, unnest($weights) AS weight) USING (event)
+        LEFT JOIN (SELECT unnest($guests) AS unit, unnest($viewers) AS viewer) USING (unit)
     WHERE title IS NOT NULL
 )
 SELECT unit, title, epoch(occurred_at), region,
@@ -53,19 +57,25 @@ _BATCH = 10_000
 _logger = logging.getLogger("topbill")
 
 
-def plays(data: Path, file: PageFile, unit_types: Collection[str]) -> list[Play]:
+def plays(
+    data: Path, file: PageFile, unit_types: Collection[str], merges: Sequence[Merge] = ()
+) -> list[Play]:
     """What speaks for titles to a page's viewers, newest first: plays and whatever else its
-    `signals` say, on the page and in events of units of these types.
+    `signals` say, on the page and in events of units of these types; those of a guest who was
+    merged into a profile are the profile's.
 
     Raises:
         NotFound: Nothing was published yet.
     """
     connection = lake.connect(data / lake.DATABASE)
+    viewers = viewers_of(merge for merge in merges if merge.unit_type in unit_types)
     parameters = {
         "page": file.key,
         "unit_types": sorted(unit_types),
         "events": list(file.signals),
         "weights": list(file.signals.values()),
+        "guests": list(viewers),
+        "viewers": list(viewers.values()),
         "most": MOST,
     }
     found = []
@@ -83,10 +93,14 @@ def plays(data: Path, file: PageFile, unit_types: Collection[str]) -> list[Play]
 
 
 def refresh(
-    experiments: Path, data: Path, running: Sequence[Experiment], now: float
+    experiments: Path,
+    data: Path,
+    running: Sequence[Experiment],
+    now: float,
+    merges: Sequence[Merge] = (),
 ) -> dict[str, Signals]:
     """Learn and leave the signals of every page that has plays; what goes wrong with one is
-    logged.
+    logged. `merges`: of which guests profiles know.
     """
     signals: dict[str, Signals] = {}
     try:
@@ -95,7 +109,7 @@ def refresh(
         return {}  # what is wrong was said when the files were read
     for file in files:
         try:
-            known = plays(data, file, file.unit_types(running))
+            known = plays(data, file, file.unit_types(running), merges)
             if known:
                 # The catalogue is read anew: titles come and go while the worker runs.
                 catalog = file.read_catalog()

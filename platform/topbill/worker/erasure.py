@@ -17,6 +17,7 @@ import msgspec
 
 from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
 from topbill.domain.errors import BadRequest, LogError
+from topbill.domain.profile import guests_of
 from topbill.domain.records import Decision
 from topbill.entities import KeptTables, erase_ids
 from topbill.lake import Lake
@@ -59,7 +60,8 @@ _OLD_COPIES = ("backup-*", "log.journal.damaged-*", "lake/*/**/*.damaged")
 
 
 def find_unit(data: Path, unit: str, unit_type: str | None = None) -> StoredRows:
-    """What a data folder holds of a unit, in log and lake.
+    """What a data folder holds of a unit, and of the guests that were merged into it, in log and
+    lake.
 
     Args:
         data: The data folder.
@@ -71,7 +73,26 @@ def find_unit(data: Path, unit: str, unit_type: str | None = None) -> StoredRows
         NotFound: There is no log.
         LogError: Something cannot be read.
     """
-    unit = known_unit_ids(data).stored(unit)
+    found = StoredRows({}, {}, set(), [])
+    for each in _with_guests(data, known_unit_ids(data).stored(unit), unit_type):
+        found |= _find(data, each, unit_type)
+    return found
+
+
+def _with_guests(data: Path, unit: str, unit_type: str | None) -> list[str]:
+    """The unit, and before it the guests that were merged into it, and into them: they are the same
+    person, who asks to be forgotten.
+    """
+    with closing(_open(data)) as log:
+        merges = log.merges()
+    merged: dict[str, list[str]] = {}
+    for merge in merges:
+        if unit_type in (None, merge.unit_type):
+            merged.setdefault(merge.unit, []).append(merge.merged)
+    return [*reversed(guests_of(unit, merged)), unit]
+
+
+def _find(data: Path, unit: str, unit_type: str | None) -> StoredRows:
     with closing(_open(data)) as log:
         log.barrier()
         spared = _spared(log, unit_type)
@@ -93,8 +114,8 @@ def erase_unit(
     *,
     drop_backups: bool = False,
 ) -> StoredRows:
-    """Take a unit out of a data folder; returns what was there of it. Killed at any moment, run it
-    again.
+    """Take a unit, and the guests that were merged into it, out of a data folder; returns what was
+    there of them. Killed at any moment, run it again.
 
     The worker must have been stopped; services may run: within a second they drop what they have in
     memory. Arguments as of `find_unit`; `experiments` are those that the analytics database shows,
@@ -112,11 +133,19 @@ def erase_unit(
     _open(data).close()
     with only_worker(data):
         drop_old_copies(data) if drop_backups else refuse_old_copies(data)
-        tombstone = new_tombstone(data, unit, unit_type, now_micros())
-        rows = _delete_rows(data, unit, tombstone)
+        *guests, _ = _with_guests(data, unit, unit_type)
+        rows = StoredRows({}, {}, set(), [])
+        tombstones = []
+        # The merges go last, with the unit: killed in between, it is still known who its guests
+        # were.
+        for guest in guests:
+            tombstones.append(new_tombstone(data, guest, unit_type, now_micros()))
+            rows |= _delete_rows(data, guest, tombstones[-1], with_merges=False)
+        tombstones.append(new_tombstone(data, unit, unit_type, now_micros()))
+        rows |= _delete_rows(data, unit, tombstones[-1], rows.merges)
         _leave_no_trace(data, experiments)
         # Last: what is noted here is whole.
-        add_tombstones(data, [tombstone])
+        add_tombstones(data, tombstones)
     return rows
 
 
@@ -148,10 +177,21 @@ def erase_again(
     return erased
 
 
-def _delete_rows(data: Path, unit: str, tombstone: Tombstone) -> StoredRows:
-    """Delete a unit's rows from the tables of log and lake; returns what there was."""
+def _delete_rows(
+    data: Path,
+    unit: str,
+    tombstone: Tombstone,
+    merges: frozenset[tuple[str, str]] = frozenset(),
+    *,
+    with_merges: bool = True,
+) -> StoredRows:
+    """Delete a unit's rows from the tables of log and lake, and these `merges` of its guests;
+    returns what there was.
+    """
     unit_type = tombstone.unit_type
-    rows = find_unit(data, unit, unit_type)
+    found = _find(data, unit, unit_type)
+    found = found._replace(merges=found.merges | merges)
+    rows = found if with_merges else found._replace(merges=frozenset())
     with closing(_open(data)) as log:
         spared = _spared(log, unit_type)
     # The log first: what it still had of them, a worker would publish.
@@ -159,7 +199,7 @@ def _delete_rows(data: Path, unit: str, tombstone: Tombstone) -> StoredRows:
     erase_from_lake(data, rows, unit, unit_type, spared)
     # Of whatever type it is: a table does not say, and the row comes from the team's own file.
     erase_ids(data, [unit])
-    return rows
+    return found
 
 
 def retain(
@@ -226,9 +266,9 @@ def refuse_old_copies(data: Path) -> None:
 def unit_data(data: Path, unit: str, unit_type: str | None = None) -> dict[str, Any]:
     """All that a data folder holds of a unit, row by row what `find_unit` counts: `decisions`,
     `rewards` and `events` with the lake's columns, times in UTC, `quarantined`, what was set aside,
-    `features`, what tables say of it by id, and `profiles`, its limits as a profile where any were
-    set. Arguments and errors as of
-    `find_unit`.
+    `features`, what tables say of it by id, `profiles`, its limits as a profile where any were set,
+    and `merges`, each guest that was merged into a profile, of which it is one. Arguments and
+    errors as of `find_unit`.
     """
     asked, unit = unit, known_unit_ids(data).stored(unit)
     with closing(_open(data)) as log:
@@ -245,6 +285,9 @@ def unit_data(data: Path, unit: str, unit_type: str | None = None) -> dict[str, 
         rows["events"] += _fresh_events(log, in_log, rows["events"])
         profiles = [log.profile(profile) for profile in sorted(in_log.profiles)]
     rows["quarantined"] = rows_set_aside(data / LOG_FILE, in_log.quarantined)
+    rows["merges"] = [
+        {"profile": profile, "merged": merged} for profile, merged in sorted(in_log.merges)
+    ]
     rows["profiles"] = [msgspec.structs.asdict(limits) for limits in profiles if limits]
     features = KeptTables(data).find(unit)
     return {"unit": asked, "unit_type": unit_type, **rows, "features": features}

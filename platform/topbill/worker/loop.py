@@ -141,7 +141,10 @@ class Worker:
             self._published_at = time.monotonic()
         if time.monotonic() >= self._signals_due:
             started_at = time.monotonic()
-            candidate_signals.refresh(self._folder, self._data, self._experiments, time.time())
+            merges = self._log.merges()
+            candidate_signals.refresh(
+                self._folder, self._data, self._experiments, time.time(), merges
+            )
             # Titles come and go while the worker runs.
             self._notes = _notes(self._pages, self._experiments)
             took = time.monotonic() - started_at

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topbill.domain.errors import AlreadyDecided, Conflict, LogError, NotFound
-from topbill.domain.profile import ProfileChange, ProfileLimits
+from topbill.domain.profile import Merge, ProfileChange, ProfileLimits
 from topbill.domain.records import (
     Decision,
     Placement,
@@ -666,6 +666,23 @@ def what_a_profile_may_see_is_known_to_all_and_changes_by_what_is_said(world: Wo
     assert (other.profile("a/7"), other.remove_profile("a/7")) == (None, False)
     assert one.remove_profile("7")
     assert other.profile("7") is None
+
+
+@law
+def a_merge_is_known_to_all_once_and_the_strictest_limits_hold_with_it(world: World) -> None:
+    one, other = world.log(), world.log()
+    one.change_profile("g", "profile_id", ProfileChange(kids=True, maturity=12, region="de"))
+    one.change_profile("7", "profile_id", ProfileChange(maturity=16, region="us"))
+    strictest = ProfileLimits(kids=True, maturity=12, region="us")
+    assert one.merge_profile("7", "profile_id", "g", ["g", "x"]) == (strictest, True)
+    assert other.profile("7") == strictest
+    # Lifted since: the same merge again sets nothing anew.
+    lifted = other.change_profile("7", "profile_id", ProfileChange(kids=False, maturity=None))
+    assert other.merge_profile("7", "profile_id", "g", ["g"]) == (lifted, False)
+    assert other.merge_profile("8", "profile_id", "g", []) == (None, True)
+    assert one.merges() == [Merge(1, "7", "profile_id", "g"), Merge(2, "8", "profile_id", "g")]
+    assert [merge.unit for merge in other.merges(1, 9)] == ["8"]
+    assert (len(one.merges(0, 1)), one.merges(2), one.profile("8")) == (1, [], None)
 
 
 @law
