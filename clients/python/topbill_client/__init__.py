@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from topbill_client.choice import Choice, Item
     from topbill_client.clients import AsyncClient, Client
     from topbill_client.errors import BadRequest, Conflict, NotFound, TopbillError, Unavailable
-    from topbill_client.page import Page, Row, Tile
+    from topbill_client.page import Merged, Page, Row, Tile
     from topbill_client.sender import Delivered
 
 __version__ = "0.2.0"
@@ -35,6 +35,7 @@ __all__ = [
     "Conflict",
     "Delivered",
     "Item",
+    "Merged",
     "NotFound",
     "Page",
     "Row",
@@ -53,6 +54,7 @@ _MODULE_OF = {
     "Conflict": "errors",
     "Delivered": "sender",
     "Item": "choice",
+    "Merged": "page",
     "NotFound": "errors",
     "Page": "page",
     "Row": "page",

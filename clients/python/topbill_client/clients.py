@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import httpx
 
 from topbill_client.choice import Choice, new_id
-from topbill_client.page import Page
+from topbill_client.page import Merged, Page
 from topbill_client.sender import EVENTS, Delivered, Sender
 from topbill_client.wire import (
     TRANSIENT,
@@ -24,18 +25,21 @@ from topbill_client.wire import (
     Call,
     DecideBody,
     Endpoint,
+    MergeBody,
     PageBody,
     Settings,
 )
 
 Decided = TypeVar("Decided")
 Paged = TypeVar("Paged")
-"""What a decide and a page return: a choice and a page, or coroutines that do."""
+Merging = TypeVar("Merging")
+"""What a decide, a page and a merge return: a choice, a page and what became of the profile, or
+coroutines that do."""
 Deciding: TypeAlias = Coroutine[Any, Any, Choice]
 Paging: TypeAlias = Coroutine[Any, Any, Page]
 
 
-class _Common(Generic[Decided, Paged]):
+class _Common(Generic[Decided, Paged, Merging]):
     """Everything but how to wait. `_settle` is written once, as a coroutine, over `_send` and
     `_sleep`.
     """
@@ -124,8 +128,22 @@ class _Common(Generic[Decided, Paged]):
         paged: Paged = self._drive(self._settle(body.endpoint(default), deadline))
         return paged
 
-    async def _settle(self, endpoint: Endpoint[Answer], deadline: float | None) -> Answer:
-        call = Call(self.settings, self._breaker, endpoint, deadline)
+    def merge_profile(self, profile: str, guest: str, *, deadline: float = 5.0) -> Merging:
+        """A guest signed in: the profile knows from now on what the guest watched, liked and
+        disliked, and may see no more than either. Both are named as pages randomise them:
+        `PROFILE`, `ACCOUNT/PROFILE`, or `guest/SESSION`. The same again changes nothing.
+
+        Takes a key of scope `admin`. Raises Unavailable or BadRequest, strict or not.
+        """
+        endpoint = MergeBody(guest).endpoint(profile)
+        merging: Merging = self._drive(self._settle(endpoint, deadline, strict=True))
+        return merging
+
+    async def _settle(
+        self, endpoint: Endpoint[Answer], deadline: float | None, *, strict: bool = False
+    ) -> Answer:
+        settings = replace(self.settings, strict=True) if strict else self.settings
+        call = Call(settings, self._breaker, endpoint, deadline)
         pause = 0.0 if call.open() else None
         while pause is not None:
             try:
@@ -222,7 +240,7 @@ class _Common(Generic[Decided, Paged]):
         raise NotImplementedError
 
 
-class Client(_Common[Choice, Page]):
+class Client(_Common[Choice, Page, Merged]):
     """Decides, pages, rewards and events over kept connections; safe to share between threads.
 
     `deadline` (seconds) is the longest a decide or page takes, retries included. Neither raises
@@ -292,7 +310,7 @@ class Client(_Common[Choice, Page]):
         self.close()
 
 
-class AsyncClient(_Common[Deciding, Paging]):
+class AsyncClient(_Common[Deciding, Paging, Coroutine[Any, Any, Merged]]):
     """`Client` for asyncio: `decide` and `page` are awaited; `reward` and `event` are not, they
     only queue.
 

@@ -5,7 +5,7 @@ flagged.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -43,6 +43,19 @@ class Layer(msgspec.Struct, frozen=True, gc=False):
     experiment: str
     variant: str | None
     log_propensity: float
+
+
+class Merged(msgspec.Struct, frozen=True):
+    """A profile after a guest was merged into it: what it may see, and whether it is `merged` now
+    or was before (`known`).
+    """
+
+    status: Literal["merged", "known"]
+    profile: str
+    guest: str = msgspec.field(name="from")
+    kids: bool = False
+    maturity: int | None = None
+    region: str | None = None
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True, gc=False):

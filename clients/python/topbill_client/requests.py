@@ -78,6 +78,12 @@ class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     explore: bool = True
 
 
+class MergeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/profiles/{id}/merge`."""
+
+    guest: Annotated[str, msgspec.Meta(min_length=1, max_length=257)] = msgspec.field(name="from")
+
+
 class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One event of `POST /v1/reward/batch`."""
 

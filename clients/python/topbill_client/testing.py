@@ -20,13 +20,14 @@ import msgspec
 
 from topbill_client.choice import Choice, Item, new_id
 from topbill_client.errors import BadRequest
-from topbill_client.page import Page, Row, Tile
+from topbill_client.page import Merged, Page, Row, Tile
 from topbill_client.requests import (
     DecideRequest,
     EventBatch,
     EventRequest,
     EventResult,
     EventResults,
+    MergeRequest,
     OfferedAction,
     PageRequest,
     RewardBatch,
@@ -41,7 +42,8 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
     """A transport for `Client` and `AsyncClient`. `orders` maps experiments to the orders that they
     show, `pages` maps pages to their rows of titles.
 
-    `decisions`, `page_requests`, `rewards` and `events` hold what came, in the forms of `requests`.
+    `decisions`, `page_requests`, `rewards` and `events` hold what came, in the forms of `requests`,
+    `merges` each profile and the guest that was merged into it.
     `unit_type` is what an event's unit is where it does not say.
     Set `down` to refuse connections, `delay` (seconds) to be slow, `failures` to answer that many
     requests with 503 first.
@@ -62,6 +64,7 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self.page_requests: dict[str, PageRequest] = {}
         self.rewards: list[RewardRequest] = []
         self.events: list[EventRequest] = []
+        self.merges: list[tuple[str, str]] = []
         self.unit_type = unit_type
         self.requests = 0
         self._actions_of: dict[str, list[str]] = {}
@@ -105,6 +108,9 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
                 return self._store_events(
                     msgspec.json.decode(request.content, type=EventBatch).events
                 )
+            if request.url.path.startswith("/v1/profiles/"):
+                body = msgspec.json.decode(request.content, type=MergeRequest)
+                return self._merge(request.url.path.split("/", 3)[3], body.guest)
             return _refused(404, "not_found", request.url.path)
         except msgspec.ValidationError as error:
             message, _, path = str(error).partition(" - at `")
@@ -153,6 +159,15 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
             rows.append(Row(row, titles=tuple(Tile(title) for title in titles)))
         return _answered(Page(page_id=page_id, page=request.page, rows=tuple(rows), again=again))
 
+    def _merge(self, path: str, guest: str) -> httpx.Response:
+        profile = path.removesuffix("/merge")
+        if profile == guest:
+            raise BadRequest("$.from", f"got {guest!r}, the profile itself; expected another")
+        is_new = (profile, guest) not in self.merges
+        if is_new:
+            self.merges.append((profile, guest))
+        return _answered(Merged("merged" if is_new else "known", profile, guest))
+
     def _store(self, rewards: list[RewardRequest]) -> httpx.Response:
         stored = {(reward.decision_id, reward.event_id) for reward in self.rewards}
         results = []
@@ -190,9 +205,9 @@ class FakeService(httpx.BaseTransport, httpx.AsyncBaseTransport):
         return _answered(EventResults(results))
 
 
-def _answered(body: Choice | Page | RewardResults | EventResults) -> httpx.Response:
+def _answered(body: Choice | Page | RewardResults | EventResults | Merged) -> httpx.Response:
     content = msgspec.to_builtins(body)
-    if not isinstance(body, RewardResults | EventResults):
+    if isinstance(body, Choice | Page):
         # These two say what a caller fell back on; no service sends them.
         del content["fallback"], content["problem"]
     return httpx.Response(200, content=msgspec.json.encode(content))

@@ -13,19 +13,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from topbill_client.choice import Choice, default_choice
 from topbill_client.errors import BadRequest, Conflict, NotFound, TopbillError, Unavailable
-from topbill_client.page import Page, default_page
+from topbill_client.page import Merged, Page, default_page
 
 TRANSIENT = (httpx.TransportError, TimeoutError)
 """What a later attempt may get past."""
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _choice, _page = msgspec.json.Decoder(Choice), msgspec.json.Decoder(Page)
+_merged = msgspec.json.Decoder(Merged)
 _encode = msgspec.json.Encoder().encode
 Answer = TypeVar("Answer")
 _logger = logging.getLogger("topbill")
@@ -147,12 +149,26 @@ class PageBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
+class MergeBody(msgspec.Struct, frozen=True):
+    """The body of a merge."""
+
+    guest: str = msgspec.field(name="from")
+
+    def endpoint(self, profile: str) -> Endpoint[Merged]:
+        """Of this profile. Nothing stands for its answer: whoever calls it must know."""
+        return Endpoint(f"/v1/profiles/{quote(profile)}/merge", self, _merged, _no_default)
+
+
+def _no_default(problem: str) -> Merged:
+    raise Unavailable(problem)
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint(Generic[Answer]):
     """What is asked, where, how its answer is read, and what stands for one, given the problem."""
 
     path: str
-    body: DecideBody | PageBody
+    body: DecideBody | PageBody | MergeBody
     decoder: msgspec.json.Decoder[Answer]
     default: Callable[[str], Answer]
 

@@ -20,8 +20,8 @@ import pytest
 from topbill import engine, pages
 from topbill.cli.supervise import free_port
 from topbill.domain.errors import BadRequest, Conflict, NotFound, Unavailable
-from topbill.service import bodies
-from topbill_client import AsyncClient, Choice, Client, Item, Page, Row, Tile, requests
+from topbill.service import bodies, profiles
+from topbill_client import AsyncClient, Choice, Client, Item, Merged, Page, Row, Tile, requests
 from topbill_client.testing import FakeService
 from topbill_client.wire import Breaker, PageBody, Remaining, backoff
 
@@ -439,3 +439,40 @@ def test_the_fake_refuses_what_the_service_refuses(fake: FakeService) -> None:
         answer = http.post("/v1/decide", json={"experiment": "home", "colour": "red"})
     assert answer.status_code == 422
     assert msgspec.json.decode(answer.content, type=bodies.ProblemAnswer).error.code == "invalid"
+
+
+# ---------------------------------------------------------------------- a guest signs in
+
+
+def test_a_guest_is_merged_once_and_what_fails_is_raised(fake: FakeService, client: Client) -> None:
+    fake.failures = 1
+    merged = client.merge_profile("a 1/2", "guest/tv")
+    assert (merged.status, merged.profile, merged.guest, merged.kids) == (
+        "merged",
+        "a 1/2",
+        "guest/tv",
+        False,
+    )
+    assert client.merge_profile("a 1/2", "guest/tv").status == "known"
+    assert fake.merges == [("a 1/2", "guest/tv")]
+    with pytest.raises(BadRequest, match="the profile itself"):
+        client.merge_profile("7", "7")
+    fake.down = True
+    with pytest.raises(Unavailable):
+        client.merge_profile("7", "guest/tv")
+
+
+def test_a_merge_has_the_services_form() -> None:
+    assert _form(requests.MergeRequest) == _form(profiles.MergeRequest)
+    assert set(Merged.__struct_fields__) == {
+        "guest" if name == "merged" else name for name in profiles.MergeAnswer.__struct_fields__
+    }
+
+
+async def merge_async(fake: FakeService) -> Merged:
+    async with AsyncClient(transport=fake) as client:
+        return await client.merge_profile("7", "guest/tv")
+
+
+def test_the_async_client_merges_too(fake: FakeService) -> None:
+    assert asyncio.run(merge_async(fake)).status == "merged"
