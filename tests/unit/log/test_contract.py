@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topbill.domain.errors import AlreadyDecided, Conflict, LogError, NotFound
-from topbill.domain.profile import Merge, ProfileChange, ProfileLimits
+from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
     Decision,
     Placement,
@@ -994,6 +994,19 @@ class SeemsAlive(MemoryLog):
         return Heartbeat(self._clock(), 0)
 
 
+class LiftsByMerging(MemoryLog):
+    """Whoever signs in may see what the guest may not."""
+
+    def merge_profile(
+        self,
+        unit: str,
+        unit_type: str,
+        merged: str,
+        limited_by: Iterable[str],  # noqa: ARG002 (the contract's)
+    ) -> MergedProfile:
+        return super().merge_profile(unit, unit_type, merged, ())
+
+
 class ForgetsTheKids(MemoryLog):
     def change_profile(self, unit: str, unit_type: str, change: ProfileChange) -> ProfileLimits:
         self.remove_profile(unit)
@@ -1050,6 +1063,7 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
     SetsAsideAgain: {"a_row_is_set_aside_once_for_each_stage"},
     SeemsAlive: {"the_last_sign_of_life_is_known_to_all"},
     ForgetsTheKids: {"what_a_profile_may_see_is_known_to_all_and_changes_by_what_is_said"},
+    LiftsByMerging: {"a_merge_is_known_to_all_once_and_the_strictest_limits_hold_with_it"},
     NotesEverything: {"the_audit_notes_a_revision_only_when_it_changed"},
 }
 
