@@ -55,20 +55,22 @@ LEAST = 100
 WAYS = Browsing(viewers=1500, pages_a_day=75.0)
 
 
-def compiled_page(catalog: Catalog | None = None) -> CompiledPage:
+def compiled_page(
+    catalog: Catalog | None = None, *, rows: str = "count: 4", titles: str = "count: 6"
+) -> CompiledPage:
     """The example page, smaller, that has learned nothing yet; over another catalogue where one is
-    given.
+    given. `rows` and `titles` say how many of each, as the page file does.
     """
     with tempfile.TemporaryDirectory() as name:
-        return _compiled_page(Path(name), catalog)
+        return _compiled_page(Path(name), catalog, rows, titles)
 
 
-def _compiled_page(folder: Path, catalog: Catalog | None) -> CompiledPage:
+def _compiled_page(folder: Path, catalog: Catalog | None, rows: str, titles: str) -> CompiledPage:
     shutil.copytree(ROOT / "experiments" / "pages", folder / "pages")
     page = folder / "pages" / "home.yaml"
     text = page.read_text().replace("../catalogue.csv", str(ROOT / "experiments" / "catalogue.csv"))
-    text = text.replace("count: 6, pinned: {picked-for-you: 0}", "count: 4")
-    text = text.replace("count: 12, candidates: 60", "count: 6, candidates: 40").replace(
+    text = text.replace("count: 6, pinned: {picked-for-you: 0}", rows)
+    text = text.replace("count: 12, candidates: 60", f"{titles}, candidates: 40").replace(
         "count: 5, of: genre", "count: 4, of: genre"
     )
     page.write_text(text.replace("budget_ms: 60", "budget_ms: 10000"))

@@ -37,12 +37,14 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 class Layer(msgspec.Struct, frozen=True, gc=False):
     """One layer of the page (rows, titles or artwork): its experiment, its variant, and the
-    logarithm of the joint propensity of all that it chose."""
+    logarithm of the joint propensity of all that it chose; `length_propensity` is the part of it
+    that is due to how many it chose, where the page decides that."""
 
     layer: str
     experiment: str
     variant: str | None
     log_propensity: float
+    length_propensity: float = 1.0
 
 
 class Merged(msgspec.Struct, frozen=True):

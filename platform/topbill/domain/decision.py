@@ -23,6 +23,7 @@ from topbill.domain.records import (
     Mask,
     Placement,
     RewardEvent,
+    Stop,
     UnitEvent,
 )
 
@@ -45,6 +46,15 @@ _ENTITY = pa.struct(
         "version": pa.string(),
         "asked": pa.int64(),
         "unknown": pa.int64(),
+    }
+)
+_STOP = pa.struct(
+    {
+        "position": pa.int64(),
+        "worth": pa.float64(),
+        "probability": pa.float64(),
+        "reach": pa.float64(),
+        "cost": pa.float64(),
     }
 )
 SEQ = "seq"
@@ -157,6 +167,15 @@ def _entities(row: Mapping[str, Any]) -> tuple[EntityUse, ...]:
     return tuple([EntityUse(**use) for use in row["entities"] or ()])
 
 
+def _stop_rows(decision: Decision) -> list[dict[str, Any]]:
+    return [msgspec.structs.asdict(stop) for stop in decision.stops]
+
+
+def _stops(row: Mapping[str, Any]) -> tuple[Stop, ...]:
+    # Null in files that were written before lengths were drawn.
+    return tuple(Stop(**stop) for stop in row["stops"] or ())
+
+
 def _plain(name: str, type_: pa.DataType) -> RecordColumn[Decision]:
     """A column that is a field as it is."""
     return RecordColumn(name, type_, attrgetter(name), field=name)
@@ -226,6 +245,7 @@ DECISION_COLUMNS: list[RecordColumn[Decision]] = [
     # Null is 1: whoever averages takes coalesce(row_weight, 1).
     _plain("row_weight", pa.float64()),
     RecordColumn("entities", pa.list_(_ENTITY), _entity_rows, field="entities", restore=_entities),
+    RecordColumn("stops", pa.list_(_STOP), _stop_rows, field="stops", restore=_stops),
 ]
 """What the lake has of a decision, in the order of view `decisions`; its `seq` comes last."""
 

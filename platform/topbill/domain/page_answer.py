@@ -35,15 +35,17 @@ class RowAnswer(msgspec.Struct, frozen=True, gc=False):
     removed: dict[str, int]
 
 
-class LayerAnswer(msgspec.Struct, frozen=True, gc=False):
+class LayerAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One layer: its experiment and variant, and the logarithm of the joint propensity of all that
-    it chose.
+    it chose; `length_propensity` is the part of it that is due to how many it chose, and is there
+    where that is drawn.
     """
 
     layer: Literal["rows", "titles", "artwork"]
     experiment: str
     variant: str | None
     log_propensity: float
+    length_propensity: float = 1.0
 
 
 class PageAnswer(msgspec.Struct, frozen=True, gc=False):
@@ -65,15 +67,19 @@ class PageAnswer(msgspec.Struct, frozen=True, gc=False):
 
 def cells_of(page: PageAnswer) -> tuple[Placement, ...]:
     """The slate of a page's own decision: a cell for each of its titles. Its propensity is that of
-    title and picture; a row's own counts once, in the row's first cell, so that the product over
-    all cells is the joint propensity of the page (but for rows without titles).
+    title and picture; a row's own counts once, in the row's first cell, and those of the lengths
+    in the page's first one, so that the product over all cells is the joint propensity of the page
+    (but for rows without titles).
     """
     cells: list[Placement] = []
+    above = 1.0
+    for layer in page.layers:
+        above *= layer.length_propensity
     for row in page.rows:
         row_propensity = row.propensity
         for tile in row.titles:
-            propensity = row_propensity * tile.propensity * tile.picture_propensity
+            propensity = row_propensity * tile.propensity * tile.picture_propensity * above
             cells.append(Placement(len(cells), tile.title, propensity))
             # From the second title on it would be counted again.
-            row_propensity = 1.0
+            row_propensity = above = 1.0
     return tuple(cells)

@@ -95,6 +95,19 @@ class EntityUse(msgspec.Struct, frozen=True, array_like=True, gc=False):
     unknown: int = 0
 
 
+class Stop(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A slate of no fixed length before its `position` was drawn: one more was expected to be worth
+    `worth`, in units of the objective, and with `probability` the slate ended there. `reach`: how
+    much more is earned where the slate stands than elsewhere, as far as it was known; `cost`: what
+    one more had to be worth."""
+
+    position: int
+    worth: float
+    probability: float
+    reach: float = 1.0
+    cost: float = 0.0
+
+
 class Decision(
     msgspec.Struct,
     frozen=True,
@@ -111,7 +124,10 @@ class Decision(
     experiment's own were offered. `decided_at` (microseconds since the epoch, UTC) is stamped by
     the log inside the committing transaction; `latency_us` is the engine's own time. A decision of
     a page names the `page` (the id of its page decision), its `layer` there, the row in which it
-    has its `place`, and the `masks` that rules put on its positions.
+    has its `place`, and the `masks` that rules put on its positions. A slate whose length was drawn
+    has `stops`, one for each position at which it could have ended, and ended by chance where the
+    last of them is below its last placement. A placement's propensity is that of the action, given
+    that there was one; `propensity` is of all, the length with it.
     `entities` are the tables that features were looked up in by id: those of the context stand in
     it as they were found, those of actions are in the versions that are named.
     `row_weight`: how many decisions an imported one stands for, where its log was sub-sampled; None
@@ -144,6 +160,22 @@ class Decision(
     masks: tuple[Mask, ...] = ()
     row_weight: float | None = None
     entities: tuple[EntityUse, ...] = ()
+    stops: tuple[Stop, ...] = ()
+
+    @property
+    def length_propensity(self) -> float:
+        """The probability with which the slate got as long as it is; 1 where that was fixed."""
+        return length_propensity(self.stops, len(self.slate))
+
+
+def length_propensity(stops: Sequence[Stop], length: int) -> float:
+    """The probability that a slate with these `stops` went on until its `length`, and ended there
+    where that was drawn.
+    """
+    propensity = 1.0
+    for stop in stops:
+        propensity *= stop.probability if stop.position == length else 1.0 - stop.probability
+    return propensity
 
 
 class RewardEvent(
@@ -263,7 +295,9 @@ class Example:
     `actions` (those still eligible at its position) in context `x` (d), and earned `reward` in [0,
     1].
 
-    `at` is in seconds since the epoch, for forgetting by time.
+    `at` is in seconds since the epoch, for forgetting by time. `reach`: of a slate
+    whose length was drawn, so that what an item earns at its place is to be learned too, how much
+    more is earned where it stands than elsewhere; 0 for any other.
     """
 
     x: Floats
@@ -273,6 +307,7 @@ class Example:
     reward: float
     position: int = 0
     at: float = 0.0
+    reach: float = 0.0
 
 
 class Scored(Protocol):

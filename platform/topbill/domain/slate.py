@@ -4,15 +4,16 @@ slate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 
 from topbill.domain.chance import FEW, draw, invert, with_min_probability
 from topbill.domain.errors import OverBudget, PolicyError
-from topbill.domain.records import Floats, Indices, Mask, Scored
+from topbill.domain.records import Floats, Indices, Mask, Scored, Stop, length_propensity
 
 LARGEST_MATRIX = 1024
 """Above this many numbers (positions × eligible actions) a slate does not carry its probability
@@ -25,13 +26,74 @@ class Slate(msgspec.Struct, frozen=True, gc=False):
     product.
 
     `probabilities[k][j]` is the probability of `eligible[j]` at position k, 0 for what was placed
-    above; None when it would hold more than `LARGEST_MATRIX` numbers.
+    above; None when it would hold more than `LARGEST_MATRIX` numbers. `stops`: where it could have
+    ended; `propensity` counts them too.
     """
 
     rows: tuple[int, ...]
     propensities: tuple[float, ...]
     probabilities: tuple[tuple[float, ...], ...] | None
     propensity: float
+    stops: tuple[Stop, ...] = ()
+
+
+class Length(msgspec.Struct, frozen=True, gc=False):
+    """What decides how long a slate gets: at least `least`, and one more as long as that is
+    expected to be worth more than its `cost`, in units of the objective. `reach`: how much more is
+    earned where the slate stands than elsewhere.
+    """
+
+    least: int
+    cost: float
+    reach: float = 1.0
+
+    def stop_probability(self, worth: float) -> float:
+        """The probability to stop where one more is expected to be worth that: one half where it is
+        worth its cost, 1% where it is worth half as much again, and never more than `_MOST_SURE`.
+        So what lies just below the end is tried as often as not, and what lies far below it now
+        and then.
+        """
+        # Above 700 the exponential overflows.
+        exponent = min((worth / self.cost - 1.0) / _HESITATION, 700.0)
+        return _MOST_SURE / (1.0 + math.exp(exponent))
+
+
+_HESITATION = 0.1
+"""By what part of its cost the worth of one more must exceed that for odds of e to go on. The
+chance to stop comes anew with each position: were it much wider, slates would end long before
+their end."""
+_MOST_SURE = 0.98
+"""The largest probability to stop: what another length would have earned can be told of the log."""
+
+
+class Stopping(NamedTuple):
+    """A slate's length while it is drawn: what decides it, (K,) the `mean` of each action at the
+    first position, what one of a mean is worth at a position, and its uniforms; whether chance has
+    a say.
+    """
+
+    length: Length
+    mean: Floats
+    worth: Callable[[int, float], float]
+    uniforms: Callable[[int], float]
+    explore: bool = True
+
+    def at(self, position: int, may: Indices, p: Sequence[float] | Floats) -> Stop | None:
+        """The chance to end before `position`, where `may` would be drawn with `p`; None where the
+        slate has to go on.
+        """
+        if position < self.length.least:
+            return None
+        length = self.length
+        worth = self.worth(position, float(np.dot(self.mean[may], p)) * length.reach)
+        probability = float(worth < length.cost)
+        if self.explore:
+            probability = length.stop_probability(worth)
+        return Stop(position, worth, probability, length.reach, length.cost)
+
+    def ends(self, stop: Stop) -> bool:
+        """Whether the slate ends there: drawn by its position's own uniform."""
+        return self.uniforms(stop.position) < stop.probability
 
 
 class Best:
@@ -84,18 +146,20 @@ def rank(
     uniforms: Callable[[int], float] | Sequence[float],
     allowed: Allowed | None = None,
     late: Callable[[], bool] | None = None,
+    stopping: Stopping | None = None,
 ) -> Slate:
     """Draw min(slots, len(eligible)) of the rows in `eligible`, each position from what remains.
 
     At each position the policy's probabilities are taken anew over the remaining rows, lifted to
     `least`, and drawn from with the position's own uniform in [0, 1). Under rules, `allowed` says
     in place of `eligible` what may be drawn at each position; such a slate carries no matrix and
-    may end early. Raises PolicyError when the policy's vector is no simplex, and OverBudget once
-    `late`, asked before every position after the first, says so.
+    may end early, and with `stopping` by chance, before any position from its least on. Raises
+    PolicyError when the policy's vector is no simplex, and OverBudget once `late`, asked before
+    every position after the first, says so.
     """
     uniform = uniforms if callable(uniforms) else uniforms.__getitem__
     if allowed is not None:
-        return _rank_allowed(scored, allowed, slots, least, uniform, late)
+        return _rank_allowed(scored, allowed, slots, least, uniform, late, stopping)
     size = len(eligible)
     # Most decisions are of one slot: without the loop below, they take half the time.
     if slots == 1 and size:
@@ -145,9 +209,11 @@ def _rank_allowed(
     least: float,
     uniform: Callable[[int], float],
     late: Callable[[], bool] | None,
+    stopping: Stopping | None,
 ) -> Slate:
     rows: list[int] = []
     propensities: list[float] = []
+    stops: list[Stop] = []
     joint = 1.0
     for position in range(slots):
         if position and late is not None and late():
@@ -155,31 +221,33 @@ def _rank_allowed(
         may = allowed.rows(position, rows)
         if not len(may):
             break
-        j, drawn = _take(scored, may, least, uniform(position))
+        p = _probabilities(scored, may, least)
+        if stopping is not None and (stop := stopping.at(position, may, p)) is not None:
+            stops.append(stop)
+            if stopping.ends(stop):
+                break
+        j = invert(p, uniform(position)) if isinstance(p, list) else draw(p, uniform(position))
         rows.append(int(may[j]))
-        propensities.append(drawn)
-        joint *= drawn
-    return Slate(tuple(rows), tuple(propensities), None, joint)
+        propensities.append(float(p[j]))
+        joint *= propensities[-1]
+    joint *= length_propensity(stops, len(rows))
+    return Slate(tuple(rows), tuple(propensities), None, joint, tuple(stops))
 
 
-def _take(scored: Scored, may: Indices, least: float, u: float) -> tuple[int, float]:
-    """Which of `may` is drawn, and its probability: what `distribution` and `draw` say, bit for
-    bit. A page draws some 400 times from few actions each, where plain Python is several times
-    faster than NumPy."""
+def _probabilities(scored: Scored, may: Indices, least: float) -> list[float] | Floats:
+    """What `distribution` says of `may`, bit for bit. A page draws some 400 times from few actions
+    each, where plain Python is several times faster than NumPy."""
     size = len(may)
     if size > FEW:
-        p = distribution(scored, may, least)
-        j = draw(p, u)
-        return j, float(p[j])
-    values = scored.probabilities(may).tolist()
+        return distribution(scored, may, least)
+    values: list[float] = scored.probabilities(may).tolist()
     if len(values) != size or not (min(values) >= 0.0 and abs(sum(values) - 1.0) <= 1e-6):
         distribution(scored, may, least)  # raises, and says what is wrong
     if least > 0.0:
         f = min(least, 1.0 / size)
         keep = 1.0 - size * f
         values = [keep * p + f for p in values]
-    j = invert(values, u)
-    return j, values[j]
+    return values
 
 
 def in_order(order: Sequence[int], allowed: Allowed, slots: int) -> Slate:

@@ -26,9 +26,10 @@ from topbill.domain.records import (
     Indices,
     Placement,
     Policy,
+    Scored,
     Snapshot,
 )
-from topbill.domain.slate import Allowed, Best, Slate, rank
+from topbill.domain.slate import Allowed, Best, Slate, Stopping, rank
 from topbill.engine.api import (
     Answer,
     AnswerItem,
@@ -193,6 +194,7 @@ class Engine:
             place=inputs.place,
             masks=() if allowed is None else allowed.masks,
             entities=inputs.entities,
+            stops=slate.stops,
         )
 
     def _by_policy(
@@ -325,6 +327,17 @@ def _explain(
     return explanations
 
 
+def _stopping(policy: Policy, scored: Scored, inputs: DecisionInput) -> Stopping | None:
+    """What ends the slate before its last position; None where its length is fixed, and where the
+    policy can't tell what one more is worth: such a slate is as long as it may be.
+    """
+    places, mean = getattr(policy, "places", None), scored.mean
+    if inputs.length is None or places is None or mean is None:
+        return None
+    draws = uniforms("stop", inputs.decision_id)
+    return Stopping(inputs.length, mean, places.worth, draws, explore=inputs.explore)
+
+
 def _value(values: Floats | None, row: int) -> float | None:
     return None if values is None else float(values[row])
 
@@ -385,6 +398,7 @@ def _rank(
             uniforms("draw", decision_id),
             allowed,
             late,
+            _stopping(policy, scored, inputs),
         )
     except OverBudget:
         return None

@@ -56,6 +56,7 @@ def examples(
                 reward=reward,
                 position=placement.position,
                 at=decision.decided_at / 1e6,
+                reach=decision.stops[0].reach if decision.stops else 0.0,
             )
         remaining.remove(placed)
 

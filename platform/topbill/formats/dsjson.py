@@ -18,7 +18,7 @@ import msgspec
 
 from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData
-from topbill.domain.records import NULL, Decision, Mask, Placement, Reason, RewardEvent
+from topbill.domain.records import NULL, Decision, Mask, Placement, Reason, RewardEvent, Stop
 from topbill.formats.rows import (
     ActionFeatures,
     Row,
@@ -49,6 +49,7 @@ class _OwnDecision(msgspec.Struct, rename={"decided_at": "at", "latency_us": "mi
     layer: str = ""
     place: str = ""
     masks: tuple[Mask, ...] = ()
+    stops: tuple[Stop, ...] = ()
     actions: msgspec.Raw = NULL
     whole: bool | None = None
     """Whether the line has all probabilities, or the chosen action's alone."""

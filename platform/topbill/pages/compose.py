@@ -22,7 +22,7 @@ from topbill.domain.chance import hash64
 from topbill.domain.errors import BadRequest, PolicyError
 from topbill.domain.page_answer import LayerAnswer, PageAnswer, RowAnswer, Tile, cells_of
 from topbill.domain.records import NULL, Decision, EntityUse, Indices, Placement
-from topbill.domain.slate import Allowed
+from topbill.domain.slate import Allowed, Length
 from topbill.domain.sums import plain_sum
 from topbill.engine import DecisionInput, decode
 from topbill.pages.compiled import CompiledPage, Viewer
@@ -32,6 +32,7 @@ from topbill.pages.own_signal import SignalRow
 from topbill.pages.request import PageRequest
 from topbill.pages.viewer_rows import ViewerRows, about, holding_in, keeps_titles
 from topbill.plugins.signal import PageViewer
+from topbill.policies.places import Places
 from topbill.rules import Counts, PoolOrder, PositionChoices, RowConstraints
 
 _logger = logging.getLogger("topbill")
@@ -41,6 +42,8 @@ _LEAST_LOG = -745.0
 since a propensity of 0 would say that the page could not have been."""
 EMPTY = "empty"
 """The fallback of a page on which nothing may be shown."""
+_MOST_REACH = 4.0
+"""How much more, or less, than on average a row is taken to earn at most."""
 _FRESH_DEPTH = 3
 """New titles in a row's pool for each one that its quota asks for: so there is a choice of them."""
 
@@ -114,6 +117,7 @@ class PageBuilder:
             row gets its own back when it is filled.
         members: Row → the titles that it may be made of, first choice first.
         kept: Row below → the titles of its own that rows above it leave alone.
+        reach: Row → how much more is earned in it than in a row on average.
     """
 
     def __init__(
@@ -168,12 +172,14 @@ class PageBuilder:
         self.reserved: dict[str, Counts] = {}
         self.members: dict[str, Indices] = {}
         self.kept: dict[str, Indices] = {}
+        self.reach: dict[str, float] = {}
         self.decisions: list[Decision] = []
 
     def build(self, request: PageRequest, request_hash: str) -> ComposedPage:
         """All layers, one below the other."""
         rows = self._choose_rows()
         self.decisions.append(rows)
+        self.reach = self._reaches(rows)
         self._reserve_pins(rows)
         self._keep_titles(rows)
         answers = [self._fill_row(placement) for placement in rows.slate]
@@ -295,6 +301,7 @@ class PageBuilder:
         own, offered = self.page.row_actions(rows)
         actions, entities = rows.lookup.own_actions(own, rows.lookup.of_actions())
         ids = actions.ids
+        self.row_actions = actions
         with_titles: list[int] = []
         for j, row in enumerate(ids):
             self.members[row] = self.candidates.members(file.sources[row])
@@ -317,9 +324,46 @@ class PageBuilder:
             eligible=eligible,
             slots=file.rows,
             offered=offered,
-            # Made anew for each attempt at the slate: they count what was placed.
-            rules=(lambda: PinnedRows(eligible, file.rows, pins)) if pins else None,
+            # Made anew for each attempt at the slate: they count what was placed. A slate whose
+            # length is drawn has rules in any case: what could stand below its end is in masks.
+            rules=(
+                (lambda: PinnedRows(eligible, file.rows, pins)) if pins or file.row_length else None
+            ),
+            length=_with_pins(self._row_length(), pins),
         )
+
+    def _row_length(self) -> Length | None:
+        """How many rows: each costs what its titles cost too, as many as a row has on average."""
+        of_rows, of_titles = self.file.row_length, self.file.title_length
+        if of_rows is None or of_titles is None:
+            return of_rows
+        titles = self.layers["titles"].compiled
+        variant, _ = titles.admit(self.viewer.unit, self.layers["titles"].context)
+        places = None if variant is None else getattr(titles.policies[variant.name], "places", None)
+        usual = 0.0 if places is None else places.length
+        cost = of_rows.cost + of_titles.cost * max(of_titles.least, usual)
+        return msgspec.structs.replace(of_rows, cost=cost)
+
+    def _reaches(self, rows: Decision) -> dict[str, float]:
+        """Row → how much more it is expected to earn than a row does on average, where lengths of
+        rows are drawn and the rows' policy can tell: what a title there is worth goes with it.
+        """
+        layer = self.layers["rows"]
+        if self.file.title_length is None or rows.variant is None or not rows.stops:
+            return {}
+        policy = layer.compiled.policies[rows.variant]
+        places: Places = policy.places  # type: ignore[attr-defined]  # or there were no stops
+        # Not `rows.stops`' worths: those are of what could have been drawn, not of what was.
+        mean = policy.score(layer.x, self.row_actions, hash64(rows.decision_id)).mean
+        typical = places.typical
+        if mean is None or not typical:
+            return {}
+        reaches: dict[str, float] = {}
+        index = self.row_actions.ids.index
+        for placed in rows.slate:
+            worth = places.worth(placed.position, float(mean[index(placed.action)]))
+            reaches[placed.action] = min(max(worth / typical, 1.0 / _MOST_REACH), _MOST_REACH)
+        return reaches
 
     def _reserve_pins(self, rows: Decision) -> None:
         """Set aside of the page's caps what the pins of its rows will use."""
@@ -366,7 +410,8 @@ class PageBuilder:
         for index, title, picture in zip(chosen, titles, pictures, strict=True):
             payload = page.title_payloads[index]
             tiles.append(Tile(title.action, payload, title.propensity, *picture))
-        missing = self.file.titles - len(tiles)
+        length = self.file.title_length
+        missing = max(0, (self.file.titles if length is None else length.least) - len(tiles))
         return RowAnswer(
             row=row,
             payload=self._row_payload(row),
@@ -447,12 +492,22 @@ class PageBuilder:
         if row in file.rules.fresh:
             count, within = file.rules.fresh[row]
             fresh = (count, self._is_new(pool, within))
+        length = _with_pins(file.title_length, pins)
+        if length is not None:
+            length = msgspec.structs.replace(length, reach=self.reach.get(row, 1.0))
         groups = rules.groups[pool]
         members = [rules.members[title] for title in titles]
 
         def constraints() -> Allowed:
             own = RowConstraints(
-                groups, members, rules.names, slots, cap_left=row_left, pins=pins, fresh=fresh
+                groups,
+                members,
+                rules.names,
+                slots,
+                cap_left=row_left,
+                pins=pins,
+                fresh=fresh,
+                least=None if length is None else length.least,
             )
             return PoolOrder(own) if is_fixed else own
 
@@ -466,6 +521,7 @@ class PageBuilder:
             offered=offered,
             place=row,
             rules=constraints,
+            length=length,
         )
 
     def _removed(
@@ -559,7 +615,15 @@ class PageBuilder:
         answers: list[LayerAnswer] = []
         for name, layer in self.layers.items():
             key = self.file.layers[name]
-            answers.append(LayerAnswer(name, key, layer.variant, layer.log_propensity))  # type: ignore[arg-type]
+            answers.append(
+                LayerAnswer(
+                    name,  # type: ignore[arg-type]
+                    key,
+                    layer.variant,
+                    layer.log_propensity,
+                    layer.length_propensity,
+                )
+            )
         return tuple(answers)
 
     def _page_decision(self, page: PageAnswer, request: PageRequest, request_hash: str) -> Decision:
@@ -584,6 +648,13 @@ class PageBuilder:
             page=self.id,
             layer="page",
         )
+
+
+def _with_pins(length: Length | None, pins: Mapping[int, int]) -> Length | None:
+    """The length of a slate that goes on at least to the last of its pins (position → what)."""
+    if length is None or not pins:
+        return length
+    return msgspec.structs.replace(length, least=max(length.least, max(pins) + 1))
 
 
 def session_page_ids(

@@ -55,7 +55,7 @@ def explain_title(
         else:
             # It stands in a row for which such a rule makes an exception.
             barred = _holding(compiled_page, decision.place, barred)
-        rows.append({"row": decision.place, **outcome})
+        rows.append({"row": decision.place, **outcome, **_end(decision)})
         # No title stands on a page twice: for the rows below, this is the reason.
         if "shown_at" in outcome:
             row_above = decision.place
@@ -90,6 +90,15 @@ def _as_candidate(decision: Decision, title: str) -> dict[str, Any] | None:
                 **rules,
             }
     return {"candidate": True, **rules}
+
+
+def _end(decision: Decision) -> dict[str, Any]:
+    """Where a row ended by chance: what one more title was expected to be worth, and its cost."""
+    if not decision.stops or decision.stops[-1].position < len(decision.slate):
+        return {}
+    stop = decision.stops[-1]
+    told = {"titles": stop.position, "one_more": stop.worth, "cost": stop.cost}
+    return {"ended": {**told, "propensity": stop.probability}}
 
 
 def _why_absent(

@@ -21,15 +21,18 @@ from topbill.domain.errors import FileProblem, SpecError
 from topbill.domain.features import FeatureKind
 from topbill.domain.profile import PROFILE_TYPE
 from topbill.domain.rewards import CLICK_MODELS
+from topbill.domain.slate import Length
 from topbill.pages import row_sources
 from topbill.pages.features import TITLE_FEATURES
 from topbill.pages.viewing_history import PICK, SIGNALS
-from topbill.rules import RULE, Rules, build
+from topbill.rules import RULE, PageShape, Rules, build
 from topbill.spec import Experiment, renames, yaml_in
 from topbill.spec import load_all as load_files
 from topbill.spec.fields import (
     INVALID,
     Choice,
+    Count,
+    CountRange,
     Duration,
     Flag,
     Key,
@@ -54,7 +57,8 @@ _SAME_VALUES: tuple[frozenset[FeatureKind], ...] = (
     frozenset(("vector", "hashed")),
 )
 """Kinds of features that take the same values: numbers, and mappings."""
-_SLOTS = Number(1, 100, whole=True)
+_SLOTS = Count(100)
+_COST = Number(0.0, 1.0, above=True)
 _AGE = Number(0, 21, whole=True)
 PAGE = Section(
     {
@@ -82,7 +86,14 @@ PAGE = Section(
                     "experiment": Key(
                         Name, "The experiment that orders rows; its actions are the rows.", True
                     ),
-                    "count": Key(_SLOTS, "How many rows a page has.", True),
+                    "count": Key(
+                        _SLOTS, "How many rows a page has; {min, max} decides it per viewer.", True
+                    ),
+                    "row_cost": Key(
+                        _COST,
+                        "Of a count {min, max}: what one more row must be worth, in units of the "
+                        "objective of its experiment.",
+                    ),
                     "pinned": Key(
                         MapOf(Number(0, 99, whole=True), 100),
                         "Rows that editors put at a position.",
@@ -96,7 +107,14 @@ PAGE = Section(
             Section(
                 {
                     "experiment": Key(Name, "The experiment that chooses a row's titles.", True),
-                    "count": Key(_SLOTS, "How many titles a row has.", True),
+                    "count": Key(
+                        _SLOTS, "How many titles a row has; {min, max} decides it per viewer.", True
+                    ),
+                    "title_cost": Key(
+                        _COST,
+                        "Of a count {min, max}: what one more title must be worth, in units of the "
+                        "objective of its experiment.",
+                    ),
                     "candidates": Key(
                         Number(1, 500, whole=True), "From how many candidates (default 60)."
                     ),
@@ -150,8 +168,9 @@ class PageFile:
         demo: Whether what the catalogue leaves out is made up.
         region: The region of viewers who name none.
         layers: Layer (of LAYERS) → the key of the experiment that decides it.
-        rows: How many rows a page has.
-        titles: How many titles a row has, of at most `candidates`.
+        rows: How many rows a page has at most; `row_length` decides how many, None where each has
+            as many.
+        titles: How many titles a row has at most, of at most `candidates`; `title_length` likewise.
         pinned: Row → the position at which editors put it.
         sources: Row → what it is made of.
         repeats: Row → the row of the file that it is one of, where that is several: `because` is a
@@ -180,6 +199,8 @@ class PageFile:
     rows: int
     titles: int
     candidates: int
+    row_length: Length | None
+    title_length: Length | None
     pinned: Mapping[str, int]
     sources: Mapping[str, RowSource]
     repeats: Mapping[str, str]
@@ -393,14 +414,15 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Locatio
     for name, row in sources.items():
         genres[name] = row.genres if row.source == "genre" else ()
     rules = row_sources.in_each_row(read.get("rules", ()), rows)
-    count = read["titles"]["count"]
-    candidates = read["titles"].get("candidates", max(60, count))
-    if candidates < count:
+    counts: CountRange = read["rows"]["count"]
+    titles: CountRange = read["titles"]["count"]
+    candidates = read["titles"].get("candidates", max(60, titles.most))
+    if candidates < titles.most:
         at.key("titles").key("candidates").wrong(
-            candidates, f"at least {count}, the titles of a row"
+            candidates, f"at least {titles.most}, the titles of a row"
         )
     _check_pinned(read["rows"], sources, at.key("rows"))
-    built = build(rules, at.key("rules"), genres, count)
+    built = build(rules, at.key("rules"), PageShape(genres, titles))
     row_sources.check_beside(sources, built, where)
     return PageFile(
         key=read["page"],
@@ -412,9 +434,11 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Locatio
         demo=read.get("demo", False),
         region=read["region"],
         layers={layer: read[layer]["experiment"] for layer in LAYERS if layer in read},
-        rows=read["rows"]["count"],
-        titles=count,
+        rows=counts.most,
+        titles=titles.most,
         candidates=candidates,
+        row_length=_length(read["rows"], "row_cost", at.key("rows")),
+        title_length=_length(read["titles"], "title_cost", at.key("titles")),
         pinned=read["rows"].get("pinned", {}),
         sources=sources,
         repeats={repeat: name for name, own in rows.items() for repeat in own[1:]},
@@ -432,6 +456,21 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Locatio
     )
 
 
+def _length(read: Mapping[str, Any], cost: str, at: Location) -> Length | None:
+    """What decides how many there are; None where their number is fixed, and has no cost."""
+    span: CountRange = read["count"]
+    is_fixed = span.least == span.most
+    if is_fixed and cost in read:
+        at.key(cost).wrong(
+            read[cost], f"none beside a fixed count; with count: {{min, max}}, {cost} decides"
+        )
+    elif not is_fixed and cost not in read:
+        at.key(cost).wrong(
+            Verbatim("nothing"), "what one more must be worth, in units of the objective"
+        )
+    return None if is_fixed else Length(span.least, read.get(cost, 0.0))
+
+
 def _check_pinned(rows: Mapping[str, Any], sources: Mapping[str, RowSource], at: Location) -> None:
     """Pinned rows are the page's, at positions that there are, each at one of its own."""
     row_at: dict[int, str] = {}
@@ -441,8 +480,9 @@ def _check_pinned(rows: Mapping[str, Any], sources: Mapping[str, RowSource], at:
             where.wrong(
                 Verbatim("an unknown row"), "one of " + listed(sources), nearest(name, sources)
             )
-        if position >= rows["count"]:
-            where.wrong(position, f"0 to {rows['count'] - 1}: the page has {rows['count']} rows")
+        most = rows["count"].most
+        if position >= most:
+            where.wrong(position, f"0 to {most - 1}: the page has {most} rows")
         pinned_there = row_at.setdefault(position, name)
         if pinned_there != name:
             where.wrong(position, f"a position of its own: {pinned_there} is pinned there")

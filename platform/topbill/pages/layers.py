@@ -32,6 +32,7 @@ class Layer:
         context: The context as JSON: the part that the experiment declares.
         entities: What was looked up of the context.
         log_propensity: Of all that the layer has chosen on this page.
+        length_propensity: Of how many there are of what it chose, where that is drawn.
         variant: Whose choices they were.
         failed: Whether one of them was not the policy's.
     """
@@ -50,12 +51,16 @@ class Layer:
         self.x = compiled.encoder.encode(self.values)
         self.context = msgspec.Raw(_encode(self.values))
         self.log_propensity = 0.0
+        self.length_propensity = 1.0
         self.variant: str | None = None
         self.failed = False
 
     def note(self, decision: Decision) -> Decision:
         """Add what was chosen to the layer's account."""
         self.log_propensity += plain_sum(math.log(placed.propensity) for placed in decision.slate)
+        if decision.stops:
+            self.length_propensity *= decision.length_propensity
+            self.log_propensity += math.log(decision.length_propensity)
         self.variant = decision.variant
         self.failed |= decision.reason == "fallback"
         return decision

@@ -25,6 +25,7 @@ from topbill.policies.linear.models import (
     extended,
 )
 from topbill.policies.linear.policy import Parts
+from topbill.policies.places import OPTIONAL, Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +195,7 @@ class Auto:
         self.log_scores = np.zeros(len(EXPERTS))
         self.index: dict[str, int] = {}
         self.weights = _weights(self.log_scores, self.experts)
+        self.places = Places()
         self._action_index = self._empty_index()
 
     def _empty_index(self) -> ActionIndex:
@@ -247,6 +249,10 @@ class Auto:
             self._learn(example)
 
     def _learn(self, example: Example) -> None:
+        if example.reach:
+            alone = example.actions.take([example.index])
+            expected = example.reach * float(self.score(example.x, alone, 0).mean[0])
+            self.places.note(example.position, expected, example.reward)
         linear, shared = self._bases(example.x, example.position)
         z = example.actions.features[example.index]
         if self._feature_sketch is not None:
@@ -276,6 +282,7 @@ class Auto:
             "log_scores": self.log_scores,
             **self.straight.arrays("straight_"),
             **self.curved.arrays("curved_"),
+            **self.places.arrays(),
         }
         return codec.dump(self.kind, ids=list(self.index), arrays=arrays)
 
@@ -285,9 +292,12 @@ class Auto:
             **self.straight.shapes("straight_"),
             **self.curved.shapes("curved_"),
         }
-        state = codec.load(self.kind, blob, arrays=shapes, numbers=())
+        state = codec.load(self.kind, blob, arrays=shapes, numbers=(), optional=OPTIONAL)
         codec.check_rows(state, self.kind)
+        places = Places()
+        places.restore(state)
         # Everything is checked: from here on nothing fails, so that no half of a state is taken.
+        self.places = places
         self.straight.restore(state, "straight_")
         self.curved.restore(state, "curved_")
         self.log_scores = state.arrays["log_scores"]

@@ -15,6 +15,7 @@ from topbill.domain.records import Floats
 
 LEARN_ANEW = "write it again: topbill verify KEY --repair"
 """What helps against a state that can't be loaded."""
+_NO_ARRAYS: Mapping[str, tuple[int | None, ...]] = {}
 
 
 class _Array(msgspec.Struct, frozen=True, array_like=True):
@@ -62,7 +63,12 @@ def dump(
 
 
 def load(
-    kind: str, blob: bytes, *, arrays: Mapping[str, tuple[int | None, ...]], numbers: Sequence[str]
+    kind: str,
+    blob: bytes,
+    *,
+    arrays: Mapping[str, tuple[int | None, ...]],
+    numbers: Sequence[str],
+    optional: Mapping[str, tuple[int | None, ...]] = _NO_ARRAYS,
 ) -> PolicyState:
     """The state in `blob`, its arrays writable. Nothing else may be there, nothing may be missing.
 
@@ -71,6 +77,7 @@ def load(
         blob: What `dump` gave, or whatever lies in its place.
         arrays: Expected shapes by name, with None for the sizes that the state itself decides.
         numbers: Expected names.
+        optional: Shapes of arrays that may be there too.
 
     Raises:
         PolicyError: It is no finite state of `kind`.
@@ -84,6 +91,7 @@ def load(
         raise PolicyError(
             f"state of {kind} expected, got one of {parsed.kind[:40]!r}; {LEARN_ANEW}"
         )
+    arrays = {**arrays, **{name: optional[name] for name in optional if name in parsed.arrays}}
     if set(parsed.arrays) != set(arrays) or set(parsed.numbers) != set(numbers):
         wanted = sorted({*arrays, *numbers})
         got = sorted({*parsed.arrays, *parsed.numbers})

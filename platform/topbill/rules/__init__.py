@@ -8,13 +8,14 @@ page twice.
 
 from topbill.rules.compiled import CompiledRules, Counts
 from topbill.rules.constraints import PoolOrder, PositionChoices, RowConstraints
-from topbill.rules.schema import RULE, Cap, Rules, build
+from topbill.rules.schema import RULE, Cap, PageShape, Rules, build
 
 __all__ = [
     "RULE",
     "Cap",
     "CompiledRules",
     "Counts",
+    "PageShape",
     "PoolOrder",
     "PositionChoices",
     "RowConstraints",

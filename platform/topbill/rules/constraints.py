@@ -31,6 +31,7 @@ class RowConstraints:
         cap_left: Counts,
         pins: Mapping[int, int] | None = None,
         fresh: tuple[int, Bools] | None = None,
+        least: int | None = None,
     ) -> None:
         """Begin a row.
 
@@ -42,7 +43,10 @@ class RowConstraints:
             cap_left: (C,) how many titles each cap still takes.
             pins: Position → place of what editors put there.
             fresh: How many new titles the row must have, and (P,) which ones are new.
+            least: How many positions the row has at least, where that is drawn: by then the new
+                titles are there.
         """
+        self._least = slots if least is None else min(least, slots)
         self._groups, self._members, self._names, self._slots = groups, members, names, slots
         self._pins = {} if pins is None else pins
         # (P,) what may still be drawn; it only ever loses titles.
@@ -100,8 +104,8 @@ class RowConstraints:
         """Whether the quota needs every position that is left, this one included. Positions of pins
         are none: what is pinned was counted at the start.
         """
-        pinned_below = sum(pinned > position for pinned in self._pins)
-        return self._quota >= self._slots - position - pinned_below
+        pinned_below = sum(position < pinned < self._least for pinned in self._pins)
+        return self._quota >= self._least - position - pinned_below
 
     def _account(self, position: int, place: int) -> None:
         """Count a title that was placed."""

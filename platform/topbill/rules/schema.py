@@ -9,6 +9,7 @@ from typing import Any
 
 from topbill.spec.fields import (
     Choice,
+    CountRange,
     Duration,
     Id,
     Key,
@@ -123,28 +124,26 @@ class Rules:
 @dataclass(frozen=True)
 class PageShape:
     """What rules need to know of their page: `genres` of each row (empty for a row that is made of
-    other things), and how many `titles` stand in a row.
+    other things), and how many `titles` stand in a row, at least and at most.
     """
 
     genres: Mapping[str, Sequence[str]]
-    titles: int
+    titles: CountRange
 
 
 def build(
     read: Sequence[Mapping[str, Any]],
     at: Location,
-    genres: Mapping[str, Sequence[str]],
-    titles: int,
+    page: PageShape,
 ) -> Rules:
     """The rules of what was read of a file, after noting which contradict each other or the page.
 
     Args:
         read: The rules as RULE read them. One that lacks a key is noted already, and left out.
         at: Where they stand in the file.
-        genres: Row → the genres that it is made of.
-        titles: How many titles stand in a row.
+        page: What the page is like.
     """
-    builder = _Builder(read, PageShape(genres, titles))
+    builder = _Builder(read, page)
     for index, rule in enumerate(read):
         builder.add(rule, at.item(index))
     rules = builder.rules()
@@ -219,7 +218,7 @@ class _Builder:
                 at.wrong(name, f"one of the page's rows {', '.join(self.page.genres)}")
 
     def _add_pin(self, title: str, row: str, position: int, at: Location) -> None:
-        titles = self.page.titles
+        titles = self.page.titles.most
         own_row = self.pins.setdefault(row, {})
         if title in self.blocked:
             at.key("title").wrong(
@@ -236,7 +235,7 @@ class _Builder:
         own_row[position] = title
 
     def _add_fresh(self, count: int, within: float, rows: Sequence[str], at: Location) -> None:
-        titles = self.page.titles
+        titles = self.page.titles.least
         if count > titles:
             at.key("count").wrong(count, f"at most {titles}, the titles of a row")
         for row in rows:
@@ -255,7 +254,7 @@ def _check_rows(rules: Rules, page: PageShape, at: Location) -> None:
                 Verbatim(f"a block of {', '.join(genres)}"),
                 f"something to show in row {row}, which is made of that",
             )
-    titles = page.titles
+    titles = page.titles.least
     for row, (count, _) in rules.fresh.items():
         pinned = len(rules.pins.get(row, ()))
         # A count above the titles of a row is noted at its own rule.
@@ -286,12 +285,12 @@ def _check_cap_of_rows(cap: Cap, page: PageShape, at: Location) -> None:
         # Every title of such a row counts in one of its genres at least: so it can't have more than
         # the caps of all of them take.
         only_counted = bool(genres) and (not cap.value or list(genres) == [cap.value])
-        if only_counted and row not in cap.exempt and cap.count * len(genres) < page.titles:
-            needed = -(-page.titles // len(genres))
+        if only_counted and row not in cap.exempt and cap.count * len(genres) < page.titles.least:
+            needed = -(-page.titles.least // len(genres))
             at.wrong(
                 Verbatim(
                     f"at most {cap.count} of {' or '.join(genres)} in row {row}, "
-                    f"which has {page.titles} titles of that only"
+                    f"which has {page.titles.least} titles of that only"
                 ),
                 f"{needed} or more, or except: [{row}]",
             )

@@ -28,7 +28,7 @@ from topbill.simulation.arrivals import Arrivals
 from topbill.simulation.environment import Response
 from topbill.simulation.page_oracle import Choice, FixedOrder, Oracle, decided_by
 from topbill.simulation.page_viewers import PageViewers, along
-from topbill.simulation.scoreboard import ExpectedReward, Scoreboard, reward
+from topbill.simulation.scoreboard import ExpectedReward, Scoreboard, reward, worth_of_play
 from topbill.spec import Experiment
 
 RECENT = 60.0
@@ -180,14 +180,7 @@ class PageDriver:
     def _of_play(self, layer: str, completed: Floats) -> Floats:
         """(cells,) the layer's expected objective of a title that is played, by the probability
         that it is completed: 70% to all of it watched, or 2 to 60%."""
-        experiment = self._experiments[layer]
-        # The means of the two ranges: exact for an objective that is linear in between, and near
-        # enough for one with a cap.
-        full, part = (
-            reward(experiment, [Response("play", 1.0, 0.0), Response("watch_fraction", share, 0.0)])
-            for share in (0.85, 0.31)
-        )
-        return part + (full - part) * completed
+        return worth_of_play(self._experiments[layer], completed)
 
     def _any_picture(self, layer: str, viewer: int, page: PageAnswer) -> float:
         """What a page is worth if of each title any picture is shown."""

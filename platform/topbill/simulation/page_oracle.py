@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy.special import expit
@@ -28,8 +29,17 @@ class Scorer(Protocol):
     def score(self, x: Floats, actions: Actions, seed: int) -> Scored: ...
 
 
-Choice = Mapping[str, "str | Scorer"]
-"""Layer → the variant that is to decide it for everybody, or who else."""
+class FixedLengths(NamedTuple):
+    """So many rows of so many titles for everybody, whatever the page file says."""
+
+    rows: int
+    titles: int
+
+
+LENGTHS = "lengths"
+"""What a choice says of lengths."""
+Choice = Mapping[str, "str | Scorer | FixedLengths"]
+"""Layer → the variant that is to decide it for everybody, or who else; and LENGTHS → those."""
 
 
 class _Ranking:
@@ -119,8 +129,18 @@ def decided_by(compiled_page: CompiledPage, choice: Choice) -> Iterator[None]:
     and a copy would not hold what their policies have learned.
     """
     before = []
+    file = compiled_page.file
     try:
         for layer, decider in choice.items():
+            if isinstance(decider, FixedLengths):
+                compiled_page.file = replace(
+                    file,
+                    rows=decider.rows,
+                    titles=decider.titles,
+                    row_length=None,
+                    title_length=None,
+                )
+                continue
             live = compiled_page.engine.find(compiled_page.file.layers[layer])
             before.append((live, live.bounds, live.policies))
             control = live.experiment.control.name
@@ -137,5 +157,6 @@ def decided_by(compiled_page: CompiledPage, choice: Choice) -> Iterator[None]:
                 live.policies = {**live.policies, control: decider}  # type: ignore[dict-item]
         yield
     finally:
+        compiled_page.file = file
         for live, own_bounds, own_policies in before:
             live.bounds, live.policies = own_bounds, own_policies

@@ -18,18 +18,21 @@ from topbill.pages import CompiledPage, ComposedPage, PageAnswer, PageRequest, c
 from topbill.pages.credit import cells_of, spread
 from topbill.simulation.arrivals import Arrivals
 from topbill.simulation.page_oracle import Choice, Oracle, decided_by
-from topbill.simulation.page_viewers import PageViewers, tiles_of
+from topbill.simulation.page_viewers import PageViewers, along, tiles_of
+from topbill.simulation.scoreboard import worth_of_play
 
 _DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedPage:
-    """A page as far as it is judged: what was to be expected of it, and its titles and pictures in
-    reading order.
+    """A page as far as it is judged: what was to be expected of it, in completed plays and in units
+    of the titles' objective, its rows, and its titles and pictures in reading order.
     """
 
     expected: float
+    objective: float
+    rows: int
     titles: tuple[str, ...]
     pictures: tuple[str | None, ...]
 
@@ -175,8 +178,12 @@ class _Session:
 
     def _judged(self, viewer: int, answer: PageAnswer) -> JudgedPage:
         tiles = tiles_of(answer)
+        play, completed, _ = self.viewers.cells(viewer, answer)
+        titles = self.lessons.live["titles"].experiment
         return JudgedPage(
-            expected=self.viewers.expected(viewer, answer),
+            expected=along(play, completed),
+            objective=along(play, worth_of_play(titles, completed)),
+            rows=len(answer.rows),
             titles=tuple(tile.title for tile in tiles),
             pictures=tuple(tile.picture for tile in tiles),
         )

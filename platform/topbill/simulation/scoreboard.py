@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from topbill.domain.metric import TimedValue
+from topbill.domain.records import Floats
 from topbill.simulation.environment import Response, Truth
 from topbill.spec import Experiment, Variant
 from topbill.stats.moments import Moments, ratio
@@ -181,6 +182,19 @@ def reward(experiment: Experiment, responses: Iterable[Response]) -> float:
     for response in responses:
         events.setdefault(response.event, []).append((response.value, response.delay))
     return experiment.goal.of_events(events)
+
+
+def worth_of_play(experiment: Experiment, completed: Floats) -> Floats:
+    """(cells,) the expected objective of a title of a page that is played, by the probability that
+    it is completed: 70% to all of it watched, or 2 to 60%.
+    """
+    # The means of the two ranges: exact for an objective that is linear in between, and near
+    # enough for one with a cap.
+    full, part = (
+        reward(experiment, [Response("play", 1.0, 0.0), Response("watch_fraction", share, 0.0)])
+        for share in (0.85, 0.31)
+    )
+    return part + (full - part) * completed
 
 
 def table(lines: Iterable[ScoreLine], title: str = "") -> Table:

@@ -559,6 +559,51 @@ class Section:
 
 
 @dataclass(frozen=True)
+class CountRange:
+    """From `least` to `most`, both included."""
+
+    least: int
+    most: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """A whole number in [1, high], or `{min, max}` → CountRange; n is from n to n."""
+
+    high: int
+
+    def read(self, value: Any, at: Location) -> Any:
+        if isinstance(value, dict):
+            parts = self._section.read(value, at)
+            if len(parts) < 2:
+                return INVALID
+            if parts["min"] >= parts["max"]:
+                got = Verbatim(f"{parts['max']} with min: {parts['min']}")
+                return at.key("max").wrong(got, "a number above min; a fixed count is one number")
+            return CountRange(parts["min"], parts["max"])
+        if not _is_number(value):
+            return at.wrong(value, f"a whole number from 1 to {self.high}, or {{min, max}}")
+        number = self._number.read(value, at)
+        return INVALID if number is INVALID else CountRange(number, number)
+
+    @property
+    def _number(self) -> Number:
+        return Number(1, self.high, whole=True)
+
+    @property
+    def _section(self) -> Section:
+        return Section(
+            {
+                "min": Key(self._number, "At least so many.", True),
+                "max": Key(self._number, "At most so many.", True),
+            }
+        )
+
+    def schema(self) -> JsonSchema:
+        return {"anyOf": [self._number.schema(), self._section.schema()]}
+
+
+@dataclass(frozen=True)
 class Tagged:
     """A section whose keys depend on the word at `tag`, which may be left out where there is a
     `default`.

@@ -161,11 +161,12 @@ def test_what_was_published_is_read_back_as_it_was(tmp_path: Path) -> None:
         "masks": [{"rule": "pin", "start": 0, "stop": 1, "rows": [1], "only": True}],
         "row_weight": None,
         "entities": [],
+        "stops": [],
         "seq": 1,
     }
 
 
-_NEWER = ("masks", "page", "row_weight", "entities")
+_NEWER = ("masks", "page", "row_weight", "entities", "stops")
 
 
 def test_a_lake_of_an_earlier_version_gets_the_columns_that_it_lacks(

@@ -23,7 +23,7 @@ PAGE = (ROOT / "docs" / "pages.md").read_text()
 
 
 def test_the_page_file_shown_is_part_of_the_example() -> None:
-    (shown,) = (
+    shown, *_ = (
         yaml.safe_load(code) for code in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
     )
     example = yaml.safe_load((ROOT / "experiments" / "pages" / "home.yaml").read_text())

@@ -24,6 +24,7 @@ from topbill.policies.linear.models import (
     check_features,
     extended,
 )
+from topbill.policies.places import OPTIONAL, Places
 
 SIGNAL = 30.0
 """Prior variance of what a whole context of unit scale adds to an action's score, however many
@@ -189,6 +190,7 @@ class LinearPolicy:
         self.models = self._untrained()
         self.learned = 0
         self.residuals = np.array(_VAGUE_RESIDUALS)
+        self.places = Places()
         self.forgot_at = 0.0
         self._action_index = self._empty_index()
 
@@ -269,6 +271,9 @@ class LinearPolicy:
     def learn(self, example: Example) -> None:
         """Fold one example in."""
         self._forget(example.at)
+        if example.reach:
+            expected = example.reach * self._at_first(example)
+            self.places.note(example.position, expected, example.reward)
         xt = extended(example.x, self.d, example.position)
         z = example.actions.features[example.index]
         if z.shape != (self.da,):
@@ -285,6 +290,11 @@ class LinearPolicy:
         squared_error = 0.0 if self.logistic else predicted[0]
         self.residuals += 1.0, squared_error, example.reward
         self.learned += 1
+
+    def _at_first(self, example: Example) -> float:
+        """The mean of an example's action at the first place, as it is before it is learned."""
+        prediction = self.predict(example.x, example.actions.take([example.index]))
+        return float(LinearScored(prediction, self.noise, self.logistic).mean[0])
 
     def _row(self, name: str) -> int:
         """The row of an action's own weights, new with the prior if need be; 0 where actions have
@@ -312,6 +322,7 @@ class LinearPolicy:
             vague = np.array(_VAGUE_RESIDUALS)
             self.residuals = keep * self.residuals + (1.0 - keep) * vague
             self.models.forget(keep)
+            self.places.forget(keep)
 
     def _faded(self, now: float, half_life: float) -> float:
         """The share of evidence that is left of what was there when it last faded; 1 where that is
@@ -326,19 +337,24 @@ class LinearPolicy:
     def dump(self) -> bytes:
         """The state as bytes."""
         numbers = {"learned": float(self.learned), "forgot_at": self.forgot_at}
-        arrays = {"residuals": self.residuals, **self.models.arrays()}
+        arrays = {"residuals": self.residuals, **self.models.arrays(), **self.places.arrays()}
         return codec.dump(self.kind, ids=list(self.index), arrays=arrays, numbers=numbers)
 
     def load(self, blob: bytes) -> None:
         """Restore what `dump` wrote, or raise PolicyError and change nothing."""
         shapes: dict[str, tuple[int | None, ...]] = {"residuals": (3,), **self.models.shapes()}
-        state = codec.load(self.kind, blob, arrays=shapes, numbers=("learned", "forgot_at"))
+        state = codec.load(
+            self.kind, blob, arrays=shapes, numbers=("learned", "forgot_at"), optional=OPTIONAL
+        )
         learned = codec.number(state, "learned")
         codec.check_rows(state, self.kind)
         count = state.arrays["residuals"][0]
         if count <= 0.0:
             raise PolicyError(f"state of {self.kind}: residuals count {count}; {codec.LEARN_ANEW}")
+        places = Places()
+        places.restore(state)
         # Everything is checked: from here on nothing fails, so that no half of a state is taken.
+        self.places = places
         self.models.restore(state)
         self.index = {name: i + 1 for i, name in enumerate(state.ids)}
         self.residuals = state.arrays["residuals"]
