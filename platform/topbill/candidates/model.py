@@ -45,7 +45,7 @@ _ALIKE = 1e-6
 _WORDS = 32
 GIVEN = ("unfinished", "list", "again", "because", "external")
 """Sources of which each viewer has titles of one's own: whoever composes the page says which."""
-_AS_GIVEN = ("unfinished", "list", "external")
+_AS_GIVEN = ("unfinished", "list", "because", "external")
 """Those whose order is that in which the titles are given."""
 _TRENDING_HERE = "trending in the viewer's region"
 """The order of titles that no source of SOURCES has."""
@@ -238,8 +238,9 @@ class CandidateModel:
         return Candidates(self, order_of, likeness, score, allowed, seed)
 
     def like(self, title: int, allowed: Bools) -> Indices:
-        """At most DEPTH allowed titles that are most like one: in what they are and in who watches
-        them, as much as each is worth, and played much.
+        """At most NAMED allowed titles that are most like one: in what they are and in who watches
+        them, as much as each is worth. Popularity counts with its fourth root: more of it, and what
+        everybody watches would be like everything.
         """
         likeness = self.likeness([title])
         # What likeness is worth stands last among the weights, in its own order.
@@ -247,7 +248,7 @@ class CandidateModel:
         others = allowed.copy()
         others[title] = False
         rows = np.flatnonzero(others & (worth > _ALIKE))
-        return _best(rows, worth[rows] * self._popularity[rows], DEPTH)
+        return _best(rows, worth[rows] * np.sqrt(np.sqrt(self._popularity[rows])), NAMED)
 
     def popular_only(self, allowed: Bools, seed: str) -> Candidates:
         """The candidates without any signal: every source names the popular titles."""

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from topbill.service.settings import Settings
 from topbill.worker.loop import Worker
 
 from ...local_client import LocalClient
+from ...small_page import ROWS, layer
 
 
 @pytest.fixture
@@ -322,6 +324,45 @@ def test_events_of_a_viewer_from_elsewhere_count_in_each_process_and_after_a_res
         while shown(later) & set(gone.values()) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert not shown(later) & set(gone.values())
+
+
+def test_what_a_viewer_began_and_listed_stands_in_each_process_and_after_a_restart(
+    home: Any, settings: Settings
+) -> None:
+    rows = "  go-on: {source: unfinished}\n  mine: {source: list}\n"
+    page = PAGE_STICKY.replace("session_ttl: 30m\n", "").replace("sources:\n", f"sources:\n{rows}")
+    home.write(rules="", page=page.replace("count: 3}", "count: 6}"))
+    actions = ROWS[:-1] + ", {id: go-on}, {id: mine}]"
+    own = home.folder / "pages" / "home" / "rows.yaml"
+    own.write_text(layer("rows", "rows", "policy: uniform", actions=actions))
+
+    def expected(client: TestClient) -> bool:
+        answer = ask(client, profile="7").json()
+        shown = {row["row"]: [tile["title"] for tile in row["titles"]] for row in answer["rows"]}
+        return (shown.get("go-on"), shown.get("mine")) == (["t06", "t00"], ["t02"])
+
+    def follow(client: TestClient) -> None:
+        deadline = time.monotonic() + 10.0
+        while not expected(client) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert expected(client)
+
+    told = [
+        ("watch_fraction", "t00", 0.2, 2),
+        ("watch_fraction", "t06", 0.5, 1),
+        ("watchlist_add", "t02", 1.0, 2),
+        ("watchlist_add", "t08", 1.0, 2),
+        ("watchlist_remove", "t08", 1.0, 1),
+    ]
+    with LocalClient(create_app(settings)) as client, LocalClient(create_app(settings)) as other:
+        for event, title, value, days_ago in told:
+            at = (datetime.now(UTC) - timedelta(days=days_ago)).isoformat()
+            body = {"unit": "7", "event": event, "action": title, "value": value, "at": at}
+            assert "warning" not in client.post("/v1/event", json=body).json()
+        follow(client)
+        follow(other)
+    with LocalClient(create_app(settings)) as later:
+        follow(later)
 
 
 def test_what_rests_goes_on_resting_after_a_restart_though_the_log_has_forgotten_it(
