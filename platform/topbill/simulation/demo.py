@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -55,7 +55,7 @@ def run_demo(
             visiting = driver.run(
                 client, math.inf if seconds is None else seconds, pages_per_second
             )
-            await _watch(asyncio.create_task(visiting), driver, console)
+            await watch(asyncio.create_task(visiting), lambda: live_table(driver), console)
 
     if not (running := environments(experiments, seed)):
         raise NotFound(
@@ -89,18 +89,18 @@ def environments(experiments: Iterable[Experiment], seed: int = 0) -> dict[str, 
     return by_key
 
 
-async def _watch(running: asyncio.Task[None], driver: Driver, console: Console) -> None:
-    """Show the driver's table until it ends: live on a terminal, every ten seconds elsewhere."""
+async def watch(running: asyncio.Task[None], table: Callable[[], Group], console: Console) -> None:
+    """Show a table until the task ends: live on a terminal, every ten seconds elsewhere."""
     try:
         if console.is_terminal:
-            with Live(live_table(driver), console=console, auto_refresh=False) as live:
+            with Live(table(), console=console, auto_refresh=False) as live:
                 while not running.done():
                     await asyncio.wait([running], timeout=REFRESH)
-                    live.update(live_table(driver), refresh=True)
+                    live.update(table(), refresh=True)
         else:
             while not running.done():
                 await asyncio.wait([running], timeout=PLAIN_EVERY)
-                console.print(live_table(driver))
+                console.print(table())
     finally:
         # Also where drawing the table failed: nobody else would stop the visitors.
         running.cancel()

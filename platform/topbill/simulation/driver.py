@@ -40,6 +40,38 @@ BACKOFF = 0.1
 _page = msgspec.json.Decoder(PageAnswer).decode
 
 
+class Sender:
+    """Sends requests to a service, and again where it had no answer; `retries` counts these."""
+
+    def __init__(self) -> None:
+        self.retries = 0
+
+    async def post(
+        self,
+        client: httpx.AsyncClient,
+        path: str,
+        body: dict[str, Any],
+        decode: Callable[[bytes], Any] = msgspec.json.decode,
+    ) -> Any:
+        """The answer, decoded. Ids are ours, so what got no answer is simply sent again."""
+        problem = ""
+        for attempt in range(TRIES):
+            if attempt:
+                self.retries += 1
+                await asyncio.sleep(BACKOFF * 2**attempt)
+            try:
+                response = await client.post(path, json=body)
+            except httpx.TransportError as error:
+                problem = f"{type(error).__name__}: {error}"
+                continue
+            if response.status_code < 300:
+                return decode(response.content)
+            problem = f"HTTP {response.status_code}: {response.text[:300]}"
+            if response.status_code < 500:
+                break
+        raise Unavailable(f"POST {path}: {problem}; expected 2xx: look at the service's own output")
+
+
 class Driver:
     """Sends viewers to a service and keeps the scoreboard. `name` is what the decision ids of this
     run begin with; `page_drivers` are the viewers of whole pages and keep scoreboards of their own.
@@ -55,8 +87,9 @@ class Driver:
         self.scoreboard = Scoreboard(
             environment.experiment for environment in environments.values()
         )
-        self.pages = self.whole_pages = self.rewards = self.retries = 0
+        self.pages = self.whole_pages = self.rewards = 0
         self.elapsed = 0.0
+        self._sender = Sender()
         self._environments = environments
         self._name = name
         self._start = self._deliver_at = 0.0
@@ -64,6 +97,11 @@ class Driver:
         # the number, the heap would compare dictionaries.
         self._waiting: list[tuple[float, int, dict[str, Any]]] = []
         self._sequence = count()
+
+    @property
+    def retries(self) -> int:
+        """Requests that had to be sent again."""
+        return self._sender.retries
 
     async def run(
         self, client: httpx.AsyncClient, seconds: float, pages_per_second: float = PAGES_PER_SECOND
@@ -109,7 +147,7 @@ class Driver:
         for key, environment in self._environments.items():
             visits[key] = environment.visit(number)
             requests.append(self._request(key, visits[key], at))
-        answer = await self._post(client, "/v1/decide/batch", {"decisions": requests})
+        answer = await self._sender.post(client, "/v1/decide/batch", {"decisions": requests})
         self.pages += 1
         self.elapsed = time.monotonic() - self._start
         for (key, visit), decision in zip(visits.items(), answer["decisions"], strict=True):
@@ -125,7 +163,7 @@ class Driver:
                 await asyncio.sleep(due - now)
             if max(due, now) >= stop:
                 return
-            answer = await self._post(client, "/v1/page", driver.request(number), _page)
+            answer = await self._sender.post(client, "/v1/page", driver.request(number), _page)
             self.whole_pages += 1
             for delay, event in driver.react(number, answer):
                 self._send_later(delay, event)
@@ -177,30 +215,5 @@ class Driver:
                 if len(rewards) == REWARDS_PER_REQUEST:
                     break
                 rewards.append(heapq.heappop(self._waiting)[2])
-            await self._post(client, "/v1/reward/batch", {"rewards": rewards})
+            await self._sender.post(client, "/v1/reward/batch", {"rewards": rewards})
             self.rewards += len(rewards)
-
-    async def _post(
-        self,
-        client: httpx.AsyncClient,
-        path: str,
-        body: dict[str, Any],
-        decode: Callable[[bytes], Any] = msgspec.json.decode,
-    ) -> Any:
-        """The answer, decoded. Ids are ours, so what got no answer is simply sent again."""
-        problem = ""
-        for attempt in range(TRIES):
-            if attempt:
-                self.retries += 1
-                await asyncio.sleep(BACKOFF * 2**attempt)
-            try:
-                response = await client.post(path, json=body)
-            except httpx.TransportError as error:
-                problem = f"{type(error).__name__}: {error}"
-                continue
-            if response.status_code < 300:
-                return decode(response.content)
-            problem = f"HTTP {response.status_code}: {response.text[:300]}"
-            if response.status_code < 500:
-                break
-        raise Unavailable(f"POST {path}: {problem}; expected 2xx: look at the service's own output")
