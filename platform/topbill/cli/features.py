@@ -72,14 +72,14 @@ def _check(files: tuple[Path, ...], data: Path) -> bool:
 
 def _fits(source: EntitySource, data: Path) -> str:
     from topbill.domain.entity import UNIT
-    from topbill.entities import KeptTables, declaration_of, read_table
+    from topbill.entities import KeptTables, read_table
     from topbill.entities.table import version_of
     from topbill.log.unit_ids import known_unit_ids
 
     stored = known_unit_ids(data).stored if source.of == UNIT else None
     rows = read_table(source, data, stored)
     version = version_of(rows.ids, rows.texts)
-    current = KeptTables(data).state(declaration_of(source)).current
+    current = KeptTables(data).state(source.declaration).current
     is_new = current is None or current.version != version
     return f"{source.described} fits: {len(rows.ids):,} rows, version {version}, " + (
         "not taken over yet" if is_new else "in force"

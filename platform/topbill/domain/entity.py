@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+
+import msgspec
 
 from topbill.domain.features import Feature
 
@@ -35,6 +39,15 @@ class EntitySource:
     of: str
     features: tuple[Feature, ...]
     table: str | None = None
+
+    @cached_property
+    def declaration(self) -> str:
+        """12 hex digits that change with anything that is read of a table, and not with how the
+        experiment calls it.
+        """
+        parts = [self.file, self.table, self.key, self.of == ACTION]
+        features = [repr(feature) for feature in self.features]
+        return blake2b(msgspec.json.encode([*parts, features]), digest_size=6).hexdigest()
 
     @property
     def described(self) -> str:

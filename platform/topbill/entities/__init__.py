@@ -1,7 +1,7 @@
 """Features by id: tables of titles, viewers or anything else, whose versions are kept, so that a
 decision names ids only and training sees what serving saw."""
 
-from topbill.entities.kept import HistoryLine, KeptTables, TableState, declaration_of, erase_ids
+from topbill.entities.kept import HistoryLine, KeptTables, TableState, erase_ids
 from topbill.entities.reading import read_table
 from topbill.entities.store import NO_TABLES, EntityStore
 from topbill.entities.table import EMPTY, EntityTable, MissingVersion
@@ -15,7 +15,6 @@ __all__ = [
     "KeptTables",
     "MissingVersion",
     "TableState",
-    "declaration_of",
     "erase_ids",
     "read_table",
 ]

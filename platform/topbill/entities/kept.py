@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
@@ -29,7 +28,7 @@ from topbill.domain.durable import (
     with_checksum,
     without_checksum,
 )
-from topbill.domain.entity import ACTION, UNIT, EntitySource
+from topbill.domain.entity import ACTION, UNIT
 from topbill.domain.errors import LogError
 from topbill.entities.drift import Drift, FeatureSummary
 from topbill.entities.table import EntityTable, MissingVersion, rows_of, table_of, to_bytes
@@ -46,7 +45,7 @@ class HistoryLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """One table taken over, or refused.
 
     Attributes:
-        declaration: Which declaration of a table it is of (`declaration_of`).
+        declaration: Which declaration of a table it is of (`EntitySource.declaration`).
         table, file, of: What the experiment calls it, where it lies, and whose ids it has.
         at: When, in seconds since the epoch.
         version: What was taken over; empty where it was refused.
@@ -77,13 +76,6 @@ class TableState(msgspec.Struct, frozen=True):
 
     current: HistoryLine | None
     refused: HistoryLine | None
-
-
-def declaration_of(source: EntitySource) -> str:
-    """12 hex digits that change with anything that a table's declaration says but its name."""
-    parts = [source.file, source.table, source.key, source.of == ACTION]
-    features = [repr(feature) for feature in source.features]
-    return blake2b(msgspec.json.encode([*parts, features]), digest_size=6).hexdigest()
 
 
 class KeptTables:
@@ -227,11 +219,12 @@ class KeptTables:
         may name, and those of which decisions have the values themselves."""
         now = time.time() if now is None else now
         resting = self._in_force(now)
-        of_actions = {line.version for line in self.history() if line.of == ACTION}
+        # Of one that the journal does not know any more nobody can tell: the lake is asked.
+        others = {line.version for line in self.history() if line.of != ACTION}
         old = [version for version in self.versions() if version not in resting]
         return (
-            [version for version in old if version in of_actions],
-            [version for version in old if version not in of_actions],
+            [version for version in old if version not in others],
+            [version for version in old if version in others],
         )
 
     def find(self, name: str) -> dict[str, dict[str, object]]:

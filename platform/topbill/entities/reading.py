@@ -50,6 +50,18 @@ def read_table(
 
     Raises BadData that names file, row (from 1) and column.
     """
+    try:
+        return _checked(source, data, stored)
+    except BadData:
+        raise
+    except Exception as error:
+        # Whatever a library says of a file that somebody else wrote: it is this table's trouble.
+        raise BadData(
+            source.described, f"{type(error).__name__}: {error}; expected a table that can be read"
+        ) from error
+
+
+def _checked(source: EntitySource, data: Path, stored: Callable[[str], str] | None) -> TableRows:
     path = data / TABLES / source.file
     try:
         table = _read(source, path)

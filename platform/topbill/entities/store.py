@@ -16,7 +16,7 @@ from topbill.domain.entity import ACTION, UNIT, EntitySource
 from topbill.domain.errors import BadData, FileProblem, LogError
 from topbill.domain.table_source import TABLES
 from topbill.entities.drift import Drift, drift, mean_cosine, summary
-from topbill.entities.kept import HistoryLine, KeptTables, declaration_of
+from topbill.entities.kept import HistoryLine, KeptTables
 from topbill.entities.reading import TableRows, read_table
 from topbill.entities.table import EMPTY, EntityTable, MissingVersion, table_of, version_of
 
@@ -53,7 +53,7 @@ class EntityStore:
 
     def current(self, source: EntitySource) -> EntityTable:
         """The version in force; EMPTY where there is none yet."""
-        return self._current.get(declaration_of(source), EMPTY)
+        return self._current.get(source.declaration, EMPTY)
 
     def at(self, version: str) -> EntityTable:
         """A version as it was. Raises MissingVersion where it is not kept any more."""
@@ -78,7 +78,7 @@ class EntityStore:
     def resume(self, sources: Iterable[EntitySource]) -> None:
         """Have the kept versions in force, without a look at the tables themselves."""
         for source in sources:
-            self._resume(declaration_of(source))
+            self._resume(source.declaration)
 
     def follow(self, tables: Mapping[tuple[str, str], EntitySource]) -> bool:
         """Take over what has changed; whether anything was. A table that is broken leaves the last
@@ -93,7 +93,7 @@ class EntityStore:
             changed |= self._follow(source)
         problems, places = {}, {}
         for (experiment, name), source in tables.items():
-            error = self._refused.get(declaration_of(source))
+            error = self._refused.get(source.declaration)
             if error is not None:
                 problems[experiment, name] = self._problem(experiment, source, error)
                 places[experiment, name] = error.path
@@ -107,7 +107,7 @@ class EntityStore:
         return FileProblem(experiment, f"entities.{source.name}", str(error), expected)
 
     def _follow(self, source: EntitySource) -> bool:
-        declaration = declaration_of(source)
+        declaration = source.declaration
         mark = self._mark(source)
         if self._marks.get(declaration) == mark:
             return False
@@ -172,7 +172,7 @@ class EntityStore:
             _logger.warning("%s", error)
 
     def _line(self, source: EntitySource, **parts: Any) -> HistoryLine:
-        declaration = declaration_of(source)
+        declaration = source.declaration
         return HistoryLine(
             declaration, source.name, source.described, source.of, time.time(), **parts
         )
@@ -182,7 +182,7 @@ class EntityStore:
         kept = self._kept
         columns = {f.name: summary(f, rows.columns[f.name]) for f in source.features}
         drifts: dict[str, Drift] = {}
-        last = None if kept is None else kept.state(declaration_of(source)).current
+        last = None if kept is None else kept.state(source.declaration).current
         if last is not None:
             vectors = self._vectors_before(last.version, rows, source)
             for feature in source.features:

@@ -38,7 +38,7 @@ class EntityTable:
         hashes = np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
         self._order: Indices = np.argsort(hashes).astype(np.int32)
         self._hashes = hashes[self._order]
-        self._encoded: tuple[tuple[Feature, ...], Floats] | None = None
+        self._encoded: dict[tuple[Feature, ...], Floats] = {}
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -62,9 +62,10 @@ class EntityTable:
 
         Of features that this version had otherwise, values that do not fit are unknown.
         """
-        if self._encoded is None or self._encoded[0] != features:
-            self._encoded = features, self._encode(features)
-        return self._encoded[1]
+        # As a rule one declaration reads a version; two may, that scale a number otherwise.
+        if features not in self._encoded:
+            self._encoded[features] = self._encode(features)
+        return self._encoded[features]
 
     def _encode(self, features: tuple[Feature, ...]) -> Floats:
         encoder = Encoder(features)

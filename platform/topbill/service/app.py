@@ -368,6 +368,7 @@ def _explained(log: Log, engine: Engine, decision: Decision, data: Path) -> dict
     return {
         **msgspec.structs.asdict(decision),
         "slate": [msgspec.structs.asdict(placement) for placement in decision.slate],
+        "entities": [msgspec.structs.asdict(use) for use in decision.entities],
         "scores": engine.explain(decision, snapshot),
         "rewards": [msgspec.structs.asdict(event) for event in rewards.values()],
     }

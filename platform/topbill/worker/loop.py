@@ -16,7 +16,7 @@ from types import FrameType
 from topbill import pages, spec, tracing
 from topbill.domain.errors import BadRequest, FileProblem, LogError, SpecError, TopbillError
 from topbill.domain.pausing import pause
-from topbill.entities import EntityStore, KeptTables, declaration_of
+from topbill.entities import EntityStore, KeptTables
 from topbill.lake import Lake, Problem, named_versions
 from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
 from topbill.log.horizon import note_horizon
@@ -182,7 +182,7 @@ class Worker:
         found = []
         for experiment in self._experiments:
             for source in experiment.entities:
-                state = self._kept_tables.state(declaration_of(source))
+                state = self._kept_tables.state(source.declaration)
                 if state.refused is not None:
                     place = f"entities.{source.name}"
                     message = f"{state.refused.refused}; its last good version goes on"

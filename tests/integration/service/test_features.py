@@ -90,11 +90,11 @@ def test_the_example_of_the_docs_is_learned_from_as_it_was_seen(folder: Path) ->
         first = stored(client, "a0")
         assert first["context"]["plan"] == "premium"
         assert len(first["context"]["taste"]) == 8
-        viewers, seen = first["entities"]
+        viewers, seen = (list(use.values()) for use in first["entities"])
         assert (viewers[0], viewers[2:], seen[0], seen[2:]) == ("viewers", [1, 0], "titles", [2, 0])
         unknown = stored(client, "a2")
         assert unknown["context"] == {"device": "tv"}
-        assert unknown["entities"][0][2:] == [1, 1]
+        assert unknown["entities"][0]["unknown"] == 1
         refused = client.post("/v1/decide", content=CALL.replace('"tv"', '"tv", "plan": "basic"'))
         assert (refused.status_code, refused.json()["error"]["path"]) == (422, "$.context.plan")
 
@@ -106,13 +106,13 @@ def test_the_example_of_the_docs_is_learned_from_as_it_was_seen(folder: Path) ->
         (problem,) = client.get("/v1/experiments").json()["problems"]
         assert f"{problem['file']}: {problem['path']}: {problem['message']}" == REFUSAL
         decide(client, decision_id="b0")
-        assert stored(client, "b0")["entities"][1] == seen
+        assert list(stored(client, "b0")["entities"][1].values()) == seen
 
         # A good one takes its place.
         titles(folder, TITLES.replace("120", "10") + "t3,30,north\n")
         until(lambda: not client.get("/v1/experiments").json()["problems"])
         decide(client, decision_id="b1")
-        after = stored(client, "b1")["entities"][1]
+        after = list(stored(client, "b1")["entities"][1].values())
         assert after[1] != seen[1]
 
     # After a restart with a file that is gone.
@@ -120,7 +120,7 @@ def test_the_example_of_the_docs_is_learned_from_as_it_was_seen(folder: Path) ->
     with client_of(folder) as client:
         answer = decide(client, decision_id="c0")
         assert answer["reason"] != "fallback"
-        assert stored(client, "c0")["entities"][1] == after
+        assert list(stored(client, "c0")["entities"][1].values()) == after
         for number in range(6):
             decide(client, decision_id=f"d{number}", unit=f"u{number % 3 + 1}")
             reward = {"decision_id": f"d{number}", "event": "play", "event_id": "e"}

@@ -30,7 +30,6 @@ from topbill.entities import (
     erase_ids,
     read_table,
 )
-from topbill.entities.kept import declaration_of
 from topbill.entities.table import rows_of, table_of, to_bytes
 
 FEATURES = (
@@ -301,8 +300,8 @@ def test_an_erased_id_is_in_no_kept_version(tmp_path: Path) -> None:
 
 def test_a_declaration_changes_with_what_it_reads(tmp_path: Path) -> None:
     other = EntitySource("audience", "viewers.parquet", "profile_id", "unit", FEATURES)
-    assert declaration_of(other) == declaration_of(source())
-    assert declaration_of(source("other.parquet")) != declaration_of(source())
+    assert other.declaration == source().declaration
+    assert source("other.parquet").declaration != source().declaration
 
 
 NUMBERS = st.floats(-1e6, 1e6).filter(lambda v: v == 0.0 or abs(v) > 1e-12)
