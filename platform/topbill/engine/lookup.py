@@ -56,8 +56,10 @@ class EntityLookup:
 
     @property
     def has_context(self) -> bool:
-        """Whether any table gives something to the context."""
-        return bool(self._context)
+        """Whether any table gives something to the context. Away from a data folder, in a
+        simulation, none does, and what is known of a viewer comes with the call.
+        """
+        return bool(self._context) and self._tables.has_data
 
     def context(
         self, sent: Any, unit: str | None, path: str = "$.context"
@@ -72,7 +74,7 @@ class EntityLookup:
         Raises:
             BadRequest: The call sends a feature that a table gives.
         """
-        if not self._context or not isinstance(sent, dict):
+        if not self.has_context or not isinstance(sent, dict):
             return sent, ()
         for name in sent:
             if name in self._looked_up:

@@ -26,8 +26,9 @@ TURNED = 0.9
 """Of embeddings: a mean cosine below this is told."""
 EMPTIED = 0.05
 """So much more or less of a column that is unknown is told."""
-_SAMPLE = 2_000
-"""Rows by which means and cosines are estimated: a difference of 0.2 stands out of ±0.04."""
+SAMPLE = 2_000
+"""Rows, at least, by which means, shares and cosines are estimated: a difference of 0.2 stands out
+of ±0.04."""
 _LEAST = 1e-4
 """The share that a category's value without rows counts as."""
 
@@ -61,19 +62,17 @@ class Drift(msgspec.Struct, frozen=True, omit_defaults=True):
     told: bool = False
 
 
-def summary(feature: Feature, values: Sequence[Any]) -> FeatureSummary:
-    """The summary of a column's values as JSON has them, None where unknown."""
-    known = [value for value in values if value is not None]
-    missing = 1.0 - len(known) / max(len(values), 1)
+def summary(feature: Feature, missing: float, sample: Sequence[Any]) -> FeatureSummary:
+    """The summary of a column: which share of it is unknown, and some of the values that are
+    known, as JSON has them.
+    """
+    missing = round(missing, 6)
     if feature.kind == "category":
-        counts = Counter(value if value in feature.values else "" for value in known)
-        shares = {value: count / len(known) for value, count in sorted(counts.items())}
-        return FeatureSummary(round(missing, 6), shares=shares)
-    # Evenly over the rows, which are sorted by id and so in no order of their values.
-    step = max(1, len(known) // _SAMPLE)
-    sample = known[::step]
+        counts = Counter(value if value in feature.values else "" for value in sample)
+        shares = {value: count / len(sample) for value, count in sorted(counts.items())}
+        return FeatureSummary(missing, shares=shares)
     if not sample:
-        return FeatureSummary(round(missing, 6))
+        return FeatureSummary(missing)
     if feature.kind == "number":
         # As people know it, neither scaled nor clipped.
         numbers: Floats = np.array(sample, dtype=np.float64).reshape(-1, 1)
@@ -81,7 +80,7 @@ def summary(feature: Feature, values: Sequence[Any]) -> FeatureSummary:
         encoder = Encoder((feature,))
         numbers = np.array([encoder.encode({feature.name: value}) for value in sample])
     means, deviations = numbers.mean(axis=0), numbers.std(axis=0)
-    return FeatureSummary(round(missing, 6), means.round(6).tolist(), deviations.round(6).tolist())
+    return FeatureSummary(missing, means.round(6).tolist(), deviations.round(6).tolist())
 
 
 def drift(

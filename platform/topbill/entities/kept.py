@@ -55,6 +55,7 @@ class HistoryLine(msgspec.Struct, frozen=True, omit_defaults=True):
         drift: How each column moved since.
         refused: Where and why, in place of a version.
         where: Of it the place alone, which anybody may read.
+        mark: What the file looked like from outside: one that looks the same need not be read.
     """
 
     declaration: str
@@ -69,6 +70,7 @@ class HistoryLine(msgspec.Struct, frozen=True, omit_defaults=True):
     drift: dict[str, Drift] = {}
     refused: str = ""
     where: str = ""
+    mark: str = ""
 
 
 class TableState(msgspec.Struct, frozen=True):
@@ -105,13 +107,13 @@ class KeptTables:
                 f"{self.path}: {error.strerror}; expected a file that can be read"
             ) from error
         lines: list[HistoryLine] = []
-        last: dict[str, tuple[str, str]] = {}
+        last: dict[str, tuple[str, str, str]] = {}
         for text in texts:
             try:
                 line = msgspec.json.decode(without_checksum(text), type=HistoryLine)
             except (msgspec.MsgspecError, ValueError):
                 continue
-            said = (line.version, line.refused)
+            said = (line.version, line.refused, line.mark)
             if last.get(line.declaration) != said:
                 last[line.declaration] = said
                 lines.append(line)
@@ -180,7 +182,11 @@ class KeptTables:
         with self._alone():
             state = self.state(line.declaration)
             last = state.refused or state.current
-            if last is not None and (last.version, last.refused) == (line.version, line.refused):
+            if last is not None and (last.version, last.refused, last.mark) == (
+                line.version,
+                line.refused,
+                line.mark,
+            ):
                 return
             with self.path.open("ab") as file:
                 # The break in front ends a line that was cut short.
@@ -188,6 +194,24 @@ class KeptTables:
                 file.write(lead + _text_of(line))
                 file.flush()
                 os.fsync(file.fileno())
+
+    @contextmanager
+    def reading(self, declaration: str) -> Iterator[bool]:
+        """While one process reads a table: whether it is this one. Raises LogError."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / f".{declaration}.lock").open("w")
+        except OSError as error:
+            raise LogError(f"{self.folder}: {error.strerror}; expected a folder to write to") from (
+                error
+            )
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+            yield True
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -214,18 +238,14 @@ class KeptTables:
             if len(left) < len(lines):
                 self._write(self.path, b"\n".join(map(_text_of, reversed(left))))
 
-    def candidates(self, now: float | None = None) -> tuple[list[str], list[str]]:
-        """The versions that would go where no decision needs them: those that decisions of actions
-        may name, and those of which decisions have the values themselves."""
-        now = time.time() if now is None else now
-        resting = self._in_force(now)
-        # Of one that the journal does not know any more nobody can tell: the lake is asked.
+    def candidates(self, now: float | None = None) -> list[str]:
+        """The versions of tables of actions that go where no decision names them. Of other tables
+        decisions have the values themselves.
+        """
+        resting = self._in_force(time.time() if now is None else now)
+        # Of one that the journal does not know any more nobody can tell: it may be of actions.
         others = {line.version for line in self.history() if line.of != ACTION}
-        old = [version for version in self.versions() if version not in resting]
-        return (
-            [version for version in old if version not in others],
-            [version for version in old if version in others],
-        )
+        return [v for v in self.versions() if v not in resting and v not in others]
 
     def find(self, name: str) -> dict[str, dict[str, object]]:
         """What the versions in force of tables of units say of an id, by the tables' files."""
@@ -259,6 +279,8 @@ class KeptTables:
     def collect(self, needed: Collection[str], now: float | None = None) -> list[str]:
         """Remove the versions that no decision needs, but those in force and those that were until
         a day ago; which ones went. Raises LogError."""
+        if not self.path.exists():
+            return []  # no table was ever taken over
         now = time.time() if now is None else now
         keep = self._in_force(now) | set(needed)
         removed = [version for version in self.versions() if version not in keep]

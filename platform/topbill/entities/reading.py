@@ -25,7 +25,7 @@ from topbill.spec.fields import listed, nearest
 
 _FLAGS = {"true": True, "false": False}
 _PART = 50_000
-"""Rows whose vectors are in memory as numbers at once."""
+"""Rows that are in memory as Python's values at once."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -35,12 +35,12 @@ class TableRows(NamedTuple):
     Attributes:
         ids: (N) of the rows.
         texts: (N) each row's features as JSON.
-        columns: Feature → (N) its values as JSON has them, None where unknown.
+        missing: Feature → in which share of the rows it is unknown.
     """
 
     ids: list[str]
     texts: list[bytes]
-    columns: dict[str, list[Any]]
+    missing: dict[str, float]
 
 
 def read_table(
@@ -76,15 +76,22 @@ def _checked(source: EntitySource, data: Path, stored: Callable[[str], str] | No
     if not table.num_rows:
         raise BadData(source.described, "got no row; expected at least one")
     ids = _ids(source, table[source.key])
-    columns = {}
-    for feature in source.features:
-        columns[feature.name] = _values(source, feature, table[feature.name])
-    _check_fit(source, columns)
+    texts: list[bytes] = []
+    missing = dict.fromkeys((feature.name for feature in source.features), 0)
+    # A part at a time: as Python's values, all of a large table would be gigabytes.
+    for start in range(0, table.num_rows, _PART):
+        part = table.slice(start, _PART)
+        columns: dict[str, list[Any]] = {}
+        for feature in source.features:
+            values = _values(source, feature, part[feature.name], start)
+            columns[feature.name] = values
+            missing[feature.name] += values.count(None)
+        texts += _texts(columns, len(part))
     if stored is not None:
         ids = [stored(each) for each in ids]
     order = sorted(range(len(ids)), key=ids.__getitem__)
-    columns = {name: [values[row] for row in order] for name, values in columns.items()}
-    return TableRows([ids[row] for row in order], _texts(columns, len(ids)), columns)
+    shares = {name: count / len(ids) for name, count in missing.items()}
+    return TableRows([ids[row] for row in order], [texts[row] for row in order], shares)
 
 
 def _at(source: EntitySource, row: int, column: str) -> str:
@@ -188,12 +195,16 @@ def _ids(source: EntitySource, column: pa.ChunkedArray) -> list[str]:
     return list(first)
 
 
-def _values(source: EntitySource, feature: Feature, column: pa.ChunkedArray) -> list[Any]:
-    """A column's values as JSON has them."""
+def _values(
+    source: EntitySource, feature: Feature, column: pa.ChunkedArray, start: int
+) -> list[Any]:
+    """A part of a column, which begins at row `start`, as JSON has its values."""
     if feature.kind == "embedding":
-        return _vectors(source, feature, column)
+        return _vectors(source, feature, column, start)
     values: list[Any] = column.to_pylist()
     read = _READ[feature.kind]
+    # Texts and truths fit as they are.
+    encoder = None if feature.kind in ("category", "flag") else Encoder((feature,))
     for row, value in enumerate(values):
         if value is None:
             continue
@@ -201,8 +212,12 @@ def _values(source: EntitySource, feature: Feature, column: pa.ChunkedArray) -> 
             values[row] = read(value)
         except ValueError as error:
             raise BadData(
-                _at(source, row, feature.name), f"got {_shown(value)}; expected {error}"
+                _at(source, start + row, feature.name), f"got {_shown(value)}; expected {error}"
             ) from None
+        if encoder is not None:
+            # The bounds of a number, say.
+            for problem in encoder.problems({feature.name: values[row]}):
+                raise BadData(_at(source, start + row, feature.name), str(problem))
     return values
 
 
@@ -265,21 +280,17 @@ _READ: dict[str, Callable[[Any], Any]] = {
 
 
 def _vectors(
-    source: EntitySource, feature: Feature, column: pa.ChunkedArray
+    source: EntitySource, feature: Feature, column: pa.ChunkedArray, start: int
 ) -> list[list[float] | None]:
     """Vectors of the declared length, projected; None where there is none."""
-    values: list[list[float] | None] = []
-    # A part at a time: as Python's numbers, all of a long column would be gigabytes.
-    for start in range(0, len(column), _PART):
-        part = column.slice(start, _PART).combine_chunks()
-        rows = np.flatnonzero(part.is_valid().to_numpy(zero_copy_only=False))
-        own: list[list[float] | None] = [None] * len(part)
-        if rows.size:
-            matrix = _matrix(source, feature, part.drop_null(), rows + start)
-            projected = project(matrix, feature.dimension).tolist()
-            for row, vector in zip(rows.tolist(), projected, strict=True):
-                own[row] = vector
-        values += own
+    part = column.combine_chunks()
+    rows = np.flatnonzero(part.is_valid().to_numpy(zero_copy_only=False))
+    values: list[list[float] | None] = [None] * len(part)
+    if rows.size:
+        matrix = _matrix(source, feature, part.drop_null(), rows + start)
+        projected = project(matrix, feature.dimension).tolist()
+        for row, vector in zip(rows.tolist(), projected, strict=True):
+            values[row] = vector
     return values
 
 
@@ -334,18 +345,6 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
     )
-
-
-def _check_fit(source: EntitySource, columns: dict[str, list[Any]]) -> None:
-    """Everything fits the encoders, such as the bounds of a number."""
-    for feature in source.features:
-        encoder = Encoder((feature,))
-        for row, value in enumerate(columns[feature.name]):
-            # Texts and truths fit as they are.
-            if feature.kind in ("category", "flag", "embedding"):
-                break
-            for problem in encoder.problems({feature.name: value}):
-                raise BadData(_at(source, row, feature.name), str(problem))
 
 
 def _texts(columns: dict[str, list[Any]], rows: int) -> list[bytes]:

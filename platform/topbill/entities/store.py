@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,14 @@ import msgspec
 from topbill.domain.entity import ACTION, UNIT, EntitySource
 from topbill.domain.errors import BadData, FileProblem, LogError
 from topbill.domain.table_source import TABLES
-from topbill.entities.drift import Drift, drift, mean_cosine, summary
-from topbill.entities.kept import HistoryLine, KeptTables
+from topbill.entities.drift import SAMPLE, Drift, FeatureSummary, drift, mean_cosine, summary
+from topbill.entities.kept import HistoryLine, KeptTables, TableState
 from topbill.entities.reading import TableRows, read_table
 from topbill.entities.table import EMPTY, EntityTable, MissingVersion, table_of, version_of
 
 _logger = logging.getLogger("topbill")
 _AT_HAND = 8
 """Versions of the past that are in memory."""
-_COMPARED = 2_000
-"""Ids whose vectors are compared with those of before."""
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _Mark = tuple[Any, ...]
 
@@ -50,6 +48,11 @@ class EntityStore:
         """What is wrong with a table, by experiment and table."""
         self.places: dict[tuple[str, str], str] = {}
         """Of it the place alone: which file, row and column."""
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is a data folder, and so tables."""
+        return self._data is not None
 
     def current(self, source: EntitySource) -> EntityTable:
         """The version in force; EMPTY where there is none yet."""
@@ -111,48 +114,86 @@ class EntityStore:
         mark = self._mark(source)
         if self._marks.get(declaration) == mark:
             return False
-        started = declaration not in self._marks
         before = self._current.get(declaration)
         try:
-            self._take_over(source, declaration, before)
-        except BadData as error:
-            if before is None:
-                self._resume(declaration)
-            line = self._line(source, refused=str(error), where=error.path)
-            self._note(line)
-            self._refused[declaration] = error
-            _logger.warning("table %s: %s; its last good version goes on", source.name, error)
+            if not self._take_over(source, mark):
+                return False  # another process reads it now: this one takes what that one keeps
         except LogError as error:
-            # It is in force all the same, but could not be kept: tried again with the next step.
+            # It could not be kept, and no decision must name what is not kept.
             _logger.warning("table %s: %s; trying again", source.name, error)
             return False
-        else:
-            self._refused.pop(declaration, None)
         # What was written while it was read is looked at again in the next step.
         self._marks[declaration] = mark
-        after = self._current.get(declaration)
-        return started or after is not before
+        return self._current.get(declaration) is not before
 
-    def _take_over(
-        self, source: EntitySource, declaration: str, before: EntityTable | None
-    ) -> None:
-        kept = self._kept
-        if kept is None or self._data is None:
+    def _take_over(self, source: EntitySource, mark: _Mark) -> bool:
+        """Take over what the file is now, or note why not; False where another process is at it.
+        Raises LogError.
+        """
+        if self._kept is None:
+            return True
+        with self._kept.reading(source.declaration) as is_mine:
+            if not is_mine:
+                return False
+            state = self._kept.state(source.declaration)
+            known = state.refused or state.current
+            # Of several processes one reads a file, which may take seconds and gigabytes.
+            if known is None or known.mark != repr(mark) or not self._take_known(source, state):
+                self._read(source, mark)
+        return True
+
+    def _take_known(self, source: EntitySource, state: TableState) -> bool:
+        """Take what another process, or this one before a restart, has made of the same file."""
+        if state.current is not None and self._kept is not None:
+            before = self._current.get(source.declaration)
+            if before is None or before.version != state.current.version:
+                try:
+                    table = self._kept.load(state.current.version)
+                except MissingVersion as error:
+                    _logger.warning("%s", error)
+                    return False
+                self._put(source, table)
+        self._note_problem(source, None if state.refused is None else _error_of(state.refused))
+        return True
+
+    def _read(self, source: EntitySource, mark: _Mark) -> None:
+        if self._kept is None or self._data is None:
             return
-        rows = read_table(source, self._data, self._stored if source.of == UNIT else None)
+        try:
+            rows = read_table(source, self._data, self._stored if source.of == UNIT else None)
+        except BadData as error:
+            if source.declaration not in self._current:
+                self._resume(source.declaration)
+            self._kept.add(self._line(source, mark, refused=str(error), where=error.path))
+            self._note_problem(source, error)
+            return
         version = version_of(rows.ids, rows.texts)
-        if before is not None and before.version == version:
-            kept.add(self._line(source, version=version, rows=len(rows.ids)))
-            return
-        table = table_of(rows.ids, rows.texts, version)
+        # On the disk before the first decision names it.
+        self._kept.save(version, rows.ids, rows.texts)
+        state = self._kept.state(source.declaration)
+        is_new = state.current is None or state.current.version != version
+        if is_new:
+            self._kept.add(self._described(source, rows, version, mark))
+        elif state.current is not None:
+            self._kept.add(msgspec.structs.replace(state.current, mark=repr(mark)))
+        before = self._current.get(source.declaration)
+        if before is None or before.version != version:
+            self._put(source, table_of(rows.ids, rows.texts, version))
+        self._note_problem(source, None)
+
+    def _put(self, source: EntitySource, table: EntityTable) -> None:
         if source.of == ACTION:
             # Now, in this thread, and not with the first decision.
             table.encoded(source.features)
-        # On the disk before the first decision names it.
-        kept.save(version, rows.ids, rows.texts)
-        kept.add(self._described(source, rows, version))
-        self._current[declaration] = table
-        _logger.info("table %s: version %s, %d rows", source.name, version, len(table))
+        self._current[source.declaration] = table
+        _logger.info("table %s: version %s, %d rows", source.name, table.version, len(table))
+
+    def _note_problem(self, source: EntitySource, error: BadData | None) -> None:
+        if error is None:
+            self._refused.pop(source.declaration, None)
+            return
+        self._refused[source.declaration] = error
+        _logger.warning("table %s: %s; its last good version goes on", source.name, error)
 
     def _resume(self, declaration: str) -> None:
         """Go on with the last good version, as after a restart."""
@@ -164,63 +205,73 @@ class EntityStore:
         except MissingVersion as error:
             _logger.warning("%s", error)
 
-    def _note(self, line: HistoryLine) -> None:
-        try:
-            if self._kept is not None:
-                self._kept.add(line)
-        except LogError as error:
-            _logger.warning("%s", error)
-
-    def _line(self, source: EntitySource, **parts: Any) -> HistoryLine:
-        declaration = source.declaration
+    def _line(self, source: EntitySource, mark: _Mark, **parts: Any) -> HistoryLine:
         return HistoryLine(
-            declaration, source.name, source.described, source.of, time.time(), **parts
+            source.declaration,
+            source.name,
+            source.described,
+            source.of,
+            time.time(),
+            mark=repr(mark),
+            **parts,
         )
 
-    def _described(self, source: EntitySource, rows: TableRows, version: str) -> HistoryLine:
+    def _described(
+        self, source: EntitySource, rows: TableRows, version: str, mark: _Mark
+    ) -> HistoryLine:
         """The line of a version: what its columns are like, and how they moved."""
-        kept = self._kept
-        columns = {f.name: summary(f, rows.columns[f.name]) for f in source.features}
-        drifts: dict[str, Drift] = {}
-        last = None if kept is None else kept.state(source.declaration).current
-        if last is not None:
-            vectors = self._vectors_before(last.version, rows, source)
-            for feature in source.features:
-                if feature.name in last.columns:
-                    cosine = vectors.get(feature.name)
-                    own = columns[feature.name]
-                    drifts[feature.name] = drift(feature, last.columns[feature.name], own, cosine)
+        # Evenly over the rows, which lie in the order of their ids.
+        step = max(1, len(rows.ids) // SAMPLE)
+        ids = rows.ids[::step]
+        values = [_decode(text) for text in rows.texts[::step]]
+        columns: dict[str, FeatureSummary] = {}
+        for feature in source.features:
+            known = [row[feature.name] for row in values if feature.name in row]
+            columns[feature.name] = summary(feature, rows.missing[feature.name], known)
+        last = None if self._kept is None else self._kept.state(source.declaration).current
         return self._line(
             source,
+            mark,
             version=version,
             rows=len(rows.ids),
             columns=columns,
             before="" if last is None else last.version,
-            drift=drifts,
+            drift={} if last is None else self._drift(source, last, columns, ids, values),
         )
 
-    def _vectors_before(
-        self, version: str, rows: TableRows, source: EntitySource
-    ) -> dict[str, float]:
-        """Embedding → the mean cosine with what the same ids had in an earlier version."""
+    def _drift(
+        self,
+        source: EntitySource,
+        last: HistoryLine,
+        columns: Mapping[str, FeatureSummary],
+        ids: Sequence[str],
+        values: Sequence[dict[str, Any]],
+    ) -> dict[str, Drift]:
+        """How each column moved since the last version; `values` are those of some `ids`."""
         names = [f.name for f in source.features if f.kind == "embedding"]
-        if not names or self._kept is None:
-            return {}
+        before = self._values_before(last.version, ids) if names else []
+        drifts = {}
+        for feature in source.features:
+            name = feature.name
+            if name not in last.columns:
+                continue
+            cosine = None
+            if name in names and before:
+                old, new = ([row.get(name) for row in rows] for rows in (before, values))
+                cosine = mean_cosine(old, new)
+            drifts[name] = drift(feature, last.columns[name], columns[name], cosine)
+        return drifts
+
+    def _values_before(self, version: str, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """What an earlier version said of these ids; empty where it is lost."""
+        if self._kept is None:
+            return []
         try:
             before = self._kept.load(version)
         except MissingVersion:
-            return {}
-        step = max(1, len(rows.ids) // _COMPARED)
-        sample = range(0, len(rows.ids), step)
-        found = before.rows(rows.ids[row] for row in sample).tolist()
-        cosines = {}
-        old = [before.values(row) if row >= 0 else {} for row in found]
-        for name in names:
-            now = [rows.columns[name][row] for row in sample]
-            cosine = mean_cosine([values.get(name) for values in old], now)
-            if cosine is not None:
-                cosines[name] = cosine
-        return cosines
+            return []
+        found = before.rows(ids).tolist()
+        return [before.values(row) if row >= 0 else {} for row in found]
 
     def _mark(self, source: EntitySource) -> _Mark:
         """Another answer, another state of the file: costs a `stat`, of a Delta table a listing."""
@@ -236,6 +287,11 @@ class EntityStore:
     def forget(self) -> None:
         """Have every table read again: ids were erased from the kept versions."""
         self._marks.clear()
+
+
+def _error_of(refused: HistoryLine) -> BadData:
+    """What another process has said of a file."""
+    return BadData(refused.where, refused.refused.removeprefix(f"{refused.where}: "))
 
 
 NO_TABLES = EntityStore(None)

@@ -197,9 +197,7 @@ class Worker:
         if time.monotonic() < self._collect_due:
             return
         self._collect_due = time.monotonic() + COLLECT_EVERY
-        of_actions, others = self._kept_tables.candidates()
-        if not of_actions and not others:
-            return
+        of_actions = self._kept_tables.candidates()
         needed = named_versions(self._data, of_actions) if of_actions else set()
         for version in self._kept_tables.collect(needed):
             _logger.info("version %s of a table: no decision names it; removed", version)

@@ -258,6 +258,42 @@ def test_a_changed_table_is_taken_over_and_a_broken_one_is_refused(tmp_path: Pat
     assert not lines[1].drift["plan"].told
 
 
+def test_of_several_processes_one_reads_a_file_and_the_others_take_what_it_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, TABLE)
+    first = store_of(tmp_path)
+    with monkeypatch.context() as without:
+        without.delattr("topbill.entities.store.read_table")
+        second = store_of(tmp_path)
+    assert second.current(source()).version == first.current(source()).version
+    assert looked_up(second.current(source()), "u1") == looked_up(first.current(source()), "u1")
+    write(tmp_path, {**TABLE, "profile_id": ["u1", "u1", "u2"]})
+    with KeptTables(tmp_path).reading(source().declaration):
+        assert not first.follow({("home.yaml", "viewers"): source()})
+        assert first.problems == {}
+    for store in (first, second):
+        store.follow({("home.yaml", "viewers"): source()})
+    assert first.problems == second.problems != {}
+    assert (
+        first.places
+        == second.places
+        == {("home.yaml", "viewers"): "viewers.parquet: row 2: profile_id"}
+    )
+
+
+def test_ids_of_units_are_kept_as_the_data_folder_stores_them(tmp_path: Path) -> None:
+    write(tmp_path, TABLE)
+    store = EntityStore(tmp_path, lambda unit: f"hash of {unit}")
+    store.follow({("home.yaml", "viewers"): source()})
+    assert looked_up(store.current(source()), "u1") is None
+    assert looked_up(store.current(source()), "hash of u1")
+    for path in (tmp_path / "entities").iterdir():
+        assert b'"u1"' not in path.read_bytes()
+    version = store.current(source()).version
+    assert KeptTables(tmp_path).rows(version)[0] == ["hash of u1", "hash of u2", "hash of u3"]
+
+
 def test_only_what_no_decision_names_is_removed(tmp_path: Path) -> None:
     store = EntityStore(tmp_path)
     versions = []

@@ -3,7 +3,7 @@ was unknown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -63,13 +63,25 @@ def tables(data: Path) -> list[TableReport]:
     reports = []
     for declaration, lines in by_declaration.items():
         state = KeptTables(data).state(declaration, history)
-        versions = [_version(line, uses) for line in reversed(lines[-MOST_VERSIONS:])]
+        versions = [_version(line, uses) for line in _changes(lines)[:MOST_VERSIONS]]
         last = lines[-1]
         current = None if state.current is None else _version(state.current, uses)
         reports.append(
             TableReport(last.table, last.file, last.of, current, state.refused, versions)
         )
     return sorted(reports, key=lambda report: (report.table, report.file))
+
+
+def _changes(lines: Sequence[HistoryLine]) -> list[HistoryLine]:
+    """The versions that were taken over and what was refused, newest first; a file that was written
+    anew with the same content is no change."""
+    changes: list[HistoryLine] = []
+    before: tuple[str, str] | None = None
+    for line in lines:
+        if before != (line.version, line.refused):
+            changes.append(line)
+        before = (line.version, line.refused)
+    return changes[::-1]
 
 
 def _version(line: HistoryLine, uses: Mapping[tuple[str, str], tuple[int, int]]) -> TableVersion:
