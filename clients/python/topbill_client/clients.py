@@ -96,6 +96,7 @@ class _Common(Generic[Decided, Paged, Merging]):
         watched: Sequence[str] | None = None,
         context: Mapping[str, Any] | None = None,
         page_id: str | None = None,
+        after: str | None = None,
         candidates: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         scores: Mapping[str, float] | None = None,
         explore: bool = True,
@@ -107,8 +108,12 @@ class _Common(Generic[Decided, Paged, Merging]):
         `candidates` are those of rows of source external, by row: `{"title": …, "score": …}`.
         `scores`, by title, are a feature of titles and the order of rows.
 
-        A session's page is known by the session; any other gets an id of its own, so that a retry
-        makes no second one. Raises as `decide` does, only where the client is strict.
+        `after` is the `page_id` of the viewer's page below which it goes on, for more on scrolling;
+        where it has no rows, none are left.
+
+        A session's page, and one after another, is known by that; any other gets an id of its
+        own, so that a retry makes no second one. Raises as `decide` does, only where the client is
+        strict.
         """
         body = PageBody(
             page=page,
@@ -120,7 +125,8 @@ class _Common(Generic[Decided, Paged, Merging]):
             region=region,
             watched=watched,
             context=context or None,
-            page_id=page_id or (None if session else new_id()),
+            page_id=page_id or (None if session or after else new_id()),
+            after=after,
             candidates=candidates,
             scores=scores,
             explore=explore,

@@ -134,6 +134,7 @@ class PageBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     watched: Sequence[str] | None = None
     context: Mapping[str, Any] | None = None
     page_id: str | None = None
+    after: str | None = None
     candidates: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
     scores: Mapping[str, float] | None = None
     explore: bool = True

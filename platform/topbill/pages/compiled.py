@@ -241,6 +241,7 @@ class CompiledPage:
             "account": request.account,
             "guest": request.profile is None,
             "watched": len(viewer.watched),
+            **({} if request.after is None else {"after": request.after}),
             "resting": {rule: [ids[title] for title in titles] for rule, titles in resting},
             **made_of,
         }

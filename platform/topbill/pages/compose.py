@@ -73,6 +73,7 @@ def compose(
     page_id: str,
     now: float,
     request_hash: str = "",
+    above: Sequence[PageAnswer] = (),
 ) -> ComposedPage:
     """The page for a viewer, not yet stored.
 
@@ -85,6 +86,8 @@ def compose(
         page_id: The page's id; its decisions' ids begin with it.
         now: Seconds since the epoch, for dates of the catalogue and of the rules.
         request_hash: By what the request is known again, "" where nobody can ask for it again.
+        above: The pages that this one goes on below, in any order: none of their rows and titles
+            comes again, and what they have of each cap is used up.
 
     Raises:
         BadRequest: The context has a feature that no layer declares, or a value that is none.
@@ -93,7 +96,9 @@ def compose(
     if not isinstance(context, dict):
         raise BadRequest("$.context", "expected a mapping from feature name to value")
     try:
-        builder = PageBuilder(page, context, viewer, page_id, now, explore=request.explore)
+        builder = PageBuilder(
+            page, context, viewer, page_id, now, explore=request.explore, above=above
+        )
         return builder.build(request, request_hash)
     except BadRequest:
         raise
@@ -101,7 +106,7 @@ def compose(
         _logger.exception(
             "page %s: composing failed; its viewers get the editors' page", page.file.key
         )
-    builder = PageBuilder(page, context, viewer, page_id, now, degraded=True)
+    builder = PageBuilder(page, context, viewer, page_id, now, degraded=True, above=above)
     return builder.build(request, request_hash)
 
 
@@ -115,6 +120,7 @@ class PageBuilder:
         reserved: Row → (C,) what the row's pins will use of each cap. It is set aside before the
             first row is filled, so that no row above can use up what an editor needs below; each
             row gets its own back when it is filled.
+        rows_above: The rows of pages that this one goes on below.
         members: Row → the titles that it may be made of, first choice first.
         kept: Row below → the titles of its own that rows above it leave alone.
         reach: Row → how much more is earned in it than in a row on average.
@@ -130,9 +136,10 @@ class PageBuilder:
         *,
         explore: bool = True,
         degraded: bool = False,
+        above: Sequence[PageAnswer] = (),
     ) -> None:
-        """Begin a page. Without `explore` chance has no say; `degraded` asks neither policies nor
-        signals.
+        """Begin a page, below those `above`. Without `explore` chance has no say; `degraded` asks
+        neither policies nor signals.
 
         Raises BadRequest for a context that no layer declares or that can't be encoded.
         """
@@ -169,24 +176,38 @@ class PageBuilder:
 
         self.taken: Bools = np.zeros(len(page.catalog), dtype=bool)
         self.page_left: Counts = page.rules.page_left()
+        self.rows_above: set[str] = set()
+        for page_above in above:
+            self._go_on_below(page_above)
         self.reserved: dict[str, Counts] = {}
         self.members: dict[str, Indices] = {}
         self.kept: dict[str, Indices] = {}
         self.reach: dict[str, float] = {}
         self.decisions: list[Decision] = []
 
+    def _go_on_below(self, above: PageAnswer) -> None:
+        """Leave out what a page above has, and count it against the caps of the page."""
+        catalog = self.page.catalog
+        for row in above.rows:
+            self.rows_above.add(row.row)
+            titles = catalog.rows_of([tile.title for tile in row.titles])
+            self.taken[titles] = True
+            self.page_left = self.page_left - self.page.rules.groups[titles].sum(axis=0)
+
     def build(self, request: PageRequest, request_hash: str) -> ComposedPage:
         """All layers, one below the other."""
         rows = self._choose_rows()
-        self.decisions.append(rows)
-        self.reach = self._reaches(rows)
-        self._reserve_pins(rows)
-        self._keep_titles(rows)
-        answers = [self._fill_row(placement) for placement in rows.slate]
+        answers: list[RowAnswer] = []
+        if rows is not None:
+            self.decisions.append(rows)
+            self.reach = self._reaches(rows)
+            self._reserve_pins(rows)
+            self._keep_titles(rows)
+            answers = [self._fill_row(placement) for placement in rows.slate]
         for name, layer in self.layers.items():
             if layer.failed:
                 self.fallbacks.append(name)
-        if not any(row.titles for row in answers):
+        if rows is not None and not any(row.titles for row in answers):
             self.fallbacks.append(EMPTY)
         answer = PageAnswer(
             page_id=self.id,
@@ -293,9 +314,9 @@ class PageBuilder:
 
     # ------------------------------------------------------------------ rows
 
-    def _choose_rows(self) -> Decision:
+    def _choose_rows(self) -> Decision | None:
         """Which rows, in which order: only rows that have a title to show, with the editors'
-        pins.
+        pins; None where pages above have all of those.
         """
         rows, file = self.layers["rows"].compiled, self.file
         own, offered = self.page.row_actions(rows)
@@ -305,17 +326,23 @@ class PageBuilder:
         with_titles: list[int] = []
         for j, row in enumerate(ids):
             self.members[row] = self.candidates.members(file.sources[row])
+            if row in self.rows_above or self._is_above(row):
+                continue
             if len(self.members[row]) or self.pins.get(row):
                 with_titles.append(j)
             else:
                 self.notes.append(self.own.why_none(row, self.page.catalog))
+        if self.rows_above and not with_titles:
+            return None
         # Nothing for this viewer at all: the rows stand there empty, and each says why.
         of_all = [j for j, row in enumerate(ids) if file.sources[row].source not in GIVEN]
         eligible = np.array(with_titles or of_all or range(len(ids)), dtype=np.intp)
         pins: dict[int, int] = {}
         for j in eligible.tolist():
-            if ids[j] in file.pinned:
-                pins[file.pinned[ids[j]]] = j
+            # Positions count from the first page's top.
+            position = file.pinned.get(ids[j], -1) - len(self.rows_above)
+            if position >= 0:
+                pins[position] = j
         return self._decide(
             "rows",
             decision_id=f"{self.id}:rows",
@@ -331,6 +358,11 @@ class PageBuilder:
             ),
             length=_with_pins(self._row_length(), pins),
         )
+
+    def _is_above(self, row: str) -> bool:
+        """Whether pages above have all titles of a row."""
+        members = self.members[row]
+        return bool(self.rows_above and len(members) and self.taken[members].all())
 
     def _row_length(self) -> Length | None:
         """How many rows: each costs what its titles cost too, as many as a row has on average."""

@@ -19,7 +19,11 @@ from topbill.pages.viewer_rows import EXEMPT
 
 
 def explain_title(
-    compiled_page: CompiledPage, page: Decision, titles: Sequence[Decision], title: str
+    compiled_page: CompiledPage,
+    page: Decision,
+    titles: Sequence[Decision],
+    title: str,
+    row_above: str | None = None,
 ) -> dict[str, Any]:
     """What the rules did with a title on a page, judged by the rules and the catalogue as they are
     now, at the page's own time.
@@ -29,6 +33,7 @@ def explain_title(
         page: The page's own decision.
         titles: The page's decisions of the layer titles, from top to bottom.
         title: Which title.
+        row_above: The row of a page above in which it stands.
 
     Returns:
         `barred` names the rules that kept it off the whole page, `rows` says row by row what became
@@ -45,7 +50,6 @@ def explain_title(
     barred = _barred_by(compiled_page, page, facts, index)
     made_of = facts.get("made_of", {})
     rows: list[dict[str, Any]] = []
-    row_above: str | None = None
     for decision in titles:
         outcome = _as_candidate(decision, title)
         if outcome is None:

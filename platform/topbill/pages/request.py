@@ -28,6 +28,14 @@ _Score = Annotated[
     ),
 ]
 
+_After = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[^:]{1,64}$",
+        description="The page_id of the page above, as it was answered",
+    ),
+]
+
 
 class ScoredTitle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """A candidate of a row of source external; without a `score` it comes after those that have
@@ -46,7 +54,8 @@ class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recent plays, newest last (left out: what the service knows). `candidates` are those of rows of
     source external, by row; `scores`, by title, are the feature `score` and the order of rows.
     recent plays, newest last (left out: what the service knows). Without `explore`, for crawlers
-    and previews, each place has what its policy holds to be the best, and teaches nothing.
+    and previews, each place has what its policy holds to be the best, and teaches nothing. `after`
+    names the viewer's page that this one goes on below.
     """
 
     page: Id
@@ -59,6 +68,7 @@ class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     watched: Annotated[list[Id], msgspec.Meta(max_length=100)] | None = None
     context: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     page_id: _PageId | None = None
+    after: _After | None = None
     candidates: (
         Annotated[
             dict[Id, Annotated[list[ScoredTitle], msgspec.Meta(max_length=MOST_CANDIDATES)]],

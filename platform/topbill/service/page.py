@@ -229,6 +229,10 @@ class PageService:
         unit = None if request.unit is None else self._backend.unit_ids.stored(request.unit)
         # Before anything is looked for: a page of other limits is another page.
         request = self._within_limits(request)
+        above = await self._above(request, unit)
+        if above and unit is None:
+            # Nobody was randomised by the first page's id, and is below it.
+            unit = above[-1].unit
         page_id, request_hash, stored = self._find(compiled_page, request, unit, now)
         if stored is not None:
             return await self._serve_again(compiled_page, request, stored, now)
@@ -240,7 +244,8 @@ class PageService:
             # It is part of what is stored of a page.
             account = self._backend.unit_ids.stored(request.account)
             request = msgspec.structs.replace(request, account=account)
-        composed = compose(compiled_page, request, viewer, page_id, now, request_hash)
+        pages_above = [_answers.decode(page.actions) for page in above]
+        composed = compose(compiled_page, request, viewer, page_id, now, request_hash, pages_above)
         # All decisions of a page are one entry, and whole: of two calls of one session at once,
         # the slower one leaves none of its rows. All of its ids are keyed: where a decision of
         # another request has one of them, there is no half of a page.
@@ -261,6 +266,22 @@ class PageService:
         page = next(d for d in composed.decisions if d.decision_id == page_id)
         self._memory.add(page_id, bytes(page.actions))
         return composed.answer
+
+    async def _above(self, request: PageRequest, unit: str | None) -> list[Decision]:
+        """The pages that a request goes on below, the last one first; none for a page of its own.
+        Raises NotFound where one of them is not there, or is another viewer's or page's.
+        """
+        pages: list[Decision] = []
+        page_id = None if request.after is None else _stored_id(request.after)
+        while page_id is not None:
+            page = (await self._backend.find([page_id])).get(page_id)
+            if page is None or not _is_of(page, request.page, unit):
+                raise NotFound(f"after: {page_id!r} is no page of this viewer that is in the log")
+            pages.append(page)
+            unit = page.unit
+            facts = msgspec.json.decode(page.context)
+            page_id = _stored_id(facts["after"]) if facts.get("after") else None
+        return pages
 
     def _within_limits(self, request: PageRequest) -> PageRequest:
         """The request within what is set of its profile: of the account's, and of the profile whose
@@ -301,8 +322,12 @@ class PageService:
         """The page's id, what its request is known by ("" where nobody can ask for it again), and
         the stored one.
         """
+        if request.page_id is None and request.after is not None:
+            # Its id follows from that of the page above, so that asking again gives the same.
+            page_id = _next_id(_stored_id(request.after))
+            return page_id, _OF_A_SESSION, self._backend.log.decision(page_id)
         if request.page_id is not None:
-            page_id = PREFIX + request.page_id.removeprefix(PREFIX)
+            page_id = _stored_id(request.page_id)
             fingerprint = _fingerprint(request, unit)
             stored = self._backend.log.decision(page_id)
             if stored is not None and stored.request_hash != fingerprint:
@@ -361,10 +386,18 @@ class PageService:
         page = (await self._backend.find([page_id])).get(page_id)
         if page is None or page.layer != "page" or page.experiment not in self.compiled_pages:
             raise NotFound(f"page {page_id!r} is not in the log")
+        row_above = None
+        facts = msgspec.json.decode(page.context)
+        if facts.get("after"):
+            request = PageRequest(page=page.experiment, after=facts["after"])
+            for above in await self._above(request, page.unit):
+                cell = credit.cells_of(_answers.decode(above.actions)).get(title)
+                row_above = row_above if cell is None else cell.row
         row_ids = [f"{page_id}:{row.row}" for row in _answers.decode(page.actions).rows]
         decisions = await self._backend.find(row_ids)
         rows = [decisions[row_id] for row_id in row_ids if row_id in decisions]
-        return explain_title(self.compiled_pages[page.experiment], page, rows, title)
+        compiled_page = self.compiled_pages[page.experiment]
+        return explain_title(compiled_page, page, rows, title, row_above)
 
     # ------------------------------------------------------------------ credit
 
@@ -404,6 +437,25 @@ class PageService:
         return cells
 
 
+def _is_of(page: Decision, key: str, unit: str | None) -> bool:
+    """Whether a decision is a page of that key and viewer, of anybody where that is nobody."""
+    is_page = page.layer == "page" and page.experiment == key
+    return is_page and unit in (None, page.unit)
+
+
+def _stored_id(page_id: str) -> str:
+    """A page's id as it is stored, of one that a caller made or was answered."""
+    return PREFIX + page_id.removeprefix(PREFIX)
+
+
+def _next_id(page_id: str) -> str:
+    """The id of the page below: page-X, page-X+2, page-X+3."""
+    first, plus, number = page_id.rpartition("+")
+    if plus and number.isdecimal():
+        return f"{first}+{int(number) + 1}"
+    return f"{page_id}+2"
+
+
 def _without_barred(row: RowAnswer, allowed: Callable[[str], bool]) -> RowAnswer:
     """The row without the titles that are no longer allowed, which count as missing."""
     titles = tuple(tile for tile in row.titles if allowed(tile.title))
@@ -428,6 +480,9 @@ def _fingerprint(request: PageRequest, unit: str | None) -> str:
     if unit != request.unit:
         parts |= {"profile": unit, "account": None, "session": None}
     parts["context"] = msgspec.json.decode(request.context)
+    if request.after is None:
+        # Requests of before there were pages below others are what they were.
+        del parts["after"]
     return blake2b(msgspec.json.encode(parts, order="deterministic"), digest_size=12).hexdigest()
 
 

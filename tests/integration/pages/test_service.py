@@ -22,7 +22,7 @@ from topbill.service.settings import Settings
 from topbill.worker.loop import Worker
 
 from ...local_client import LocalClient
-from ...small_page import ROWS, layer
+from ...small_page import PAGE, ROWS, layer
 
 
 @pytest.fixture
@@ -403,6 +403,50 @@ def test_the_openapi_document_has_the_page(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert document["paths"]["/v1/page"]["post"]["operationId"] == "page"
     assert "PageAnswer" in document["components"]["schemas"]
+
+
+def titles_of(page: Any) -> list[str]:
+    return [tile["title"] for row in page["rows"] for tile in row["titles"]]
+
+
+def test_more_on_scrolling_repeats_no_row_and_no_title(home: Any, settings: Settings) -> None:
+    page = PAGE.replace("count: 3}", "count: 2}").replace("count: 6,", "count: 3,")
+    cap = "rules:\n  - {rule: at_most, count: 2, of: franchise, per: page}\n"
+    home.write(page=page, rules=cap)
+    with LocalClient(create_app(settings)) as client:
+        for who in ({"profile": "p1"}, {"session": "s1"}, {}):
+            asked = {"page": "home", **who}
+            pages = [client.post("/v1/page", json=asked).json()]
+            for _ in range(2):
+                body = {**asked, "after": pages[-1]["page_id"]}
+                pages.append(client.post("/v1/page", json=body).json())
+                again = client.post("/v1/page", json=body).json()
+                assert again["page_id"] == pages[-1]["page_id"]
+                assert again["rows"] == pages[-1]["rows"]
+            assert [len(page["rows"]) for page in pages] == [2, 2, 0]
+            assert [page["fallbacks"] for page in pages] == [[], [], []]
+            rows = [row["row"] for page in pages for row in page["rows"]]
+            assert sorted(rows) == ["best", "fresh", "fun", "tension"]
+            titles = [title for page in pages for title in titles_of(page)]
+            assert len(set(titles)) == len(titles)
+            sagas = [int(title[1:]) % 20 for title in titles]
+            assert max(map(sagas.count, sagas)) <= 2
+            assert pages[1]["layers"][1]["variant"] == pages[0]["layers"][1]["variant"]
+            # A reward on the second page is credited there.
+            play = {"decision_id": pages[1]["page_id"], "event": "play", "event_id": "e",
+                    "action": titles_of(pages[1])[0]}  # fmt: skip
+            assert client.post("/v1/reward", json=play).status_code == 200
+            why = client.get(
+                f"/v1/pages/{pages[1]['page_id']}/why", params={"title": titles_of(pages[0])[0]}
+            ).json()
+            assert "above" in why["rows"][0]["because"]
+        # Nobody goes on below another viewer's page.
+        stranger = {"page": "home", "profile": "p2", "after": pages[0]["page_id"]}
+        assert client.post("/v1/page", json=stranger).status_code == 404
+        lost = client.post("/v1/page", json={"page": "home", "after": "page-none"})
+        assert lost.status_code == 404
+        assert "after: 'page-none'" in lost.text
+        assert client.post("/v1/page", json={"page": "home", "after": "a:b"}).status_code == 422
 
 
 def test_why_tells_which_rule_kept_a_title_out(client: TestClient) -> None:
