@@ -175,7 +175,7 @@ def _sentences(rows: StoredRows, verb: str) -> list[str]:
         )
     if rows.merges:
         guests = listed(sorted({merged for _, merged in rows.merges}))
-        sentences.append(f"{verb} {len(rows.merges):,} merges of guests into a profile: {guests}")
+        sentences.append(f"{verb} merged guests, {len(rows.merges):,}: {guests}")
     for key, (decisions, rewards) in rows.by_experiment().items():
         sentences.append(
             f"{key}: {decisions:,} decisions and {rewards:,} rewards; its policies keep what they "

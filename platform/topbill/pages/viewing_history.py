@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from topbill.domain.profile import PROFILE_TYPE, Merge, guests_of
 from topbill.domain.records import Decision, RewardEvent, UnitEvent
+from topbill.domain.rewards import IMPRESSIONS
 from topbill.rules import Rules
 
 MOST_VIEWERS = 100_000
@@ -169,7 +170,7 @@ class ViewingHistory:
     else. It follows the log, so all processes know the same, a moment later.
 
     `begun` says whether it knows what there was before the log that it follows
-    (`lake_history.read_lake`).
+    (`lake_history.read_lake`); `unseen_pages` how many pages it followed since the last impression.
     """
 
     def __init__(
@@ -194,6 +195,7 @@ class ViewingHistory:
         self._merged: dict[str, list[str]] = {}
         self._merge_place = 0
         self.begun = False
+        self.unseen_pages = 0
 
     @property
     def events(self) -> frozenset[str]:
@@ -211,9 +213,12 @@ class ViewingHistory:
                 titles = [cell.action for cell in page.slate]
                 self.shown(page.decision_id, page.unit, titles, page.decided_at / 1e6)
             rows_read += len(rows)
+            self.unseen_pages += len(rows)
         for seq, event in events:
             self._event_seq = seq
             unit = self._pages.get(event.decision_id)
+            if unit is not None and event.event in IMPRESSIONS:
+                self.unseen_pages = 0
             if unit is not None and event.action is not None:
                 at = (event.occurred_at or event.received_at) / 1e6
                 self.told(unit, event.action, event.event, event.value, at)

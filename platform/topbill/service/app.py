@@ -225,7 +225,7 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
             "notes": [
                 {"file": page.file.source, "message": note}
                 for page in page_service.compiled_pages.values()
-                for note in page.notes
+                for note in page_service.notes(page)
             ],
         }
 

@@ -17,6 +17,7 @@ from topbill.candidates import Signals, signals_path
 from topbill.domain.errors import AlreadyDecided, Conflict, FileProblem, NotFound, TopbillError
 from topbill.domain.page_answer import PageAnswer, RowAnswer
 from topbill.domain.records import Decision, RewardEvent
+from topbill.domain.rewards import SEEN
 from topbill.engine import new_id
 from topbill.log import Entry, Log, Receipt, now_micros
 from topbill.pages import credit
@@ -38,6 +39,8 @@ AGAIN = "page_again"
 """The event that marks a page which a session got once more."""
 PREFIX = "page-"
 """What the ids of pages begin with: so a reward on anything else costs no look-up."""
+_SILENT = 200
+"""Pages in a row without impressions that are told, where impressions are to count."""
 _AT_HAND = 64
 """Pages that are kept as objects: a page's rewards come together."""
 _HISTORY = 7 * 86_400.0
@@ -198,6 +201,19 @@ class PageService:
         """Whether any of these files is another one than at the last call."""
         # Each is looked at, so that this look notes all of them.
         return True in [self._changed(path) for path in paths]
+
+    def notes(self, page: CompiledPage) -> tuple[str, ...]:
+        """What must be known of a page and its catalogue, and of what its clients leave out."""
+        history = self._histories.get(page.file.key)
+        if page.file.click_model != "examined" or history is None:
+            return page.notes
+        if history.unseen_pages < _SILENT:
+            return page.notes
+        silent = (
+            f"click_model: examined, but none of the last {history.unseen_pages:,} pages came with "
+            f"impressions (event {SEEN}): all that stood on them counts as looked at"
+        )
+        return (*page.notes, silent)
 
     def _changed(self, path: Path) -> bool:
         """Whether a file is another one than at the last call; at the first one it is not."""

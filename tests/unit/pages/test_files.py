@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 
 from topbill import pages, spec
 from topbill.domain.errors import SpecError
+
+from ...small_page import PAGE
 
 EXAMPLES = Path(__file__).parents[3] / "experiments"
 
@@ -41,6 +44,7 @@ def test_the_example_page_is_valid_with_its_experiments() -> None:
         ("count: 3}", "count: 3, pinned: {best: 0, fun: 0}}", "a position of its own"),
         ("region: us", "", "required"),
         ("page: home", "page: home\nsession_tl: 3m", "did you mean session_ttl?"),
+        ("page: home", "page: home\nclick_model: seen", "independent, cascade, examined"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_was_expected(
@@ -52,6 +56,21 @@ def test_what_is_wrong_is_named_with_what_was_expected(
     with pytest.raises(SpecError) as caught:
         home.file()
     assert says in str(caught.value)
+
+
+def test_a_page_s_click_model_is_that_of_its_layers_in_the_audit_too(home: Any) -> None:
+    home.write(page=PAGE + "click_model: examined\n")
+    models = {}
+    for experiment in pages.load_experiments(home.folder):
+        models[experiment.key] = experiment.click_model
+        audited = spec.from_audit(json.dumps(experiment.raw), "audit")
+        assert audited.fingerprint == experiment.fingerprint
+    layers = dict.fromkeys(("rows", "titles", "artwork"), "examined")
+    assert models == {"art": "independent", **layers}
+    titles = home.folder / "pages" / "home" / "titles.yaml"
+    titles.write_text(titles.read_text() + "click_model: cascade\n")
+    with pytest.raises(SpecError, match=r"click_model.*what titles says, cascade: say it in one"):
+        home.file()
 
 
 def test_features_that_a_page_cannot_fill_are_named(home: Any) -> None:

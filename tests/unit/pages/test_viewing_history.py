@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topbill.domain.profile import Merge, guests_of, viewers_of
+from topbill.domain.records import RewardEvent
 from topbill.log.memory import MemoryLog
 from topbill.pages import viewing_history
 from topbill.pages.viewing_history import MOST_PLAYS, MOST_TITLES, NOBODY, ViewingHistory
@@ -155,3 +156,16 @@ def test_what_was_picked_at_the_start_is_liked_and_not_seen() -> None:
     history.told("u", "a", "onboarding_pick", 1.0, 10.0)
     known = history.known("u", RULES, 20.0)
     assert (known.watched, known.resting["seen"]) == (("a",), [])
+
+
+def test_pages_without_impressions_are_counted_until_one_comes(home: Any) -> None:
+    log, history = MemoryLog(), ViewingHistory("home")
+    compiled_page = home.compiled_page()
+    for number in range(3):
+        log.append(home.compose(compiled_page, number).decisions)
+    history.follow(log, log.barrier() + 10**12)
+    assert history.unseen_pages == 3
+    seen = RewardEvent(decision_id="page-1", event_id="e", event="seen", action="t00")
+    log.append([], [seen])
+    history.follow(log, log.barrier() + 10**12)
+    assert history.unseen_pages == 0
