@@ -14,9 +14,10 @@ import fcntl
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -31,8 +32,9 @@ from topbill.domain.durable import (
 from topbill.domain.entity import ACTION, UNIT
 from topbill.domain.errors import LogError
 from topbill.entities.drift import Drift, FeatureSummary
-from topbill.entities.table import EntityTable, MissingVersion, rows_of, table_of, to_bytes
+from topbill.entities.table import EntityTable, MissingVersion, kept_table, rows_of, to_bytes
 
+_T = TypeVar("_T")
 FOLDER, HISTORY = "entities", "history.jsonl"
 LINES = 100
 """Lines of the journal that are kept of each table, the newest ones."""
@@ -134,13 +136,17 @@ class KeptTables:
 
     def load(self, version: str) -> EntityTable:
         """A kept version. Raises MissingVersion where it is not there, or not what was written."""
-        return table_of(*self.rows(version), version)
+        return self._sound(version, lambda content: kept_table(content, version))
 
     def rows(self, version: str) -> tuple[list[str], list[bytes]]:
         """The ids and features of a kept version. Raises as `load` does."""
+        return self._sound(version, rows_of)
+
+    def _sound(self, version: str, read: Callable[[bytes], _T]) -> _T:
+        """What a version's file holds, where it is what was written."""
         path = self._path(version)
         try:
-            return rows_of(unsealed(path.read_bytes()))
+            return read(unsealed(path.read_bytes()))
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise MissingVersion(

@@ -16,6 +16,8 @@ from topbill.domain.errors import PolicyError
 from topbill.domain.features import Encoder, Feature
 from topbill.domain.records import Floats, Indices
 
+_PART = 50_000
+"""Ids that are Python's own at once."""
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -31,11 +33,14 @@ class EntityTable:
         texts: (N) each row's features as a JSON object, without those that are unknown.
     """
 
-    def __init__(self, ids: Sequence[str], texts: pa.Array, version: str) -> None:
+    def __init__(self, ids: pa.Array, texts: pa.Array, version: str) -> None:
         self.version, self.texts = version, texts
         # 64 random bits of each id and not the ids: a dictionary of two million would take 260 MB.
         # That an unknown id has the bits of one that is there happens once in 10^13 questions.
-        hashes = np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
+        hashes = np.empty(len(ids), dtype=np.int64)
+        for start in range(0, len(ids), _PART):
+            part = ids.slice(start, _PART).to_pylist()
+            hashes[start : start + len(part)] = list(map(hash, part))
         self._order: Indices = np.argsort(hashes).astype(np.int32)
         self._hashes = hashes[self._order]
         self._encoded: dict[tuple[Feature, ...], Floats] = {}
@@ -103,7 +108,15 @@ def rows_of(content: bytes) -> tuple[list[str], list[bytes]]:
 
 def table_of(ids: Sequence[str], texts: Sequence[bytes], version: str) -> EntityTable:
     """The table of these rows."""
-    return EntityTable(ids, pa.array(texts, pa.binary()), version)
+    return EntityTable(pa.array(ids, pa.string()), pa.array(texts, pa.binary()), version)
+
+
+def kept_table(content: bytes, version: str) -> EntityTable:
+    """The table of what `to_bytes` gave, its texts never being Python's own. Raises as `rows_of`
+    does.
+    """
+    table = pa_parquet.read_table(pa.BufferReader(content))
+    return EntityTable(table["id"].combine_chunks(), table["features"].combine_chunks(), version)
 
 
 EMPTY = table_of((), (), "")
