@@ -55,7 +55,7 @@ _PageCells = tuple[PageAnswer, dict[str, credit.Cell]]
 """A page as it was answered, and where each of its titles stands."""
 _OF_A_SESSION = "sticky"
 """What stands for the request's digest in a session's page: any request of the session gets it."""
-_SINCE_0_2 = {"candidates": None, "scores": None, "explore": True}
+_SINCE_0_2 = {"candidates": None, "scores": None, "explore": True, "after": None}
 """Fields that are part of a request's digest only where they are not as they would be left out:
 requests of before have the digest that they had.
 """
