@@ -96,6 +96,50 @@ class Stopping(NamedTuple):
         return self.uniforms(stop.position) < stop.probability
 
 
+class ScoreTerms:
+    """What is added to the scores of K actions before each draw, in logits: a `boost` (K,), and
+    less for what is alike what stands above on the slate: `weight` times the largest cosine with
+    any of that, of their `vectors` (K × c, of unit length or 0). One object serves one slate.
+    """
+
+    def __init__(self, boost: Floats, weight: float = 0.0, vectors: Floats | None = None) -> None:
+        self._boost, self._weight, self._vectors = boost, weight, vectors
+        self._alike: Floats = np.zeros(len(boost))
+        self._accounted = 0
+
+    def at(self, placed: Sequence[int]) -> Floats:
+        """(K,) what is added at the position below those `placed`."""
+        if self._weight == 0.0 or self._vectors is None:
+            return self._boost
+        for row in placed[self._accounted :]:
+            self._alike = np.maximum(self._alike, self._vectors @ self._vectors[row])
+        self._accounted = len(placed)
+        return self._boost - self._weight * self._alike
+
+
+def shifted(scored: Scored, by: Floats) -> Scored:
+    """The same with `by` (K,) added to the scores, in logits. Where a policy has no scores to add
+    to, its probabilities are multiplied with exp(by): those that are 0 stay 0.
+    """
+    own = getattr(scored, "shifted", None)
+    return _Tilted(scored, by) if own is None else own(by)
+
+
+class _Tilted:
+    """Probabilities times exp(by)."""
+
+    def __init__(self, scored: Scored, by: Floats) -> None:
+        self._scored, self._by = scored, by
+        self.mean, self.width = scored.mean, scored.width
+
+    def probabilities(self, remaining: Indices) -> Floats:
+        by = self._by[remaining]
+        p = self._scored.probabilities(remaining) * np.exp(by - by.max())
+        total = float(p.sum())
+        # What is buried by so much that nothing is left of it is not buried among its like.
+        return np.asarray(p / total) if total > 0.0 else self._scored.probabilities(remaining)
+
+
 class Best:
     """What a policy holds to be the best of those that remain, for certain: the first of the
     highest mean, or of the highest probability where the policy estimates no means."""
@@ -112,6 +156,10 @@ class Best:
     def width(self) -> Floats | None:
         """(K,) the policy's own."""
         return self._scored.width
+
+    def shifted(self, by: Floats) -> Best:
+        """The best with `by` added to the scores."""
+        return Best(shifted(self._scored, by))
 
     def probabilities(self, remaining: Indices) -> Floats:
         """(len(remaining),) 1 for the best, 0 for the others."""
@@ -147,19 +195,20 @@ def rank(
     allowed: Allowed | None = None,
     late: Callable[[], bool] | None = None,
     stopping: Stopping | None = None,
+    terms: ScoreTerms | None = None,
 ) -> Slate:
     """Draw min(slots, len(eligible)) of the rows in `eligible`, each position from what remains.
 
     At each position the policy's probabilities are taken anew over the remaining rows, lifted to
     `least`, and drawn from with the position's own uniform in [0, 1). Under rules, `allowed` says
     in place of `eligible` what may be drawn at each position; such a slate carries no matrix and
-    may end early, and with `stopping` by chance, before any position from its least on. Raises
-    PolicyError when the policy's vector is no simplex, and OverBudget once `late`, asked before
-    every position after the first, says so.
+    may end early, `terms` are added to its scores, and with `stopping` it may end by chance, before
+    any position from its least on. Raises PolicyError when the policy's vector is no simplex, and
+    OverBudget once `late`, asked before every position after the first, says so.
     """
     uniform = uniforms if callable(uniforms) else uniforms.__getitem__
     if allowed is not None:
-        return _rank_allowed(scored, allowed, slots, least, uniform, late, stopping)
+        return _rank_allowed(scored, allowed, slots, least, uniform, late, stopping, terms)
     size = len(eligible)
     # Most decisions are of one slot: without the loop below, they take half the time.
     if slots == 1 and size:
@@ -210,6 +259,7 @@ def _rank_allowed(
     uniform: Callable[[int], float],
     late: Callable[[], bool] | None,
     stopping: Stopping | None,
+    terms: ScoreTerms | None,
 ) -> Slate:
     rows: list[int] = []
     propensities: list[float] = []
@@ -221,7 +271,8 @@ def _rank_allowed(
         may = allowed.rows(position, rows)
         if not len(may):
             break
-        p = _probabilities(scored, may, least)
+        now = scored if terms is None else shifted(scored, terms.at(rows))
+        p = _probabilities(now, may, least)
         if stopping is not None and (stop := stopping.at(position, may, p)) is not None:
             stops.append(stop)
             if stopping.ends(stop):

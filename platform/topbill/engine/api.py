@@ -13,7 +13,7 @@ import msgspec
 
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import NULL, Actions, EntityUse, Floats, Indices, Reason
-from topbill.domain.slate import Allowed, Length
+from topbill.domain.slate import Allowed, Length, ScoreTerms
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, description="1 to 128 characters")]
 MOST_ACTIONS = 5_000
@@ -81,6 +81,7 @@ class DecisionInput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             stand anywhere.
         entities: Which tables were looked up by id.
         explore: Whether chance has a say; without it, each position has the policy's best action.
+        terms: Makes what is added to the scores for one attempt at the slate. It has rules.
         length: Of a slate whose length is drawn, up to `slots`: what decides it. It has rules.
         page, layer, place: Of a page's decisions: its id, which layer, and which row of it.
     """
@@ -99,6 +100,7 @@ class DecisionInput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     entities: tuple[EntityUse, ...] = ()
     explore: bool = True
     length: Length | None = None
+    terms: Callable[[], ScoreTerms] | None = None
     page: str = ""
     layer: str = ""
     place: str = ""

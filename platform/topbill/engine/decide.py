@@ -399,6 +399,7 @@ def _rank(
             allowed,
             late,
             _stopping(policy, scored, inputs),
+            None if inputs.terms is None else inputs.terms(),
         )
     except OverBudget:
         return None

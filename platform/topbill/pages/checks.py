@@ -11,6 +11,7 @@ import numpy as np
 from topbill.candidates import RowSource
 from topbill.catalog import Bools, Catalog
 from topbill.domain.errors import SpecError
+from topbill.pages import boosts
 from topbill.pages.features import PICTURE_KINDS
 from topbill.pages.files import PageFile
 from topbill.rules import CompiledRules
@@ -29,6 +30,7 @@ def check(file: PageFile, compiled_rules: CompiledRules, artwork: Experiment | N
     """
     at = Location(file.source)
     _check_names(file, compiled_rules.catalog, at)
+    boosts.check(file.boosts, compiled_rules.catalog, at.key("boosts"))
     _check_rows(file, compiled_rules, at.key("sources"))
     _check_viewers(file, compiled_rules, at)
     _check_pinned_titles(file, compiled_rules, at)

@@ -15,6 +15,7 @@ from topbill.catalog import Catalog
 from topbill.domain.errors import FileProblem
 from topbill.domain.records import NULL, Action, Actions
 from topbill.engine import CompiledExperiment, Engine
+from topbill.pages.boosts import CompiledBoosts
 from topbill.pages.candidate_table import CandidateTable
 from topbill.pages.checks import check
 from topbill.pages.external import NOTHING, External, external
@@ -88,6 +89,7 @@ class CompiledPage:
         self.file, self.engine, self.catalog, self.stale = file, engine, catalog, stale
         self.candidate_model = CandidateModel(catalog, signals)
         self.rules = CompiledRules(file.rules, catalog)
+        self.boosts = CompiledBoosts(file.boosts, catalog)
         layers = [engine.find(key).experiment for key in file.layers.values()]
         check(file, self.rules, artwork_of(file, layers))
         self.own_signals = signal_rows(file.signal_rows, catalog, file.source)
@@ -227,7 +229,7 @@ class CompiledPage:
             limits.append(self.file.guest_max_age)
         return min(limits)
 
-    def facts(self, request: PageRequest, viewer: Viewer) -> dict[str, Any]:
+    def facts(self, request: PageRequest, viewer: Viewer, now: float) -> dict[str, Any]:
         """What the page's own decision says of the viewer: enough to tell later what the rules
         removed (`explain_title` reads it).
         """
@@ -242,6 +244,7 @@ class CompiledPage:
             "guest": request.profile is None,
             "watched": len(viewer.watched),
             **({} if request.after is None else {"after": request.after}),
+            **({"boosts": boosts} if (boosts := self.boosts.told(now)) else {}),
             "resting": {rule: [ids[title] for title in titles] for rule, titles in resting},
             **made_of,
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from topbill.domain.chance import hash64
 from topbill.domain.errors import BadRequest, PolicyError
 from topbill.domain.page_answer import LayerAnswer, PageAnswer, RowAnswer, Tile, cells_of
 from topbill.domain.records import NULL, Decision, EntityUse, Indices, Placement
-from topbill.domain.slate import Allowed, Length
+from topbill.domain.slate import Allowed, Length, ScoreTerms
 from topbill.domain.sums import plain_sum
 from topbill.engine import DecisionInput, decode
 from topbill.pages.compiled import CompiledPage, Viewer
@@ -44,6 +44,8 @@ EMPTY = "empty"
 """The fallback of a page on which nothing may be shown."""
 _MOST_REACH = 4.0
 """How much more, or less, than on average a row is taken to earn at most."""
+_BOOSTED = 10
+"""Titles that a row's pool has at most for being boosted alone."""
 _FRESH_DEPTH = 3
 """New titles in a row's pool for each one that its quota asks for: so there is a choice of them."""
 
@@ -173,6 +175,7 @@ class PageBuilder:
         self.own = ViewerRows(self.file.sources, viewer.own, viewer.liked, self.allowed_by_rule)
         self.candidates = self._candidates(degraded)
         self.title_features = self._title_features(context)
+        self.boosts = page.boosts.at(now)
 
         self.taken: Bools = np.zeros(len(page.catalog), dtype=bool)
         self.page_left: Counts = page.rules.page_left()
@@ -494,6 +497,8 @@ class PageBuilder:
             rest = rest[self._is_new(rest, within) & ~unavailable[rest]]
             short = max(0, _FRESH_DEPTH * count - int(self._is_new(pool, within).sum()))
             pool = self.candidates.in_order(np.concatenate([pool, rest[:short]]))
+        if self.file.sources[row].source not in ("titles", *GIVEN):
+            pool = self._with_boosted(row, pool, unavailable)
         # Its own pins are candidates too, whether the row would be made of them or not.
         own_pins = self.pins.get(row, {}).values()
         pins = [title for title in own_pins if not self.taken[title] and title not in pool]
@@ -554,7 +559,30 @@ class PageBuilder:
             place=row,
             rules=constraints,
             length=length,
+            terms=self._terms(pool),
         )
+
+    def _terms(self, pool: Indices) -> Callable[[], ScoreTerms] | None:
+        """What is added to the scores of a pool's titles: boosts, and less for what is alike."""
+        weight = self.file.diversity
+        if self.boosts is None and not weight:
+            return None
+        boost = np.zeros(len(pool)) if self.boosts is None else self.boosts[pool]
+        content = self.page.candidate_model.content[pool].astype(np.float64) if weight else None
+        return lambda: ScoreTerms(boost, weight, content)
+
+    def _with_boosted(self, row: str, pool: Indices, unavailable: Bools) -> Indices:
+        """A row's pool by merit and boosts, with titles of the row that are boosted and would
+        be too far down to be in it otherwise.
+        """
+        boosts = self.boosts
+        if boosts is None:
+            return pool
+        rest = np.setdiff1d(self.members[row], pool)
+        rest = self.candidates.in_order(rest[(boosts[rest] > 0.0) & ~unavailable[rest]])
+        pool = np.concatenate([pool, rest[:_BOOSTED]])
+        order = np.argsort(-(self.candidates.merit[pool] + boosts[pool]), kind="stable")
+        return pool[order]
 
     def _removed(
         self, row: str, decision: Decision | None, chosen: Sequence[int]
@@ -669,7 +697,7 @@ class PageBuilder:
             revision=self.file.revision,
             variant=None,
             unit=self.viewer.unit,
-            context=msgspec.Raw(_encode(self.page.facts(request, self.viewer))),
+            context=msgspec.Raw(_encode(self.page.facts(request, self.viewer, self.now))),
             actions=msgspec.Raw(_encode(page)),
             slate=cells_of(page),
             propensity=math.exp(max(log_joint, _LEAST_LOG)),

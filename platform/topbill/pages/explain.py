@@ -48,6 +48,8 @@ def explain_title(
         raise NotFound(f"title {title!r} is not in the catalogue {catalog.version}")
     facts = msgspec.json.decode(page.context)  # what CompiledPage.facts wrote
     barred = _barred_by(compiled_page, page, facts, index)
+    boosts = compiled_page.boosts.at(page.decided_at / 1e6)
+    boost = {} if boosts is None or not boosts[index] else {"boost": float(boosts[index])}
     made_of = facts.get("made_of", {})
     rows: list[dict[str, Any]] = []
     for decision in titles:
@@ -59,7 +61,7 @@ def explain_title(
         else:
             # It stands in a row for which such a rule makes an exception.
             barred = _holding(compiled_page, decision.place, barred)
-        rows.append({"row": decision.place, **outcome, **_end(decision)})
+        rows.append({"row": decision.place, **outcome, **_end(decision), **boost})
         # No title stands on a page twice: for the rows below, this is the reason.
         if "shown_at" in outcome:
             row_above = decision.place

@@ -23,6 +23,8 @@ from topbill.domain.profile import PROFILE_TYPE
 from topbill.domain.rewards import CLICK_MODELS
 from topbill.domain.slate import Length
 from topbill.pages import row_sources
+from topbill.pages.boosts import BOOST, Boost
+from topbill.pages.boosts import build as build_boosts
 from topbill.pages.features import TITLE_FEATURES
 from topbill.pages.viewing_history import PICK, SIGNALS
 from topbill.rules import RULE, PageShape, Rules, build
@@ -118,6 +120,11 @@ PAGE = Section(
                     "candidates": Key(
                         Number(1, 500, whole=True), "From how many candidates (default 60)."
                     ),
+                    "diversity": Key(
+                        Number(0.0, 10.0),
+                        "What likeness to a title above in its row takes from a title's score, in "
+                        "logits for one that is the same in all (default 0).",
+                    ),
                 }
             ),
             "The second layer.",
@@ -131,6 +138,7 @@ PAGE = Section(
         ),
         "sources": Key(MapOf(row_sources.ROW, 100, 1), "What each row is made of.", True),
         "rules": Key(ListOf(RULE, 200), "What may stand where."),
+        "boosts": Key(ListOf(BOOST, 200), "What editors add to the scores of titles, with dates."),
         "signals": Key(
             MapOf(Number(-100, 100), 100),
             "Event → what it says of a title: above 0 for it, below 0 against it "
@@ -177,6 +185,8 @@ class PageFile:
             row for each of several titles.
         candidate_files: Row → the file of its candidates and the table in it, where it has one.
         rules: What may stand where.
+        diversity: What likeness to a title above takes from a title's score, in logits.
+        boosts: What editors add to the scores of titles.
         signals: Event → what it says for a title, below 0 against it, in plays.
         click_model: That of all its layers' experiments; None where each says its own.
         session_ttl: Seconds for which a session sees the same page; 0 for a new one every time.
@@ -206,6 +216,8 @@ class PageFile:
     repeats: Mapping[str, str]
     candidate_files: Mapping[str, tuple[Path, str | None]]
     rules: Rules
+    diversity: float
+    boosts: tuple[Boost, ...]
     signals: Mapping[str, float]
     click_model: str | None
     session_ttl: float
@@ -444,6 +456,8 @@ def _build(read: Mapping[str, Any], raw: dict[str, Any], path: Path, at: Locatio
         repeats={repeat: name for name, own in rows.items() for repeat in own[1:]},
         candidate_files=row_sources.candidate_files(read["sources"], path.parent),
         rules=built,
+        diversity=read["titles"].get("diversity", 0.0),
+        boosts=build_boosts(read.get("boosts", ()), at.key("boosts")),
         # What viewers pick at the start is kept, unless the file says what it is worth.
         signals={PICK: SIGNALS[PICK]} | read["signals"] if "signals" in read else SIGNALS,
         click_model=read.get("click_model"),

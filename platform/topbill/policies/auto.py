@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -129,6 +130,12 @@ class _Scored:
     def width(self) -> Floats:
         p = self.mean
         return np.asarray(p * (1.0 - p) * self.sd)
+
+    def shifted(self, by: Floats) -> _Scored:
+        """The same with `by` (K,) added to the scores, in logits."""
+        other = copy(self)
+        other.eta = self.eta + by
+        return other
 
     def probabilities(self, remaining: Indices) -> Floats:
         return greedy(self.eta[remaining] + self.alpha * self.sd[remaining])

@@ -22,6 +22,9 @@ class _Scored(LinearScored):
         self.alpha = alpha
         self._bound: Floats | None = None
 
+    def forget_drawn(self, by: Floats) -> None:  # noqa: ARG002
+        self._bound = None
+
     def probabilities(self, remaining: Indices) -> Floats:
         # One bound for all positions of a slate: they differ in what remains alone.
         if self._bound is None:

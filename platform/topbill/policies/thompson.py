@@ -53,6 +53,17 @@ class _Scored(LinearScored):
             self._draws = self._sampled()
         return sampling.shares(self._draws, remaining)
 
+    def shifted(self, by: Floats) -> LinearScored:
+        """The same with `by` (K,) added to the scores, in logits, with the same samples."""
+        if not self.independent and self._draws is None:
+            self._draws = self._sampled()
+        return super().shifted(by)
+
+    def forget_drawn(self, by: Floats) -> None:
+        # The same luck: a score that is higher by so much is so in every sample.
+        if self._draws is not None:
+            self._draws = self._draws + by[:, None]
+
     def _sampled(self) -> Floats:
         """(K × samples) joint draws of all scores."""
         from topbill.policies.linear import sampling

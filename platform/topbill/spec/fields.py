@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from topbill.domain.errors import BadRequest, FileProblem, SpecError
+from topbill.domain.instants import instant
 from topbill.domain.margin import EXPECTED, Margin
 from topbill.domain.zones import is_zone, nearest_zone
 
@@ -320,6 +321,21 @@ class Duration:
 
     def schema(self) -> JsonSchema:
         return {"type": "string", "pattern": DURATION, "examples": ["30m"]}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A date or a time, `2026-03-02` or `2026-03-02T10:00Z` → seconds since the epoch; UTC where it
+    names no zone."""
+
+    def read(self, value: Any, at: Location) -> Any:
+        try:
+            return instant(at.path, value if isinstance(value, str) else "").timestamp()
+        except (BadRequest, OverflowError, ValueError):
+            return at.wrong(value, "a date or time such as 2026-03-02 or 2026-03-02T10:00Z")
+
+    def schema(self) -> JsonSchema:
+        return {"type": "string", "examples": ["2026-03-02", "2026-03-02T10:00Z"]}
 
 
 @dataclass(frozen=True)

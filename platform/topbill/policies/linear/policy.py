@@ -8,6 +8,8 @@ position: what a lower place costs is learned, and every decision is scored as i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -48,6 +50,8 @@ half."""
 _FORGET_EVERY = 1.0 / 16.0
 """Forgetting inverts every matrix: it is done this often per half-life, and not at each example."""
 _SEED = 20_231
+_LOGIT_IN_REWARD = 0.25
+"""What a logit is at most worth in rewards: the steepest slope of the logistic function."""
 _ONE = np.ones(1)
 
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
@@ -141,6 +145,21 @@ class LinearScored:
             return self.sd
         p = self.mean
         return p * (1.0 - p) * self.sd
+
+    def shifted(self, by: Floats) -> LinearScored:
+        """The same with `by` (K,) added to the scores, in logits; with the linear link, a
+        quarter of that in rewards.
+        """
+        other = copy(self)
+        if not self._logistic:
+            by = _LOGIT_IN_REWARD * by
+        other.prediction = replace(self.prediction, mean=self.prediction.mean + by)
+        other.eta = other.prediction.mean
+        other.forget_drawn(by)
+        return other
+
+    def forget_drawn(self, by: Floats) -> None:
+        """Take back what was derived from the scores, `by` (K,) having been added to them."""
 
     def probabilities(self, remaining: Indices) -> Floats:
         raise NotImplementedError
