@@ -4,6 +4,7 @@ is told with its column, what it got and what was expected.
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 from collections import Counter
@@ -13,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -51,6 +53,8 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "x"
 
 
+_RAGGED = b"topbill.ragged_rows"
+"""Where a table says which rows of its file it has not."""
 _TEXTS = ("id", "title", *_LISTS, "franchise", "pictures")
 """Columns of which a CSV file's numbers are texts: "007", "1984" and "2001|2010" are names."""
 
@@ -61,6 +65,7 @@ def read(
     *,
     what: str = "a catalogue",
     texts: Sequence[str] = _TEXTS,
+    set_aside: bool = False,
 ) -> pa.Table:
     """The rows of a .csv or .parquet file, or of `table` of a DuckDB file.
 
@@ -69,26 +74,86 @@ def read(
         table: The table's name, where it is a DuckDB file.
         what: What it should hold, for errors.
         texts: Columns of which a CSV file's numbers are texts.
+        set_aside: Whether a CSV file's rows of too few or too many cells are left out, which
+            `ragged_rows` then says; the file can't be read because of them otherwise.
 
     Raises NotFound where there is no such file, BadData where it can't be read as one.
     """
     if not path.exists():
         raise NotFound(f"{path}: no such file; expected {what} as CSV, Parquet or DuckDB")
     try:
-        return _read(path, table, texts)
+        if table is not None:
+            return _read_database(path, table)
+        if path.suffix == ".parquet":
+            # Not as a dataset, which has no column twice: that can be told better.
+            if path.is_file():
+                return pa_parquet.ParquetFile(path).read()
+            return pa_parquet.read_table(path)
+        return _read_csv(path, texts, set_aside)
     except (pa.ArrowException, OSError, ValueError) as error:
+        why = not_utf8(path) if path.suffix != ".parquet" and table is None else ""
         raise BadData(
-            path.name, f"{error}; expected {what} as CSV, Parquet or a table of a DuckDB file"
+            path.name,
+            f"{why or error}; expected {what} as CSV, Parquet or a table of a DuckDB file",
         ) from error
 
 
-def _read(path: Path, table: str | None, texts: Sequence[str]) -> pa.Table:
-    if table is not None:
-        return _read_database(path, table)
-    if path.suffix == ".parquet":
-        return pa_parquet.read_table(path)
-    types = dict.fromkeys(texts, pa.string())
-    return pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(column_types=types))
+def _read_csv(path: Path, texts: Sequence[str], set_aside: bool) -> pa.Table:
+    ragged: dict[int, str] = {}
+    # First, since a row that is told below must be text.
+    if set_aside and (why := not_utf8(path)):
+        raise ValueError(why)
+
+    def note(row: pa_csv.InvalidRow) -> str:
+        # A quote that nobody closes takes all lines after it: no row can be told then.
+        if not set_aside or row.number is None or "\n" in row.text:
+            return "error"
+        number = row.number - 1  # without the header
+        cells = f"{row.actual_columns} cells ({row.text[:60]!r})"
+        ragged[number] = f"row {number}: got {cells}; expected {row.expected_columns}"
+        return "skip"
+
+    rows = pa_csv.read_csv(
+        path,
+        # In several threads rows have no numbers.
+        read_options=pa_csv.ReadOptions(use_threads=not set_aside),
+        parse_options=pa_csv.ParseOptions(invalid_row_handler=note),
+        convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string())),
+    )
+    _ = rows.column_names  # raises here already where they are no text
+    if len(ragged) > rows.num_rows:
+        # Then the header is wrong, or the file: what is left of it is no catalogue.
+        reasons = "; ".join(list(ragged.values())[:3])
+        raise ValueError(f"{len(ragged):,} of {rows.num_rows + len(ragged):,} rows: {reasons}")
+    if ragged:
+        rows = rows.replace_schema_metadata({_RAGGED: msgspec.json.encode(ragged)})
+    return rows
+
+
+def ragged_rows(table: pa.Table) -> dict[int, str]:
+    """Rows of the file that `table` was read from, counted from 1, that it has not: what is wrong
+    with each.
+    """
+    text = (table.schema.metadata or {}).get(_RAGGED, b"{}")
+    return msgspec.json.decode(text, type=dict[int, str])
+
+
+def not_utf8(path: Path) -> str:
+    """What of a file is no UTF-8 text; "" where all is."""
+    try:
+        with path.open("rb") as file:
+            if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                return "UTF-16 text; save it as UTF-8"
+            file.seek(0)
+            for number, line in enumerate(file):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    got = line[max(0, error.start - 20) : error.end + 20]
+                    return f"line {number + 1}: {got!r} is no UTF-8; save the file as UTF-8"
+    except OSError:
+        pass
+    return ""
 
 
 def _read_database(path: Path, table: str) -> pa.Table:
@@ -124,7 +189,12 @@ class CatalogColumns:
         has.
         """
         self._source, self._size = source, table.num_rows
-        self.set_aside: dict[int, str] = {}
+        ragged = ragged_rows(table)
+        # By its place after all others, as it is no row of the table.
+        self.set_aside: dict[int, str] = {
+            self._size + place: why for place, why in enumerate(ragged.values())
+        }
+        self._numbers = _numbers(self._size, sorted(ragged))
         self.without_pictures: dict[int, str] = {}
         self._picture_owner: dict[str, int] = {}
         """The row of the title whose each picture is."""
@@ -133,7 +203,8 @@ class CatalogColumns:
         except (pa.ArrowException, ValueError, OverflowError) as error:
             raise BadData(source, f"{error}; expected texts, numbers and dates") from error
         if not self._size:
-            raise BadData(source, "no title; expected at least one row")
+            reasons = "; ".join([*self.set_aside.values()][:3])
+            raise BadData(source, reasons or "no title; expected at least one row")
         if len(self._columns) < table.num_columns:
             twice = Counter(table.column_names).most_common(1)[0][0]
             raise BadData(source, f"column {twice!r} is there twice; expected each column once")
@@ -141,10 +212,12 @@ class CatalogColumns:
         self.unread = tuple(name for name in self._columns if name not in read)
         missing = [name for name in REQUIRED if name not in self._columns]
         if missing:
+            found = ", ".join(repr(name[:60]) for name in list(self._columns)[:30])
             raise BadData(
                 source,
-                f"no column {', '.join(missing)}; "
-                f"expected title, year, genres and, if any, {', '.join(OPTIONAL)}",
+                f"no column {', '.join(missing)} among {found}; "
+                f"expected title, year, genres and, if any, {', '.join(OPTIONAL)}"
+                + _separated_otherwise(list(self._columns)),
             )
         self.titles = self.text("title")
         for row, title in enumerate(self.titles):
@@ -165,11 +238,13 @@ class CatalogColumns:
     def _set_aside(self, name: str, row: int, expected: str) -> None:
         """Note what is wrong at a row, counted from 1 as people count lines of data."""
         got = repr(self._columns[name][row])[:80] if name in self._columns else "nothing"
-        self.set_aside.setdefault(row, f"row {row + 1}: {name}: got {got}; expected {expected}")
+        self.set_aside.setdefault(
+            row, f"row {self._numbers[row]}: {name}: got {got}; expected {expected}"
+        )
 
     def refuse_if_empty(self) -> None:
         """Raise BadData where no row is a title."""
-        if len(self.set_aside) == self._size:
+        if all(row in self.set_aside for row in range(self._size)):
             reasons = "; ".join(list(self.set_aside.values())[:3])
             raise BadData(self._source, f"no row is a title: {reasons}")
 
@@ -293,7 +368,7 @@ class CatalogColumns:
         return rows
 
     def _without_pictures(self, row: int, wrong: Wrong) -> tuple[Picture, ...]:
-        self.without_pictures[row] = f"row {row + 1}, {self.ids[row][:80]!r}: {wrong}"
+        self.without_pictures[row] = f"row {self._numbers[row]}, {self.ids[row][:80]!r}: {wrong}"
         return ()
 
     def _own_pictures(self, row: int, cell: Any) -> tuple[Picture, ...]:
@@ -308,6 +383,19 @@ class CatalogColumns:
                 expected = f"a name with which {picture.id[:80]!r} is short and its own"
                 raise Wrong(f"[{number}]", picture.payload["image"], expected)
         return tuple(pictures)
+
+
+def _numbers(size: int, ragged: Sequence[int]) -> list[int]:
+    """The number in the file, from 1, of each row of a table that was read without some."""
+    left_out = set(ragged)
+    numbers = range(1, size + len(ragged) + 1)
+    return [number for number in numbers if number not in left_out]
+
+
+def _separated_otherwise(names: Sequence[str]) -> str:
+    """A hint where a header has not come apart at its commas."""
+    marks = [mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]]
+    return f"; cells are separated by commas, and not by {marks[0]!r}" if marks else ""
 
 
 def _between(least: float, most: float) -> str:

@@ -31,7 +31,7 @@ def read_joined(
         NotFound: One of the files is not there.
         BadData: One of them can't be read as such a table.
     """
-    titles = read(path, table)
+    titles = read(path, table, set_aside=True)
     if pictures is None and pictures_table is None:
         return titles
     source = pictures or path
@@ -71,7 +71,8 @@ def _joined(titles: pa.Table, name: str, pictures: pa.Table, pictures_name: str)
         some = ", ".join(repr(title[:40]) for title in list(of_title)[:_TOLD])
         lost = f"{pictures_name} has pictures of {len(of_title):,} titles that are not in the"
         text = f"{lost} catalogue: {some}{', …' if len(of_title) > _TOLD else ''}"
-        joined = joined.replace_schema_metadata({_LOST: text.encode()})
+        known = joined.schema.metadata or {}
+        joined = joined.replace_schema_metadata({**known, _LOST: text.encode()})
     return joined
 
 

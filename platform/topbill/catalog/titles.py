@@ -120,7 +120,7 @@ class Catalog:
 
         Raises NotFound where there is no such file, BadData where it is no catalogue.
         """
-        return cls(read(path, table), path.name, demo=demo)
+        return cls(read(path, table, set_aside=True), path.name, demo=demo)
 
     def __len__(self) -> int:
         return len(self.ids)

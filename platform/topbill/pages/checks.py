@@ -38,6 +38,9 @@ def check(file: PageFile, compiled_rules: CompiledRules, artwork: Experiment | N
     if artwork is not None:
         _check_pictures(artwork, compiled_rules.catalog, at.key("artwork").key("experiment"))
     if at.problems:
+        # A title or a genre may be missing because the only row that has it was set aside.
+        for why in compiled_rules.catalog.set_aside[:3]:
+            at.key("catalogue").wrong(Verbatim(f"no title in {why}"), "rows that are titles")
         raise SpecError(at.problems)
 
 

@@ -212,3 +212,45 @@ def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
 def test_ids_are_made_of_plain_letters() -> None:
     assert slug("  Amélie & Co.: Part II ") == "amelie-co-part-ii"
     assert slug("???") == "x"
+
+
+PLAIN = "title,year,genres\n" + "".join(f"Film {n},{1990 + n},drama\n" for n in range(6))
+
+
+def test_a_row_of_too_few_or_too_many_cells_is_set_aside_by_its_number(tmp_path: Path) -> None:
+    file = tmp_path / "films.csv"
+    text = PLAIN.replace("Film 1,1991,drama", "Film 1,1991").replace("1993", "1993,a,b")
+    file.write_text(text.replace("1995", "soon"))
+    catalog = Catalog.read(file)
+    assert catalog.names == ("Film 0", "Film 2", "Film 4")
+    told = "; ".join(catalog.set_aside)
+    assert "row 2: got 2 cells ('Film 1,1991'); expected 3" in told
+    assert "row 4: got 5 cells" in told
+    assert "row 6: year: got 'soon'" in told
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (PLAIN.replace("genres", "genres,more").encode(), "6 of 6 rows: row 1: got 3 cells"),
+        (PLAIN.replace("Film 2", '"Film 2').encode(), "CSV parse error"),
+        (PLAIN.replace(",", ";").encode(), "among 'title;year;genres'.*commas, and not by ';'"),
+        (PLAIN.replace("Film 2", "Fête").encode("latin-1"), r"line 4: b'F\\xeate.* no UTF-8"),
+        (PLAIN.encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+        (PLAIN.replace("title", "Title").encode(), "no column title among 'Title', 'year'"),
+    ],
+)
+def test_a_file_that_has_not_come_apart_as_it_should_is_told(
+    tmp_path: Path, data: bytes, told: str
+) -> None:
+    (tmp_path / "films.csv").write_bytes(data)
+    with pytest.raises(BadData, match=told):
+        Catalog.read(tmp_path / "films.csv")
+
+
+def test_a_column_that_is_there_twice_is_told_of_parquet_too(tmp_path: Path) -> None:
+    columns = [pa.array(["A"]), pa.array(["B"]), pa.array([1990]), pa.array(["drama"])]
+    names = ["title", "title", "year", "genres"]
+    pa_parquet.write_table(pa.Table.from_arrays(columns, names), tmp_path / "films.parquet")
+    with pytest.raises(BadData, match="column 'title' is there twice"):
+        Catalog.read(tmp_path / "films.parquet")
