@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -28,6 +29,8 @@ KEPT = frozenset({"unfinished", "list", "again", "external"})
 """Sources whose first titles rows above leave alone: the viewer knows of them, or the team that
 brings them means them to stand there.
 """
+MOST_OWN = 500
+"""Titles that such a row is made of at most, the latest ones: each page's log has them."""
 _OF_VIEWERS = frozenset({"fatigue", "seen"})
 """Rules that say when a title is shown, not whether the viewer may see it."""
 _NONE: Mapping[str, str] = {
@@ -68,12 +71,13 @@ def own_titles(
             titles = list(known.listed)
         elif source.source == "again":
             after = again_after if source.after is None else source.after
-            titles = [title for title, age in known.finished if age >= after]
+            long_ago = [each for each in known.finished if each[1] >= after]
+            titles = [title for title, _ in sorted(long_ago, key=itemgetter(1))]
         else:
             continue
         if source.source != "list":
             titles = [title for title in titles if title not in just_watched]
-        own[row] = tuple(catalog.rows_of(titles))
+        own[row] = tuple(catalog.rows_of(titles)[:MOST_OWN])
     return own
 
 

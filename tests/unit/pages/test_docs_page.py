@@ -15,8 +15,9 @@ from topbill.catalog.pictures import FIELDS
 from topbill.pages import PageRequest
 from topbill.pages.features import TITLE_FEATURES
 from topbill.pages.files import PAGE as PAGE_FILE
+from topbill.pages.row_sources import ROW
 from topbill.rules import RULE
-from topbill.spec.fields import Section
+from topbill.spec.fields import Location, Section
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "pages.md").read_text()
@@ -31,6 +32,19 @@ def test_the_page_file_shown_is_part_of_the_example() -> None:
         assert shown[key] == example[key]
     assert shown["sources"].items() <= example["sources"].items()
     assert shown["rules"][0].keys() == example["rules"][0].keys()
+
+
+def test_the_sources_shown_are_valid() -> None:
+    at = Location("pages.md")
+    rows = [
+        row
+        for code in re.findall(r"```\n(sources:\n.*?)```", PAGE, flags=re.DOTALL)
+        for row in yaml.safe_load(code)["sources"].values()
+    ]
+    for row in rows:
+        ROW.read(row, at)
+    assert at.problems == []
+    assert {row["source"] for row in rows} == set(GIVEN)
 
 
 def test_every_name_is_there() -> None:

@@ -16,6 +16,7 @@ from topbill.domain.page_answer import RowAnswer
 from topbill.engine import Engine
 from topbill.pages import CompiledPage, ComposedPage, PageRequest, compose
 from topbill.pages.explain import explain_title
+from topbill.pages.viewer_rows import MOST_OWN
 from topbill.pages.viewing_history import KnownViewer, ViewingHistory
 
 from ...small_page import NOW, PAGE, ROWS, Home, layer
@@ -120,6 +121,16 @@ def test_what_was_watched_comes_again_in_its_own_row_alone(home: Home) -> None:
     stored = msgspec.structs.replace(made.decisions[0], decided_at=int(NOW * 1e6))
     assert explain_title(page, stored, own, "t02")["barred"] == []
     assert explain_title(page, stored, own, "t06")["barred"] == ["seen"]
+
+
+def test_of_what_was_watched_long_ago_the_latest_comes_again(home: Home) -> None:
+    page = own_page(home)
+    long_ago = [(title, (99 + age) * DAY) for age, title in enumerate(reversed(page.catalog.ids))]
+    known = KnownViewer(finished=long_ago * 20)
+    request = PageRequest(page="home")
+    again = page.viewer(request, "page-1", known).own["once-more"]
+    assert len(again) == MOST_OWN
+    assert page.catalog.ids[again[0]] == long_ago[0][0]
 
 
 def test_each_of_the_last_titles_has_a_row_that_says_its_name(home: Home) -> None:
