@@ -496,9 +496,6 @@ def _fingerprint(request: PageRequest, unit: str | None) -> str:
     if unit != request.unit:
         parts |= {"profile": unit, "account": None, "session": None}
     parts["context"] = msgspec.json.decode(request.context)
-    if request.after is None:
-        # Requests of before there were pages below others are what they were.
-        del parts["after"]
     return blake2b(msgspec.json.encode(parts, order="deterministic"), digest_size=12).hexdigest()
 
 
