@@ -75,6 +75,7 @@ def _checked(source: EntitySource, data: Path, stored: Callable[[str], str] | No
         )
     if not table.num_rows:
         raise BadData(source.described, "got no row; expected at least one")
+    table = _plain(table)
     ids = _ids(source, table[source.key])
     texts: list[bytes] = []
     missing = dict.fromkeys((feature.name for feature in source.features), 0)
@@ -92,6 +93,17 @@ def _checked(source: EntitySource, data: Path, stored: Callable[[str], str] | No
     order = sorted(range(len(ids)), key=ids.__getitem__)
     shares = {name: count / len(ids) for name, count in missing.items()}
     return TableRows([ids[row] for row in order], [texts[row] for row in order], shares)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """The table with texts as texts, however they are stored: pandas' categories, say."""
+    for place, field in enumerate(table.schema):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_string_view(kind):
+            kind = pa.string()
+        if kind != field.type:
+            table = table.set_column(place, field.name, table[place].cast(kind))
+    return table
 
 
 def _at(source: EntitySource, row: int, column: str) -> str:
@@ -125,7 +137,7 @@ def _read(source: EntitySource, path: Path) -> pa.Table:
         column_types=dict.fromkeys(wanted, pa.string()),
         null_values=[""],
         strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
+        quoted_strings_can_be_null=True,
     )
     table = pa_csv.read_csv(path, convert_options=options)
     _check_columns(source, table.column_names, wanted)
@@ -233,7 +245,8 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or value is None:
+    # Python's own reading of a text would take 1_000.
+    if isinstance(value, bool) or value is None or (isinstance(value, str) and "_" in value):
         raise ValueError("a number")
     try:
         number = float(value)

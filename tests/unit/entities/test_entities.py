@@ -116,6 +116,16 @@ def test_csv_duckdb_and_delta_give_the_same_version_as_parquet(tmp_path: Path) -
     assert read_table(source("viewers.csv"), tmp_path) == whole
 
 
+def test_texts_are_texts_however_they_are_stored(tmp_path: Path) -> None:
+    write(tmp_path, TABLE)
+    whole = read_table(source(), tmp_path)
+    for name in ("profile_id", "plan"):
+        write(tmp_path, {**TABLE, name: pa.array(TABLE[name]).dictionary_encode()})
+        assert read_table(source(), tmp_path) == whole
+        write(tmp_path, {**TABLE, name: pa.array(TABLE[name], pa.large_string())})
+        assert read_table(source(), tmp_path) == whole
+
+
 def changed(**columns: Any) -> Callable[[Path], None]:
     return lambda data: write(data, {**TABLE, **columns})
 
@@ -146,6 +156,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "NaN": (changed(minutes=[1.0, math.nan, 2.0]), "row 2: minutes: got nan; expected a finite"),
     "infinite": (changed(minutes=[1.0, 2.0, math.inf]), "row 3: minutes: got inf; expected a fini"),
     "text for a number": (changed(minutes=["1", "x", "2"]), "row 2: minutes: got 'x'; expected a"),
+    "Python's number": (changed(minutes=["1", "1_0", "2"]), "row 2: minutes: got '1_0'; expected"),
     "truth for a number": (changed(minutes=[True, True, None]), "row 1: minutes: got True; expect"),
     "number for a category": (changed(plan=[1, 2, 3]), "row 1: plan: got 1; expected text"),
     "text for a truth": (changed(kids=["true", "no", None]), "row 2: kids: got 'no'; expected tru"),
