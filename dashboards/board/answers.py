@@ -225,6 +225,24 @@ def pictures(names: Mapping[str, str], values: pd.DataFrame, whose: str) -> Stan
     )
 
 
+def shown_alone(favourite: str, shown: pd.DataFrame, variant: str) -> Standing:
+    """What stood where most, where nobody can tell what each is worth. `shown` is what
+    `exposure.most_shown` has, the `favourite` its first.
+    """
+    first = shown.iloc[0]
+    event = words.label(shown.attrs["event"])
+    return Standing(
+        word="Shown",
+        tone="neutral",
+        sentence=f"Of {words.count(shown.attrs['actions'])} that {variant} showed, {favourite} "
+        f"stood there most, at {words.several(int(first['shown']), 'place')}; an event {event} "
+        f"named it at {words.share(first['rate'])} of them.",
+        next="What each is worth cannot be told of these decisions: they do not have the chance of "
+        "all that could have been drawn (those of a page never do), or none is mature yet. Whole "
+        "page compares the variants.",
+    )
+
+
 def rests_on(row: Mapping[Any, Any]) -> str:
     """What an action's worth was worked out from: `model-based, 52 shows`.
 
@@ -379,11 +397,14 @@ def healthy(report: Report, age: float) -> Standing:
         return Standing(
             word="Standing still", tone="warning", sentence=stillness(age), next=_START_WORKER
         )
+    tested = any(line.ok is not None for line in report.health.propensity)
+    drawn = "actions were drawn as often as logged, " if tested else ""
+    untold = "" if tested else " Whether actions were drawn as often as logged is not known here."
     return Standing(
         word="All well",
         tone="good",
-        sentence="The record can be trusted: actions were drawn as often as logged, rewards find "
-        f"their decisions, fallbacks are below {words.share(FELL_BACK, digits=0)}.",
+        sentence=f"The record can be trusted: {drawn}rewards find their decisions, fallbacks are "
+        f"below {words.share(FELL_BACK, digits=0)}.{untold}",
         next="Nothing to do.",
     )
 

@@ -20,7 +20,7 @@ from topbill.cli.dashboard import PICTURE_HOSTS
 from topbill.domain.errors import TopbillError
 from topbill.engine import CompiledExperiment
 from topbill.log.tombstones import Mark, tombstones_mark
-from topbill.pages import PagePayloads, layer_files, layer_payloads
+from topbill.pages import PagePayloads, layer_files, layer_payloads, page_titles
 from topbill.reporting import answer_cache
 from topbill.reporting.queries import database, preview
 from topbill.spec import Experiment
@@ -59,6 +59,16 @@ def page_payloads(key: str) -> PagePayloads | None:
     """What the actions look like that a page brings to the experiment; None where none does."""
     where = str(experiments_folder().resolve())
     return _page_payloads(where, key, _marks(where, key))
+
+
+def page_title(key: str) -> str:
+    """What people call a page; "" where its file cannot be read."""
+    return _page_titles(str(experiments_folder().resolve())).get(key, "")
+
+
+@st.cache_data(ttl=EVERY, show_spinner=False)
+def _page_titles(where: str) -> dict[str, str]:
+    return page_titles(Path(where))
 
 
 @st.cache_data(ttl=EVERY, show_spinner=False)

@@ -118,6 +118,16 @@ def name(action: str, payloads: Payloads) -> str:
     return f"{title} ({year})" if year else str(title)
 
 
+def page_names(key: str) -> dict[str, str]:
+    """What the catalogue calls the actions that a page brings to the experiment, whose ids say
+    nothing to people; none where its file lists them.
+    """
+    brought = None if data.experiment(key).actions else data.page_payloads(key)
+    if brought is None:
+        return {}
+    return {action: name(action, brought.payloads) for action in brought.payloads}
+
+
 def names(actions: Iterable[str], payloads: Payloads) -> list[str]:
     """What a person calls the actions."""
     return [name(action, payloads) for action in actions]

@@ -4,7 +4,7 @@ what it earned.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -121,6 +121,51 @@ def table(values: pd.DataFrame, payloads: Payloads, name: str) -> None:
     pieces.table(pd.DataFrame(lines), name)
 
 
+def shown_alone(key: str, variant: str) -> None:
+    """What was shown, and how often an event named it, where nothing can be said of what each is
+    worth: the layers of a page, of whose draws the log has the chance of what was drawn alone.
+    """
+    shown = data.ask(exposure.most_shown, key, variant)
+    if shown.empty:
+        st.info("This variant has decided nothing yet.", icon=":material/hourglass_top:")
+        return
+    payloads = pictures.payloads(key)
+    rows = shown.to_dict("records")
+    favourite = pictures.name(rows[0]["action"], payloads)
+    frame.answer(answers.shown_alone(favourite, shown, words.label(variant)), TERMS["most_shown"])
+    total = words.count(shown.attrs["actions"])
+    pieces.section(f"The {len(shown)} shown most, of {total}", TERMS["most_shown"])
+    if data.experiment(key).surface == "artwork":
+        shown_pictures(key, payloads, rows[:MOST])
+    lines = []
+    for row in rows:
+        lines.append(
+            {
+                "name": pictures.name(row["action"], payloads),
+                "on pages": words.count(row["shown"]),
+                "share": words.share(row["share"]),
+                "named": words.count(row["played"]),
+                "named a place": words.share(row["rate"]),
+            }
+        )
+    pieces.table(pd.DataFrame(lines), f"{key}-{variant}-shown")
+
+
+def shown_pictures(key: str, payloads: Payloads, rows: Sequence[Mapping[Any, Any]]) -> None:
+    """Pictures of a page's catalogue with how often each was shown."""
+    folder = pictures.folder(key)
+    for start in range(0, len(rows), COLUMNS):
+        for column, row in zip(st.columns(COLUMNS), rows[start:], strict=False):
+            with column, st.container(border=True):
+                drawing = pictures.picture(payloads.get(row["action"], {}), folder)
+                if drawing:
+                    pictures.show(drawing, row["action"])
+                name = words.plain(pictures.name(row["action"], payloads))
+                st.markdown(f"**{name}**")
+                places = words.several(row["shown"], "place")
+                st.caption(f"{places}, named at {words.share(row['rate'])} of them")
+
+
 def body() -> None:
     key = frame.chosen()
     experiment = data.listed(key)
@@ -139,6 +184,9 @@ def body() -> None:
         if group is None
         else data.ask(action_values.action_values, key, variant, *group)
     )
+    if values.empty and group is None:
+        shown_alone(key, variant)
+        return
     if values.empty:
         st.info(
             "No mature decision of these viewers with logged probabilities yet.",

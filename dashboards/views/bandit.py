@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from board import answers, charts, choose, data, frame, pieces, words
+from board import answers, charts, choose, data, frame, pictures, pieces, words
 from board.terms import TERMS
 from topbill.reporting import Report
 from topbill.reporting.experiment.regret import regret
@@ -21,6 +21,7 @@ LATEST = 20  # so many policy versions are listed
 def headline(key: str, variant: str, policy: str) -> None:
     positions = data.ask(exposure.positions, key, variant)
     first = positions[positions["position"] == 1].set_index("action")["share"]
+    first = first.rename(index=pictures.page_names(key))
     explored = explored_first(key, variant)
     values = data.ask(action_values.action_values, key, variant)
     frame.answer(answers.bandit(variant, policy, first, explored, values), TERMS["share"])
@@ -53,6 +54,7 @@ def shares(key: str, variant: str) -> list[str]:
     """What was shown first, over time; the actions, most shown first."""
     pieces.section("What was shown first, over time", TERMS["share"])
     over_time = data.ask(exposure.shares_over_time, key, variant).rename(columns={"action": "name"})
+    over_time["name"] = over_time["name"].replace(pictures.page_names(key))
     totals = over_time.groupby("name")["shown"].sum().sort_values(ascending=False)
     # The rest always comes last, however large it is together.
     actions = [name for name in totals.index if name != exposure.OTHERS]
@@ -70,6 +72,7 @@ def viewers(key: str, variant: str, actions: Sequence[str]) -> None:
         st.caption("No context feature makes groups.")
         return
     counts = data.ask(exposure.by_segment, key, variant, by)
+    counts = counts.assign(action=counts["action"].replace(pictures.page_names(key)))
     totals = counts.groupby("action")["shown"].sum().sort_values(ascending=False)
     present = totals.index.tolist()
     # In the order of the chart above, so that one finds an action again.

@@ -46,7 +46,11 @@ def headline(report: Report, traffic: pd.DataFrame) -> None:
         ("Rewards joined", words.share(health.reward_join_rate), TERMS["join"]),
         ("Decisions rewarded", words.share(health.rewarded_share), TERMS["rewarded"]),
         ("Reward events", words.count(health.reward_events), TERMS["events"]),
-        ("Drawn as logged", f"{good} of {len(lines)}", TERMS["propensity"]),
+        (
+            "Drawn as logged",
+            f"{good} of {len(lines)}" if lines else words.MISSING,
+            TERMS["propensity"],
+        ),
     )
 
 
@@ -151,7 +155,10 @@ def propensities(report: Report) -> None:
             }
         )
     if not lines:
-        st.caption("Nothing was left to chance yet, so there is nothing to test.")
+        st.caption(
+            "There is nothing to test: nothing was left to chance yet, or the decisions do not "
+            "have the chance of all that could have been drawn, as those of a page's layers."
+        )
         return
     points = pd.DataFrame(lines)
     off = int((points["verdict"] == "off").sum())

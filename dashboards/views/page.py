@@ -223,15 +223,17 @@ def choose_page(pages: Sequence[str]) -> str:
 
 def body() -> None:
     pages = data.ask(coverage.pages)
-    st.title("Whole page", anchor=False)
     if not pages:
+        st.title("Whole page", anchor=False)
         data.experiments()  # says so where there is no record at all
         frame.answer(NONE, TERMS["pages"])
         return
     page = choose_page(pages)
+    title = data.page_title(page)
+    st.title(words.plain(title) if title else "Whole page", anchor=False)
     report = data.ask(page_report, page)
     layers = dict.fromkeys(arm.layer for arm in report.arms)
-    st.caption(f"page {words.code(page)} · its layers: {words.plain(', '.join(layers))}")
+    st.caption(f"Whole page · {words.code(page)} · its layers: {words.plain(', '.join(layers))}")
     frame.answer(answers.whole_page(report), TERMS["against"])
     headline(report)
     against_control(report)

@@ -16,7 +16,7 @@ from topbill.pages.files import (
     load_experiments,
 )
 from topbill.pages.notes import notes
-from topbill.pages.payloads import PagePayloads, layer_files, layer_payloads
+from topbill.pages.payloads import PagePayloads, layer_files, layer_payloads, page_titles
 from topbill.pages.request import PageRequest
 from topbill.pages.validation import validate, validate_experiment
 
@@ -41,6 +41,7 @@ __all__ = [
     "load_all",
     "load_experiments",
     "notes",
+    "page_titles",
     "read_tables",
     "validate",
     "validate_experiment",

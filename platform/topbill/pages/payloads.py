@@ -4,13 +4,13 @@ the record, in which they are ids alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from topbill import spec
 from topbill.catalog import Catalog
 from topbill.domain.errors import TopbillError
-from topbill.pages.files import PageFile, experiment_folders, load_each
+from topbill.pages.files import PageFile, load_each, load_experiments
 
 
 class PagePayloads(NamedTuple):
@@ -51,19 +51,30 @@ def layer_payloads(experiments: Path, key: str) -> PagePayloads | None:
     )
 
 
+def page_titles(experiments: Path) -> dict[str, str]:
+    """Page → what people call it, of all page files that can be read."""
+    titles = {}
+    for page in _pages(experiments):
+        titles[page.key] = page.title
+    return titles
+
+
 def _page_of(experiments: Path, key: str) -> PageFile | None:
     """The page that has the experiment as its layer of titles or artwork."""
-    try:
-        known = spec.load_all(experiment_folders(experiments))
-    except TopbillError:
-        return None
-    for _, page in load_each(experiments, known):
-        if isinstance(page, PageFile) and key in (
-            page.layers["titles"],
-            page.layers.get("artwork"),
-        ):
+    for page in _pages(experiments):
+        if key in (page.layers["titles"], page.layers.get("artwork")):
             return page
     return None
+
+
+def _pages(experiments: Path) -> Iterator[PageFile]:
+    try:
+        known = load_experiments(experiments)
+    except TopbillError:
+        return
+    for _, page in load_each(experiments, known):
+        if isinstance(page, PageFile):
+            yield page
 
 
 def _titles(catalog: Catalog) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from topbill.pages import layer_payloads
+from topbill import lake
+from topbill.pages import layer_payloads, page_titles
+from topbill.reporting.queries import exposure
 
 from ...small_page import Home
 
@@ -85,3 +87,31 @@ def test_what_a_page_brings_has_the_catalogue_s_names_and_pictures(tmp_path: Pat
     assert layer_payloads(tmp_path, "rows") is None
     (home.folder / "pages" / "titles.csv").unlink()
     assert layer_payloads(tmp_path, "titles") is None
+
+
+def test_what_was_shown_most_is_told_with_how_often_an_event_named_it(demo: Path) -> None:
+    shown = exposure.most_shown(demo, "page-titles", "any", most=100)
+    positions = exposure.positions(demo, "page-titles", "any").groupby("action")["shown"].sum()
+    assert shown.set_index("action")["shown"].to_dict() == positions.to_dict()
+    assert shown["shown"].is_monotonic_decreasing
+    assert shown["share"].sum() == pytest.approx(1.0)
+    assert shown.attrs == {"event": "play", "actions": len(positions)}
+    assert shown["rate"].between(0.0, 1.0).all()
+    # The viewers of this record name what they played, of the page's titles some.
+    named = lake.sql(
+        demo / lake.DATABASE,
+        "SELECT count(*) AS n FROM rewards r JOIN decisions d USING (decision_id) "
+        "WHERE d.experiment = 'page-titles' AND d.variant = 'any' AND r.event = 'play' "
+        "AND list_contains(d.slate, r.item)",
+    ).to_pandas()
+    assert shown["played"].sum() <= named["n"].item()
+    most = exposure.most_shown(demo, "page-titles", "any", most=2)
+    assert most["action"].tolist() == shown["action"].tolist()[:2]
+
+
+def test_a_page_is_called_what_its_file_calls_it(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    page = home.folder / "pages" / "home.yaml"
+    page.write_text(page.read_text().replace("page: home", "page: home\ntitle: Films for people"))
+    assert page_titles(tmp_path) == {"home": "Films for people"}
+    assert page_titles(tmp_path / "nowhere") == {}

@@ -61,6 +61,50 @@ def _till(database: AnalyticsDatabase, key: str) -> str:
     return bucket_sql("decided_at", bucket_seconds(database, key, _POINTS), zone_of(database, key))
 
 
+def most_shown(data: Path | str, key: str, variant: str, most: int = 50) -> pd.DataFrame:
+    """The actions that a variant showed most, at any position, with what came of them.
+
+    Args:
+        data: the data folder.
+        key: the experiment's key.
+        variant: whose decisions.
+        most: how many actions.
+
+    Returns:
+        Columns action, shown (placements), share (of all placements), played (placements that an
+        event of the objective named) and rate (played a placement, 0 to 1); the
+        most shown first. `attrs["event"]` is the event, `attrs["actions"]` how many actions were
+        shown at all.
+    """
+    with open_counted(data, key) as database:
+        experiment = published_experiment(database, key)
+        event = next(m.event for m in experiment.metrics if m.name in experiment.objective)
+        counts = database.frame(
+            """
+            WITH placed AS (
+                SELECT decision_id, unnest(slate) AS action FROM decisions
+                WHERE experiment = $key AND variant = $variant AND hash(seq) % $one_in = 0
+            ), named AS (
+                SELECT DISTINCT decision_id, item FROM rewards
+                WHERE experiment = $key AND event = $event AND item IS NOT NULL
+            )
+            SELECT action, count(*) AS shown, count(named.item) AS played,
+                count(*) / sum(count(*)) OVER () AS share, count(*) OVER () AS actions
+            FROM placed LEFT JOIN named
+                ON placed.decision_id = named.decision_id AND placed.action = named.item
+            GROUP BY action ORDER BY shown DESC, action LIMIT $most""",
+            key=key,
+            variant=variant,
+            event=event,
+            most=most,
+            one_in=sampled_one_in(database, key),
+        )
+    counts["rate"] = counts["played"] / counts["shown"]
+    found = counts[["action", "shown", "share", "played", "rate"]]
+    found.attrs = {"event": event, "actions": int(counts["actions"].max()) if len(counts) else 0}
+    return found
+
+
 def positions(data: Path | str, key: str, variant: str) -> pd.DataFrame:
     """Per action and position (1 is the first): action, position, shown, and its share of that
     position.
