@@ -41,6 +41,8 @@ class EntityStore:
         self._kept = None if data is None else KeptTables(data)
         self._current: dict[str, EntityTable] = {}
         self._marks: dict[str, _Mark] = {}
+        self._erased: set[str] = set()
+        """Tables in memory that hold ids which were erased."""
         self._at_hand: OrderedDict[str, EntityTable] = OrderedDict()
         self._lock = threading.Lock()
         self._refused: dict[str, BadData] = {}
@@ -146,7 +148,8 @@ class EntityStore:
         """Take what another process, or this one before a restart, has made of the same file."""
         if state.current is not None and self._kept is not None:
             before = self._current.get(source.declaration)
-            if before is None or before.version != state.current.version:
+            is_other = before is None or before.version != state.current.version
+            if is_other or source.declaration in self._erased:
                 try:
                     table = self._kept.load(state.current.version)
                 except MissingVersion as error:
@@ -186,6 +189,7 @@ class EntityStore:
             # Now, in this thread, and not with the first decision.
             table.encoded(source.features)
         self._current[source.declaration] = table
+        self._erased.discard(source.declaration)
         _logger.info("table %s: version %s, %d rows", source.name, table.version, len(table))
 
     def _note_problem(self, source: EntitySource, error: BadData | None) -> None:
@@ -285,7 +289,8 @@ class EntityStore:
         return path.name, status.st_mtime_ns, status.st_size, status.st_ino
 
     def forget(self) -> None:
-        """Have every table read again: ids were erased from the kept versions."""
+        """Have the kept versions read again: ids were erased from them."""
+        self._erased.update(self._current)
         self._marks.clear()
 
 

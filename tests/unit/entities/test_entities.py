@@ -340,7 +340,14 @@ def test_damage_is_noticed_and_mended_by_the_next_take_over(tmp_path: Path) -> N
 def test_an_erased_id_is_in_no_kept_version(tmp_path: Path) -> None:
     write(tmp_path, TABLE)
     version = store_of(tmp_path).current(source()).version
+    running = store_of(tmp_path)
     assert erase_ids(tmp_path, ["u1"]) == [version]
+    running.forget()
+    running.follow({("home.yaml", "viewers"): source()})
+    # Neither in a service that runs, nor after a restart, as long as the file is as it was.
+    for store in (running, store_of(tmp_path)):
+        assert looked_up(store.current(source()), "u1") is None
+        assert looked_up(store.current(source()), "u2")
     assert KeptTables(tmp_path).rows(version)[0] == ["u2", "u3"]
     assert erase_ids(tmp_path, ["u1"]) == []
 
