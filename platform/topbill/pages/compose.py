@@ -311,9 +311,15 @@ class PageBuilder:
         return None
 
     def _allowed_pins(self, row: str) -> dict[int, int]:
-        """Position → title of this row's pins that this viewer may see."""
-        pins = self.page.rules.pins[row]
-        return {position: title for position, title in pins.items() if self.allowed[title]}
+        """Position → title of this row's pins that this viewer may see. No viewer tires of a pin:
+        editors want it there.
+        """
+        pins: dict[int, int] = {}
+        for position, title in self.page.rules.pins[row].items():
+            by_rule = self.allowed_by_rule.items()
+            if all(allowed[title] for rule, allowed in by_rule if rule != "fatigue"):
+                pins[position] = title
+        return pins
 
     # ------------------------------------------------------------------ rows
 

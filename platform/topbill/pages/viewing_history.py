@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from topbill.domain.chance import uniform
 from topbill.domain.profile import PROFILE_TYPE, Merge, guests_of
 from topbill.domain.records import Decision, RewardEvent, UnitEvent
 from topbill.domain.rewards import IMPRESSIONS
@@ -342,7 +343,7 @@ class ViewingHistory:
             titles.reverse()
             titles.sort(key=_age_of)
         resting = {
-            "fatigue": _fatigued(appearances, rules, now),
+            "fatigue": _fatigued(unit, appearances, rules, now),
             "seen": [title for title, age in finished if age < rules.again_after],
             "disliked": disliked,
         }
@@ -370,13 +371,25 @@ class ViewingHistory:
 
 
 def _fatigued(
-    appearances: Sequence[tuple[str, tuple[int, float]]], rules: Rules, now: float
+    unit: str, appearances: Sequence[tuple[str, tuple[int, float]]], rules: Rules, now: float
 ) -> list[str]:
-    """The titles that rest for having been shown so often and not played."""
+    """The titles that rest for having been shown so often and not played. Not all at once, nor back
+    at once: each at a number of its own from half of the most on, for half of the rest or more.
+    """
     if rules.fatigue is None:
         return []
     most, rest = rules.fatigue
-    return [title for title, (pages, at) in appearances if pages >= most and now - at < rest]
+    earliest = (most + 1) // 2
+    resting = []
+    for title, (pages, at) in appearances:
+        if pages < earliest or now - at >= rest:
+            continue
+        # The same in every process: it follows from who and what alone.
+        luck = uniform("fatigue", unit, title)
+        tired = earliest + int(luck * (most - earliest + 1))
+        if pages >= tired and now - at < rest * (1.0 - 0.5 * uniform("rest", unit, title)):
+            resting.append(title)
+    return resting
 
 
 def _heard_of(title: tuple[str, _Regard]) -> float:

@@ -18,7 +18,8 @@ from topbill.domain.chance import hash64
 from topbill.domain.records import Decision
 from topbill.domain.slate import choices, distribution
 from topbill.engine import logged_actions, offered
-from topbill.pages import CompiledPage
+from topbill.pages import CompiledPage, PageRequest, compose
+from topbill.pages.viewing_history import KnownViewer
 
 
 def of(decisions: tuple[Decision, ...], layer: str) -> list[Decision]:
@@ -171,6 +172,22 @@ def test_rules_hold_on_every_page(home: Any) -> None:
                 assert new[places].sum() >= 2 or not any(
                     new[catalog.index[title]] for title in open_
                 )
+
+
+def test_a_pin_does_not_tire(home: Any) -> None:
+    compiled_page = home.compiled_page()
+    request = PageRequest(page="home", profile="p")
+    known = KnownViewer(resting={"fatigue": ["t07", "t02"], "seen": [], "disliked": []})
+    seen = known._replace(resting={**known.resting, "seen": ["t07"]})
+    for number in range(4):
+        pages = []
+        for of_viewer in (known, seen):
+            viewer = compiled_page.viewer(request, f"page-{number}", of_viewer)
+            pages.append(compose(compiled_page, request, viewer, f"page-{number}", home.now).answer)
+        tired, watched = ({tile.title for r in page.rows for tile in r.titles} for page in pages)
+        assert ("t07" in tired) == any(row.row == "best" for row in pages[0].rows)
+        assert not {"t02"} & tired
+        assert "t07" not in watched
 
 
 def test_too_few_titles_serve_fewer_and_say_which_rule_took_them(home: Any) -> None:

@@ -5,6 +5,7 @@ disliked stays away; the oldest viewer goes first.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -31,6 +32,21 @@ def test_a_title_tires_rests_and_is_fresh_again_after_a_play() -> None:
     assert history.known("somebody else", RULES, 40.0) == NOBODY
     history.told("u", "a", "play", 1.0, 35.0)
     assert history.known("u", RULES, 40.0).resting["fatigue"] == ["b"]
+
+
+def test_titles_of_one_page_do_not_rest_all_at_once_nor_come_back_at_once() -> None:
+    history = ViewingHistory("home")
+    titles = [f"t{number}" for number in range(60)]
+    rules = replace(RULES, fatigue=(6, 100.0))
+    resting = []
+    for page in range(1, 7):
+        history.shown(f"page-{page}", "u", titles, float(page))
+        resting.append(len(history.known("u", rules, page + 0.5).resting["fatigue"]))
+    assert resting[:2] == [0, 0]
+    assert resting[-1] == 60
+    assert max(after - before for before, after in pairwise(resting)) < 30
+    back = [len(history.known("u", rules, at).resting["fatigue"]) for at in (66, 80, 95, 107)]
+    assert 60 > back[0] > back[1] > back[2] > back[3] == 0
 
 
 def test_what_was_watched_stays_away_until_it_may_come_again() -> None:
