@@ -5,6 +5,7 @@ is told with its column, what it got and what was expected.
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -121,6 +122,10 @@ def _read_csv(path: Path, texts: Sequence[str], set_aside: bool) -> pa.Table:
         convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string())),
     )
     _ = rows.column_names  # raises here already where they are no text
+    last = rows.num_rows + len(ragged)
+    if last in ragged and not _ends_with_a_line(path):
+        # Somebody may be writing it: what is there of it must not take the last good one's place.
+        raise ValueError(f"it is cut off: {ragged[last]}")
     if len(ragged) > rows.num_rows:
         # Then the header is wrong, or the file: what is left of it is no catalogue.
         reasons = "; ".join(list(ragged.values())[:3])
@@ -136,6 +141,12 @@ def ragged_rows(table: pa.Table) -> dict[int, str]:
     """
     text = (table.schema.metadata or {}).get(_RAGGED, b"{}")
     return msgspec.json.decode(text, type=dict[int, str])
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() in (b"\n", b"\r")
 
 
 def not_utf8(path: Path) -> str:

@@ -117,6 +117,9 @@ def _notes(experiment: Experiment, candidates: int, slots: int | None = None) ->
     """
     from topbill.spec.exploration import little_is_left, may_vanish
 
+    if experiment.entities:
+        yield f"whether its tables fit says topbill features {experiment.source} --data DIR"
+
     for variant in experiment.variants:
         sentences = (
             little_is_left(

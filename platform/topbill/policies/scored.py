@@ -4,6 +4,7 @@ as a feature of the actions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,9 +21,15 @@ from topbill.policies.uniform import Stateless
 
 _About = msgspec.Meta
 _NAME = "[A-Za-z0-9][A-Za-z0-9_.-]*"
-_OnnxFile = Annotated[str, _About(max_length=200, pattern=rf"^{_NAME}(/{_NAME})?\.onnx$")]
+_FILE = rf"^{_NAME}(/{_NAME})?\.onnx$"
+_OnnxFile = Annotated[str, _About(max_length=200, pattern=_FILE)]
 _Sha256 = Annotated[str, _About(pattern="^[0-9a-f]{64}$")]
 _Column = Annotated[int, _About(ge=0)]
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a model's file may be called so."""
+    return len(name) <= 200 and re.fullmatch(_FILE, name) is not None
 
 
 class OwnScoresParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

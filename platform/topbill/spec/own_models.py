@@ -22,6 +22,7 @@ from topbill.domain.records import Actions, Policy
 from topbill.domain.slate import distribution
 from topbill.policies import KINDS, build_policy, is_foreign, onnx, own_kinds, policy_class
 from topbill.policies.installed import InstalledPolicy
+from topbill.policies.scored import is_model_name
 from topbill.spec.fields import Location, Verbatim
 from topbill.spec.model import Experiment, Variant
 
@@ -53,7 +54,7 @@ def _digest(parts: dict[str, Any], folder: Path, at: Location) -> str | None:
     """The SHA-256 of a variant's model; None where its file is told to be wrong, or its name is."""
     name = parts["onnx"]
     # Of a name that can't be, the schema tells.
-    if parts.get("policy") != "scored" or len(name) > 200 or not name.endswith(".onnx"):
+    if parts.get("policy") != "scored" or not is_model_name(name):
         return None
     try:
         digest = onnx.read(folder / name, folder)

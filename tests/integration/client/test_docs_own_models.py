@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 from tests.installed_package import on_the_path, write_package
@@ -17,6 +18,8 @@ from tests.local_client import LocalClient
 from tests.onnx_files import linear
 
 from topbill import spec
+from topbill.pages.own_signal import SignalRow
+from topbill.plugins import PageTitles, PageViewer
 from topbill.service.app import create_app
 from topbill.service.settings import Settings
 from topbill.worker.archive import reader
@@ -79,6 +82,18 @@ def test_the_package_of_the_page_learns_and_is_verified(
         assert told.snapshot.states["ours"] == told.states["ours"]
     finally:
         worker.finish()
+
+
+def test_the_signal_of_the_page_scores_titles(tmp_path: Path) -> None:
+    entries = tomllib.loads(BLOCKS["signals.toml"])["project"]["entry-points"]["topbill.signals"]
+    write_package(tmp_path, "", entries, "topbill.signals")
+    (tmp_path / "acme_signals.py").write_text(BLOCKS["acme_signals.py"])
+    titles = PageTitles(("a", "b", "c"), ("A", "B", "C"), (1979, 1981, 2009), ((), (), ()))
+    with on_the_path(tmp_path):
+        row = SignalRow("same-decade", {}, titles)
+        allowed = np.array([False, True, True])
+        assert row.best(PageViewer((0,), "us", {}, 0.0), allowed) == {1: -2.0, 2: -30.0}
+        assert row.best(PageViewer((), "us", {}, 0.0), allowed) == {}
 
 
 def test_a_model_file_is_taken_over_and_a_broken_one_is_not(

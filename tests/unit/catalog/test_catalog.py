@@ -234,6 +234,7 @@ def test_a_row_of_too_few_or_too_many_cells_is_set_aside_by_its_number(tmp_path:
     [
         (PLAIN.replace("genres", "genres,more").encode(), "6 of 6 rows: row 1: got 3 cells"),
         (PLAIN.replace("Film 2", '"Film 2').encode(), "CSV parse error"),
+        (PLAIN.encode()[:-8], "it is cut off: row 6: got 2 cells"),
         (PLAIN.replace(",", ";").encode(), "among 'title;year;genres'.*commas, and not by ';'"),
         (PLAIN.replace("Film 2", "Fête").encode("latin-1"), r"line 4: b'F\\xeate.* no UTF-8"),
         (PLAIN.encode("utf-16"), "UTF-16 text; save it as UTF-8"),
