@@ -37,6 +37,7 @@ def report(
     html: Path | None = None,
     weights: tuple[str, ...] = (),
     instead: tuple[str, ...] = (),
+    calibration: Path | None = None,
     since: str | None = None,
     until: str | None = None,
     revision: str | None = None,
@@ -62,6 +63,8 @@ def report(
             history.
         instead: Of a page: LAYER=POLICY, once a layer: what pages would have earned with it, as in
             artwork=uniform or titles=other.yaml@greedy; policies as in evaluate.
+        calibration: Of a page: its catalogue's file; how far pages follow what their viewers watch,
+            by its genres.
         since: Of an experiment: only decisions from then on: a date or a time, in UTC where it has
             no zone, as 2026-03-02 or 2026-03-02T10:00+01:00.
         until: Of an experiment: only decisions before then.
@@ -72,7 +75,7 @@ def report(
     from topbill import reporting
 
     if not reporting.is_page(key, data):
-        _refuse(key, "an experiment", {"weights": bool(weights), "instead": bool(instead)})
+        _refuse(key, "an experiment", _of_a_page(weights, instead, calibration))
         shares = fractions("looks", looks)
         if with_ is not None:
             unused = {
@@ -108,10 +111,35 @@ def report(
         "first-exposure": first_exposure,
     }
     _refuse(key, "a page", given)
-    if instead:
+    if calibration is not None:
+        _page_calibration(key, data, calibration, json_)
+    elif instead:
         _page_with_other_policies(key, data, instead, json_)
     else:
         _show(reporting.load_page_report(key, data, weights=_weights(weights) or None), html, json_)
+
+
+def _of_a_page(
+    weights: tuple[str, ...], instead: tuple[str, ...], calibration: Path | None
+) -> dict[str, bool]:
+    """Which of a page's own options were given."""
+    return {
+        "weights": bool(weights),
+        "instead": bool(instead),
+        "calibration": calibration is not None,
+    }
+
+
+def _page_calibration(key: str, data: Path, catalogue: Path, json_: bool) -> None:
+    """Print how far pages follow what their viewers watch."""
+    from topbill.catalog import Catalog
+    from topbill.reporting.calibration import calibration_table, page_calibration
+
+    found = page_calibration(key, data, Catalog.read(catalogue))
+    if json_:
+        print_json([asdict(one) for one in found])
+    else:
+        out.print(calibration_table(found))
 
 
 def _interaction(

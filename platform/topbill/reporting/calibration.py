@@ -7,13 +7,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from rich.table import Table
 
 from topbill.catalog import Catalog
 from topbill.domain.errors import NotFound
@@ -97,6 +98,33 @@ def page_calibration(page: str, data: Path | str, catalog: Catalog) -> tuple[Pag
             own = found[variant].setdefault(row["unit"], [])
             own.append(_measured(taste, placed, genres))
     return tuple(_calibration(variant, found[variant]) for variant in sorted(found))
+
+
+def calibration_table(found: Sequence[PageCalibration]) -> Table:
+    """The calibration for people: a row for each variant."""
+    table = Table(
+        title="Over viewers who had played something before, with 95% intervals",
+        caption="from taste: KL in nats, 0 where each genre is as often as its viewer plays it",
+    )
+    for heading in ("titles", "viewers", "pages", "from taste", "own genres", "new titles"):
+        table.add_column(heading)
+    for one in found:
+        table.add_row(
+            one.variant,
+            f"{one.viewers:,}",
+            f"{one.pages:,}",
+            _cell(one.divergence, "{:.3f}"),
+            _cell(one.own, "{:.1%}"),
+            _cell(one.new, "{:.1%}"),
+        )
+    return table
+
+
+def _cell(mean: ViewerMean, form: str) -> str:
+    if not math.isfinite(mean.low):
+        return form.format(mean.mean) + " (one viewer)"
+    low, high = form.format(mean.low), form.format(mean.high)
+    return f"{form.format(mean.mean)} ({low} to {high})"
 
 
 def _plays(database: AnalyticsDatabase, page: str) -> Mapping[str, tuple[list[int], list[str]]]:

@@ -10,7 +10,7 @@ import pytest
 
 from topbill.domain.errors import NotFound
 from topbill.domain.records import RewardEvent
-from topbill.reporting.calibration import page_calibration
+from topbill.reporting.calibration import calibration_table, page_calibration
 
 from ...small_page import home, lay
 
@@ -60,5 +60,7 @@ def test_a_page_is_measured_against_what_its_viewer_had_played(home: Any, tmp_pa
     assert found.divergence.mean == pytest.approx(sum(expected) / 3)
     assert found.divergence.low <= found.divergence.mean <= found.divergence.high
     assert 0.0 <= found.new.mean <= 1.0 - found.own.mean + 1e-9
+    (line,) = list(calibration_table([found]).columns[0].cells)
+    assert line == "only"
     with pytest.raises(NotFound):
         page_calibration("elsewhere", tmp_path / "data", catalog)
