@@ -15,6 +15,8 @@ _TITLE = "title"
 _LOST = b"topbill.pictures_lost"
 """Where a joined table says which titles its pictures name that it has not."""
 _TOLD = 3
+# A database's decimals are numbers, and stay ones.
+_encode = msgspec.json.Encoder(enc_hook=str, decimal_format="number").encode
 
 
 def read_joined(
@@ -65,7 +67,7 @@ def _joined(titles: pa.Table, name: str, pictures: pa.Table, pictures_name: str)
     cells = []
     for title in ids:
         own = of_title.pop(title, None)
-        cells.append(None if own is None else msgspec.json.encode(own, enc_hook=str).decode())
+        cells.append(None if own is None else _encode(own).decode())
     joined = titles.append_column("pictures", pa.array(cells, pa.string()))
     if of_title:
         some = ", ".join(repr(title[:40]) for title in list(of_title)[:_TOLD])

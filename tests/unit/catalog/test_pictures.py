@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
@@ -61,6 +62,19 @@ def test_structs_json_text_and_a_table_of_pictures_say_the_same(tmp_path: Path) 
         catalog = Catalog(joined, "titles.parquet")
         assert catalog.pictures == (EXPECTED, ())
         assert "pictures of 1 titles that are not in the catalogue: 'gone'" in catalog.lost_pictures
+
+
+def test_pictures_lie_in_a_table_of_the_catalogue_s_database(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "films.duckdb")) as connection:
+        connection.execute(
+            "CREATE TABLE films AS SELECT 't' AS id, 'T' AS title, 2000 AS year, '' AS genres"
+        )
+        connection.execute(
+            "CREATE TABLE art AS SELECT 't' AS title, 'a.jpg' AS url, 'warm' AS tone, 2 AS faces, "
+            "map {'sad': 0.5} AS mood, [0.25, 1.0] AS embedding"
+        )
+    joined = read_joined(tmp_path / "films.duckdb", "films", None, "art")
+    assert Catalog(joined, "films.duckdb").pictures == (EXPECTED[:1],)
 
 
 def test_what_each_feature_holds_is_what_most_pictures_have() -> None:
