@@ -175,22 +175,22 @@ class Follower:
         self._engine.reload(obeyed(self._files, orders))
 
     def _reload(self, orders: Sequence[Order]) -> None:
-        files = pages.experiments_of(self._folder)
-        self._files = self._unit_ids.in_experiments(files)
-        experiments = obeyed(self._files, orders)
+        files = self._unit_ids.in_experiments(pages.experiments_of(self._folder))
+        experiments = obeyed(files, orders)
         # Pages are read before anything is taken over: a bad edit must not leave a page without an
         # experiment of its layers.
         page_files = pages.load_all(self._folder, experiments)
         before = self._engine.experiments
         self._engine.reload(experiments)
-        if self._page_service is None:
-            return
-        try:
-            self._page_service.reload(page_files)
-        except TopbillError:
-            # Pages stay as they were, and so do the experiments that they were made with.
-            self._engine.experiments = before
-            raise
+        if self._page_service is not None:
+            try:
+                self._page_service.reload(page_files)
+            except TopbillError:
+                # Pages stay as they were, and so do the experiments that they were made with.
+                self._engine.experiments = before
+                raise
+        # Last: what was refused is not what goes on.
+        self._files = files
 
     def _adopt_snapshots(self) -> None:
         versions = self._log.versions()
