@@ -77,6 +77,7 @@ class PageService:
         self.compiled_pages: dict[str, CompiledPage] = {}
         self._histories: dict[str, ViewingHistory] = {}
         self._started = False
+        self._has_read_histories = False
         self._marks: dict[Path, _Mark] = {}
         self._memory = PageMemory()
         self._at_hand: OrderedDict[str, _PageCells] = OrderedDict()
@@ -121,7 +122,14 @@ class PageService:
                 self.compiled_pages[key].tables = self._candidates.read(compiled_page.file)
             if self._started:
                 self._follow_viewers(compiled_page, log)
+        self._has_read_histories = self._started
         self._started = True
+
+    @property
+    def knows_viewers(self) -> bool:
+        """Whether pages keep from viewers what they saw before the service started: where it was
+        read, or nobody asks for pages."""
+        return self._has_read_histories or not self.compiled_pages
 
     def renew_features(self) -> None:
         """Take over what tables say by now of titles and pictures."""

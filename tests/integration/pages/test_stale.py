@@ -73,7 +73,8 @@ def test_a_damaged_catalogue_never_stops_pages_and_is_told(
         return answer.json()["fallbacks"] == ["catalogue"]
 
     until(lambda: flagged(client), "the flag")
-    assert client.get("/readyz").json()["problems"] == [{"file": "home.yaml"}]
+    told = until(lambda: client.get("/readyz").json().get("problems"), "the trouble")
+    assert told == [{"file": "home.yaml"}]
     (told,) = client.get("/v1/experiments").json()["problems"]
     assert (told["file"], told["path"]) == ("home.yaml", "catalogue")
     assert says in told["message"]
@@ -86,7 +87,15 @@ def test_a_damaged_catalogue_never_stops_pages_and_is_told(
         assert flagged(later)
         file.write_text(whole)
         until(lambda: not flagged(later), "the mended catalogue")
-        assert later.get("/readyz").json()["problems"] == []
+        until(lambda: later.get("/readyz").json().get("problems") == [], "the end of it")
+
+
+def test_a_service_is_ready_once_it_knows_what_viewers_saw(client: TestClient) -> None:
+    answer = client.get("/readyz")
+    if answer.status_code == 503:  # but for a machine that was busy with something else meanwhile
+        assert answer.json()["status"] == "starting"
+        assert [trouble["code"] for trouble in answer.json()["troubles"]] == ["histories_unread"]
+    until(lambda: client.get("/readyz").status_code == 200, "readiness")
 
 
 def test_without_any_good_catalogue_a_service_says_why_it_does_not_start(
@@ -99,6 +108,6 @@ def test_without_any_good_catalogue_a_service_says_why_it_does_not_start(
 
 def test_a_bad_edit_of_the_files_leaves_pages_as_they_were(client: TestClient, home: Any) -> None:
     (home.folder / "pages" / "home" / "titles.yaml").unlink()
-    until(lambda: client.get("/readyz").json()["problems"], "the refusal")
+    until(lambda: client.get("/readyz").json().get("problems"), "the refusal")
     answer = ask(client, profile="7")
     assert (answer.status_code, answer.json()["fallbacks"]) == (200, [])
