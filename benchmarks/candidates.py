@@ -47,8 +47,8 @@ from topbill.candidates import (
     learn,
     recall,
 )
-from topbill.candidates.fitting import fit, hold_out
-from topbill.candidates.signals import FACTORS, unit_length
+from topbill.candidates.cowatching import FACTORS, unit_length
+from topbill.candidates.fitting import choices, fit, hold_out
 from topbill.catalog import Catalog
 from topbill.domain.records import Floats
 from topbill.simulation.page_viewers import Browsing, PageViewers
@@ -94,7 +94,7 @@ def timed(
     wall, cpu = [], []
     for number, watched in enumerate(histories):
         began, used = time.perf_counter(), time.process_time()
-        candidates = model.candidates_for("us", watched[-10:], open_, now, str(number))
+        candidates = model.candidates_for("us", watched, open_, now, str(number))
         taken = np.zeros(len(open_), dtype=bool)
         for k, definition in enumerate(MADE_OF):
             taken[candidates.pool(f"row{k}", definition, taken, POOL)[:20]] = True
@@ -124,7 +124,8 @@ def least_squares(plays: Sequence[Play], signals: Signals) -> Signals:
         factors=FACTORS, iterations=15, random_state=0, num_threads=1
     )
     model.fit(played, show_progress=False)
-    return replace(signals, factors=unit_length(np.asarray(model.item_factors, dtype=np.float32)))
+    factors = unit_length(np.asarray(model.item_factors, dtype=np.float32))
+    return replace(signals, together=replace(signals.together, factors=factors))
 
 
 def neighbours(usearch: Any, model: CandidateModel, histories: list[list[int]]) -> str:
@@ -214,7 +215,7 @@ def main() -> None:
     if (implicit := peer("implicit")) is not None:
         kept, own = hold_out(plays, catalog)
         inner = CandidateModel(catalog, least_squares(kept, count(kept, catalog, now)))
-        other = replace(least_squares(plays, signals), weights=fit(inner, own[::2], now))
+        other = replace(least_squares(plays, signals), weights=fit(choices(inner, own, now)))
         name = f"with implicit {implicit.__version__}'s factors"
         print(told(name, recall(CandidateModel(catalog, other), held, now, MOST)))
     if (usearch := peer("usearch")) is not None:

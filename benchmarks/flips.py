@@ -157,7 +157,7 @@ def read_all(data: Path) -> Reading:
         read[view] = rows.to_pylist()
     for path in sorted(data.glob("pages/*.npz")):
         signals = Signals.load(path)
-        read[path.name] = (signals.ids, signals.popular.tolist(), signals.factors.tolist())
+        read[path.name] = (signals.ids, signals.popular.tolist(), signals.together.factors.tolist())
     for path in sorted(data.glob("catalogues/*")):
         read[path.name] = read_last_good(path).to_pylist()
     return read

@@ -5,6 +5,7 @@ What is popular, trending and watched together comes from the log (`Signals`, ma
 what is alike comes from the catalogue.
 """
 
+from topbill.candidates.cowatching import CoWatching, taste_worth
 from topbill.candidates.fitting import HeldOutPlay, hold_out, learn, recall
 from topbill.candidates.model import (
     GIVEN,
@@ -32,6 +33,7 @@ __all__ = [
     "SOURCES",
     "CandidateModel",
     "Candidates",
+    "CoWatching",
     "HeldOutPlay",
     "Play",
     "Recall",
@@ -42,4 +44,5 @@ __all__ = [
     "learn",
     "recall",
     "signals_path",
+    "taste_worth",
 ]

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
-from topbill.candidates.signals import DEFAULT_WEIGHTS, EVIDENCE, Matrix, Signals, unit_length
+from topbill.candidates.cowatching import CoWatching, Likeness, Matrix, unit_length
+from topbill.candidates.signals import DEFAULT_WEIGHTS, EVIDENCE, Signals
 from topbill.catalog import Bools, Catalog
 from topbill.domain.chance import hash64
 from topbill.domain.records import Floats, Indices
@@ -100,7 +101,7 @@ class CandidateModel:
         names = catalog.region_names
         decayed, plays = np.zeros(size), np.zeros(size)
         regional = np.zeros((len(names), size))
-        self.factors: Matrix = np.zeros((size, 1), dtype=np.float32)
+        together = CoWatching.none(size, 1)
         self.weights = DEFAULT_WEIGHTS
         if signals is not None:
             # Signals may be older than the catalogue: only titles that both have are taken.
@@ -110,9 +111,10 @@ class CandidateModel:
             for j, name in enumerate(signals.regions):
                 if name in names:
                     regional[names.index(name), rows] = signals.regional[j, columns]
-            self.factors = np.zeros((size, signals.factors.shape[1]), dtype=np.float32)
-            self.factors[rows] = signals.factors[columns]
+            together = signals.together.renumbered(rows, columns, size)
             self.weights = signals.weights
+        self.factors = together.factors
+        self._histories = Likeness(together)
         # The last term keeps logarithms of titles that nobody knows finite.
         popular = PRIOR_PLAYS * catalog.popularity + plays + 0.05
         share = popular / popular.sum()
@@ -189,15 +191,34 @@ class CandidateModel:
             regional = self._regional_lifts[names.index(region)][rows]
         return np.stack([self._log_popular[rows], regional, self._trending_lift[rows], new])
 
-    def likeness(self, watched: Sequence[int], rows: Indices | slice = slice(None)) -> Matrix:
-        """(2 × T) EVIDENCE from `similar` on: the cosine of each title's content, and of its
-        factors, with what was watched; zero for nothing."""
-        played = list(watched)
-        cosines = []
+    def likeness(
+        self,
+        watched: Sequence[int],
+        rows: Indices | slice = slice(None),
+        worth: Sequence[float] = (),
+    ) -> Matrix:
+        """What a viewer's history says for each title: EVIDENCE from `similar` on.
+
+        Args:
+            watched: Rows of what was watched, newest last.
+            rows: The titles asked for, all by default.
+            worth: What each of `watched` says of the viewer's taste, 1 for a fresh play; all the
+                same by default.
+
+        Returns:
+            (5 × T) `similar` and `watched`, the cosine of each title's content, and of its factors,
+            with what was watched; `items`, `peers` and `next`, how much the ridge regression, the
+            viewers alike and what follows the last plays speak for it (`Likeness.scores`). All 0
+            for nobody.
+        """
+        played = np.array(watched, dtype=np.intp)
+        each = np.array(worth or np.ones(len(played)))
+        said = []
         for vectors in (self.content, self.factors):
-            taste = unit_length(vectors[played].sum(axis=0, keepdims=True))[0]
-            cosines.append(vectors[rows] @ taste)
-        return np.array(cosines)
+            sum_ = each.astype(np.float32) @ vectors[played]
+            said.append(vectors[rows] @ unit_length(sum_[None, :])[0])
+        others = self._histories.scores(played, each)[:, rows]
+        return np.concatenate([np.array(said), others])
 
     def score(self, evidence: Matrix, likeness: Matrix) -> Matrix:
         """(T,) how much all evidence together speaks for each title: the logarithm of its odds to
@@ -207,18 +228,25 @@ class CandidateModel:
         return np.asarray(weights @ np.concatenate([evidence, likeness]))
 
     def candidates_for(
-        self, region: str, watched: Sequence[int], allowed: Bools, now: float, seed: str
+        self,
+        region: str,
+        watched: Sequence[int],
+        allowed: Bools,
+        now: float,
+        seed: str,
+        worth: Sequence[float] = (),
     ) -> Candidates:
         """What one viewer's page may be made of.
 
         Args:
             region: The viewer's.
-            watched: Rows of recent plays, none of which is named again for being alike.
+            watched: Rows of all that was played, newest last; none is named again for being alike.
             allowed: (T,) what the rules let through.
             now: Seconds since the epoch.
             seed: Decides which titles fill the pools' spare positions.
+            worth: What each of `watched` says of the viewer's taste, as for `likeness`.
         """
-        evidence, likeness = self.evidence(region, now), self.likeness(watched)
+        evidence, likeness = self.evidence(region, now), self.likeness(watched, worth=worth)
         new = evidence[EVIDENCE.index("new")] > 0.0
         local = self.popular
         if region in self.catalog.region_names:
@@ -228,23 +256,24 @@ class CandidateModel:
         orders = [order[allowed[order]] for order in (self._trending, local, newest)]
         unwatched = allowed.copy()
         unwatched[list(watched)] = False
-        for cosine in likeness:
+        for cosine in likeness[:2]:
             rows = np.flatnonzero(unwatched & (cosine > _ALIKE))
             orders.append(_best(rows, cosine[rows] * self._popularity[rows], DEPTH))
-        score = self.score(evidence, likeness)
+        said = np.concatenate([evidence, likeness])
         order_of = dict(zip(SOURCES, orders, strict=True))
         trending_here = self._trending_order(region)
         order_of[_TRENDING_HERE] = trending_here[allowed[trending_here]]
-        return Candidates(self, order_of, likeness, score, allowed, seed)
+        return Candidates(self, order_of, said, self.score(evidence, likeness), allowed, seed)
 
     def like(self, title: int, allowed: Bools) -> Indices:
         """At most NAMED allowed titles that are most like one: in what they are and in who watches
         them, as much as each is worth. Popularity counts with its fourth root: more of it, and what
         everybody watches would be like everything.
         """
-        likeness = self.likeness([title])
-        # What likeness is worth stands last among the weights, in its own order.
-        worth = np.array(self.weights[-len(likeness) :], dtype=np.float32) @ likeness
+        # The cosines alone: the other kinds speak of viewers, and a title is none.
+        first = EVIDENCE.index("similar")
+        weights = np.array(self.weights[first : first + 2], dtype=np.float32)
+        worth = weights @ self.likeness([title])[:2]
         others = allowed.copy()
         others[title] = False
         rows = np.flatnonzero(others & (worth > _ALIKE))
@@ -253,11 +282,11 @@ class CandidateModel:
     def popular_only(self, allowed: Bools, seed: str) -> Candidates:
         """The candidates without any signal: every source names the popular titles."""
         popular = self.popular[allowed[self.popular]]
-        nothing_alike = np.zeros((2, len(self.catalog)), dtype=np.float32)
+        nothing = np.zeros((len(EVIDENCE), len(self.catalog)), dtype=np.float32)
         return Candidates(
             self,
             dict.fromkeys((*SOURCES, _TRENDING_HERE), popular),
-            nothing_alike,
+            nothing,
             self._log_popular,
             allowed,
             seed,
@@ -265,19 +294,19 @@ class CandidateModel:
 
 
 class Candidates:
-    """The candidates of one page: each source's titles in its own order, how alike all are to what
-    was watched, and how much all evidence together speaks for each.
+    """The candidates of one page: each source's titles in its own order, what each kind of evidence
+    says for each, and how much all of it together does.
 
-    `similar` and `together` (T) are cosines with what was watched, `sources` (T × SOURCES) which of
-    them named a title. `merit` (T) is the logarithm of how much likelier each is to be played than
-    one allowed title is on average, as all evidence together has it.
+    `evidence` (EVIDENCE × T) is what each kind says (`CandidateModel`), `sources` (T × SOURCES)
+    which of them named a title. `merit` (T) is the logarithm of how much likelier each is to be
+    played than one allowed title is on average, as all evidence together has it.
     """
 
     def __init__(
         self,
         model: CandidateModel,
         orders: dict[str, Indices],
-        likeness: Matrix,
+        evidence: Matrix,
         score: Matrix,
         allowed: Bools,
         seed: str,
@@ -291,7 +320,7 @@ class Candidates:
         self._given: Mapping[RowSource, Indices] = {}
         # (T,) by what titles are ordered first; those without a score come after all others.
         self._scores: Floats | None = None
-        self.similar, self.together = likeness
+        self.evidence = evidence
         self.sources: Bools = np.zeros((len(allowed), len(SOURCES)), dtype=bool)
         for j, source in enumerate(SOURCES):
             self.sources[orders[source][:NAMED], j] = True

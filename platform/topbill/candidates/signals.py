@@ -7,29 +7,26 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.sparse.linalg import svds
 
+from topbill.candidates.cowatching import FACTORS, CoWatching, History, Matrix
 from topbill.catalog import Catalog
 from topbill.domain.errors import BadData
 from topbill.domain.records import Floats, Indices
 
-Matrix = NDArray[np.float32]
-FACTORS = 48
-DAMPING = 5.0
-"""Plays of a title that are worth half of what co-watching says of it: a title with fewer is
-damped.
-"""
-EVIDENCE = ("popular", "regional", "trending", "new", "similar", "watched")
-"""What speaks for a title; `CandidateModel.evidence` says of each what its unit is."""
-DEFAULT_WEIGHTS: tuple[float, ...] = (1.0, 0.5, 0.2, 0.0, 1.0, 1.5)
+EVIDENCE = (
+    *("popular", "regional", "trending", "new"),
+    *("similar", "watched", "items", "peers", "next"),
+)
+"""What speaks for a title: four kinds whoever looks, and five that a viewer's history says.
+`CandidateModel.evidence` and `likeness` say of each what its unit is."""
+DEFAULT_WEIGHTS: tuple[float, ...] = (1.0, 0.5, 0.0, 0.0, 1.0, 2.0, 0.7, 0.4, 0.1)
 """What each kind of evidence is worth before anything was fitted."""
 _TORN = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, MemoryError),
@@ -40,10 +37,6 @@ HALF_LIFE = 2 * 86_400.0
 """Seconds after which a play counts half in what is trending."""
 MOST_REGIONS = 64
 """Regions of which it is known what is trending there: those with the most plays of late."""
-TASTE_HALF_LIFE = 180 * 86_400.0
-"""Seconds before a viewer's last play at which one says half as much of the viewer's taste: tastes
-change, and old plays still count.
-"""
 
 
 class Play(NamedTuple):
@@ -77,7 +70,7 @@ class Signals:
     """What the log says of titles `ids` (N).
 
     `trending` (N) and `popular` (N) are decayed and plain plays, `regional` (R × N) plays by
-    region, `factors` (N × f) unit vectors: those of titles that are watched together lie close.
+    region, `together` what histories say of titles together.
     `trending_in` are the regions with plays of late, whether the catalogue names them or not, and
     `regional_trending` (their number × N) the decayed plays there.
     `weights`: what each kind of EVIDENCE is worth; `recall`: how well that finds held-out plays,
@@ -89,7 +82,7 @@ class Signals:
     trending: Floats
     popular: Floats
     regional: Floats
-    factors: Matrix
+    together: CoWatching
     at: float = 0.0
     plays: int = 0
     weights: tuple[float, ...] = DEFAULT_WEIGHTS
@@ -111,7 +104,7 @@ class Signals:
                 trending=self.trending,
                 popular=self.popular,
                 regional=self.regional,
-                factors=self.factors,
+                **_arrays(self.together),
                 numbers=np.array([self.at, float(self.plays)]),
                 weights=np.array(self.weights),
                 recall=np.array(astuple(self.recall) if self.recall else (), dtype=np.int64),
@@ -139,10 +132,10 @@ class Signals:
                     trending=arrays["trending"],
                     popular=arrays["popular"],
                     regional=arrays["regional"],
-                    factors=arrays["factors"],
+                    together=_together(arrays),
                     at=at,
                     plays=int(plays),
-                    weights=tuple(arrays["weights"].tolist()),
+                    weights=_weights(arrays["weights"].tolist()),
                     recall=Recall(*recall) if recall else None,
                     **trending,
                 )
@@ -160,11 +153,7 @@ def signals_path(data: Path, page: str) -> Path:
 def count(plays: Iterable[Play], catalog: Catalog, now: float, factors: int = FACTORS) -> Signals:
     """Signals of plays, in any order, with the evidence's worth as it is before any fit.
 
-    Plays of titles that the catalogue doesn't have are left out. Co-watching is a truncated SVD
-    (PureSVD: Cremonesi, Koren and Turrin 2010) of the play matrix, normalised by viewer and by
-    title as in spectral co-clustering (Dhillon 2001), so that what is played much does not lie
-    close to everything. It finds as much as alternating least squares does (benchmarks) and needs
-    no library beside SciPy.
+    Plays of titles that the catalogue doesn't have are left out.
 
     Args:
         plays: What was played.
@@ -182,13 +171,18 @@ def count(plays: Iterable[Play], catalog: Catalog, now: float, factors: int = FA
     decayed = weights * np.exp2(-ages / HALF_LIFE)
     regions = [play.region for play in known_plays]
     trending_in, regional_trending = _trending_by_region(regions, rows, decayed, size)
+    number_of: dict[str, int] = {}
+    viewers = np.array(
+        [number_of.setdefault(play.unit, len(number_of)) for play in known_plays], dtype=np.intp
+    )
+    history = History(viewers, rows, weights, ages, len(number_of), size)
     return Signals(
         ids=catalog.ids,
         regions=catalog.region_names,
         trending=_sums(rows, decayed, size),
         popular=_sums(rows, weights, size),
         regional=_by_region(known_plays, rows, weights, catalog),
-        factors=_factors([play.unit for play in known_plays], rows, weights, ages, size, factors),
+        together=CoWatching.of(history, factors),
         at=now,
         plays=len(known_plays),
         trending_in=trending_in,
@@ -231,47 +225,40 @@ def _sums(rows: Indices, weights: Floats, size: int) -> Floats:
     return np.asarray(np.bincount(rows, weights=weights, minlength=size), dtype=np.float64)
 
 
-def _factors(
-    units: Sequence[str], rows: Indices, weights: Floats, ages: Floats, size: int, factors: int
-) -> Matrix:
-    """(size × factors) unit vectors; zero for titles without plays, and everywhere when there is
-    too little to tell.
-    """
-    out = np.zeros((size, factors), dtype=np.float32)
-    number_of: dict[str, int] = {}
-    viewers = np.array(
-        [number_of.setdefault(unit, len(number_of)) for unit in units], dtype=np.intp
-    )
-    played = np.unique(rows)
-    # svds finds fewer singular vectors than the smaller side has.
-    k = min(factors, len(number_of) - 1, len(played) - 1)
-    if k < 1:
-        return out
-    # As old as a play is beside the viewer's last one: who is away for a year has the same taste.
-    last = np.full(len(number_of), np.inf)
-    np.minimum.at(last, viewers, ages)
-    worth = weights * np.exp2(-(ages - last[viewers]) / TASTE_HALF_LIFE)
-    counts = csr_array(
-        (worth, (viewers, np.searchsorted(played, rows))),
-        shape=(len(number_of), len(played)),
-    )
-    counts.sum_duplicates()
-    # A tenth play of the same title says less than the first one.
-    damped = np.log1p(counts.data)
-    viewer = np.repeat(np.arange(len(number_of)), np.diff(counts.indptr))
-    by_viewer = np.bincount(viewer, weights=damped * damped, minlength=len(number_of))
-    by_title = np.bincount(counts.indices, weights=damped * damped, minlength=len(played))
-    scaled = damped / np.sqrt(by_viewer[viewer] * (by_title[counts.indices] + DAMPING))
-    # A fixed start makes the same plays give the same factors.
-    start = np.random.default_rng(0).standard_normal(min(counts.shape))
-    _, values, right = svds(
-        csr_array((scaled, counts.indices, counts.indptr), shape=counts.shape), k=k, v0=start
-    )
-    out[played, :k] = unit_length((right.T * values).astype(np.float32))
-    return out
+def _arrays(together: CoWatching) -> dict[str, Any]:
+    """CoWatching as the arrays of a file."""
+    peers, following = together.peers, together.following
+    return {
+        "factors": together.factors,
+        "ridge_titles": together.ridge_titles,
+        "ridge": together.ridge,
+        "peers_played": peers.indices,
+        "peers_ends": peers.indptr,
+        "following": following.data,
+        "following_titles": following.indices,
+        "following_ends": following.indptr,
+    }
 
 
-def unit_length(vectors: Matrix) -> Matrix:
-    """Vectors of length 1; those of length 0 stay."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(length > 1e-12, length, 1.0), dtype=np.float32)
+def _together(arrays: Mapping[str, Any]) -> CoWatching:
+    """What `_arrays` wrote; versions before 0.2 knew factors alone."""
+    factors = arrays["factors"]
+    size = len(factors)
+    if "ridge" not in arrays:
+        return replace(CoWatching.none(size), factors=factors)
+    played, ends = arrays["peers_played"], arrays["peers_ends"]
+    ones = np.ones(len(played), dtype=np.float32)
+    peers = csr_array((ones, played, ends), shape=(len(ends) - 1, size))
+    following = csr_array(
+        (arrays["following"], arrays["following_titles"], arrays["following_ends"]),
+        shape=(size, size),
+    )
+    # A damaged file must not reach outside of its arrays: compiled code would not notice.
+    peers.check_format()
+    following.check_format()
+    return CoWatching(factors, arrays["ridge_titles"], arrays["ridge"], peers, following)
+
+
+def _weights(stored: Sequence[float]) -> tuple[float, ...]:
+    """The evidence's worth; kinds that came later than the file are worth nothing in it."""
+    return (*stored, *[0.0] * (len(EVIDENCE) - len(stored)))

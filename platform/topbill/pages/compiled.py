@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import msgspec
@@ -42,7 +43,9 @@ class Viewer:
         identified: Whether that is the id of somebody, by which features may be looked up.
         region: Where the viewer is.
         age: The age limit, in years: titles for older viewers are not shown.
-        watched: Rows of the catalogue that were played of late, newest last.
+        watched: Rows of the catalogue that the viewer liked, newest last; `worth` what each says
+            of the viewer's taste, 1 for a fresh play, all the same where it is empty.
+        shown: Row of the catalogue → on how many pages it was since the viewer played it last.
         resting: Rule → the rows of the catalogue that it keeps from this viewer for now: `fatigue`
             what was shown often and never played, `seen` what was watched, `disliked` what the
             viewer's events speak against.
@@ -60,6 +63,8 @@ class Viewer:
     liked: tuple[int, ...] = ()
     identified: bool = True
     external: External = NOTHING
+    worth: tuple[float, ...] = ()
+    shown: Mapping[int, int] = field(default_factory=dict)
 
 
 class CompiledPage:
@@ -201,11 +206,16 @@ class CompiledPage:
         resting = {rule: rows_of(titles) for rule, titles in known.resting.items()}
         if request.watched is not None:
             resting["seen"] = sorted({*resting.get("seen", ()), *rows_of(request.watched)})
+        # Who says what was watched says it in order alone.
+        plays, worth = known.watched, known.worth
+        if request.watched is not None:
+            plays, worth = tuple(request.watched), (1.0,) * len(request.watched)
+        index = self.catalog.index
+        known_plays = [title in index for title in plays]
         just_watched = frozenset(request.watched or ())
         own = own_titles(
             self.file.sources, self.catalog, known, self.file.rules.again_after, just_watched
         )
-        plays = known.watched if request.watched is None else request.watched
         begun = {title for title, _ in known.unfinished if title not in just_watched}
         liked = [title for title in reversed(plays) if title not in begun]
         return Viewer(
@@ -213,11 +223,13 @@ class CompiledPage:
             region=request.region or self.file.region,
             age=self._age_limit(request),
             watched=tuple(rows_of(plays)),
+            worth=tuple(compress(worth, known_plays)),
             resting=resting,
             own=own | brought.rows,
             external=brought,
             liked=tuple(rows_of(dict.fromkeys(liked))),
             identified=request.profile is not None,
+            shown={index[title]: pages for title, pages in known.shown.items() if title in index},
         )
 
     def _age_limit(self, request: PageRequest) -> int:

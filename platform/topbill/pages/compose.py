@@ -238,7 +238,7 @@ class PageBuilder:
         if not degraded:
             try:
                 candidates = model.candidates_for(
-                    viewer.region, viewer.watched, self.allowed, self.now, self.id
+                    *(viewer.region, viewer.watched, self.allowed, self.now, self.id, viewer.worth)
                 )
                 self.own.add_alike(model, self.allowed)
                 if self.engine.now() <= self.deadline:
@@ -298,8 +298,11 @@ class PageBuilder:
         match = self.page.catalog.match(self._taste(context) if is_vector else None)
         features = self.page.title_features(self.layers["titles"].compiled)
         heat = self.page.candidate_model.trending
+        shown = np.zeros(len(self.page.catalog))
+        for title, pages in self.viewer.shown.items():
+            shown[title] = pages
         scores_of = self.viewer.external.scores_of
-        return features.on_page(self.candidates, heat, match, self.now, scores_of)
+        return features.on_page(self.candidates, heat, match, shown, self.now, scores_of)
 
     def _taste(self, context: Mapping[str, Any]) -> Any:
         """The viewer's, as it was sent, or as a table of some layer has it."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from topbill.candidates import NEW_FOR, SOURCES, Candidates
+from topbill.candidates import EVIDENCE, NEW_FOR, SOURCES, Candidates
 from topbill.catalog import Bools, Catalog, FieldKind, Picture
 from topbill.domain.features import REST, Encoder, Feature, FeatureKind
 from topbill.domain.records import Actions, EntityUse, Floats, Indices
@@ -31,8 +31,15 @@ TITLE_FEATURES: dict[str, FeatureKind] = {
     "heat": "number",
     "match": "number",
     "merit": "number",
+    "popular": "number",
+    "regional": "number",
+    "trending": "number",
     "similar": "number",
     "together": "number",
+    "items": "number",
+    "peers": "number",
+    "next": "number",
+    "shown": "number",
     "score": "number",
     "sources": "vector",
     "row": "category",
@@ -53,7 +60,13 @@ PICTURE_KINDS: dict[FieldKind, tuple[FeatureKind, ...]] = {
 """As what an artwork experiment may declare a feature of pictures, by what it holds."""
 _STATIC = ("decade", "genres", "popularity", "maturity")
 """The title's own, whoever looks."""
-_NUMBERS = ("heat", "match", "merit", "similar", "together")
+_KINDS = {
+    "together" if kind == "watched" else kind: number
+    for number, kind in enumerate(EVIDENCE)
+    if kind != "new"
+}
+"""Feature → the kind of evidence that it is, by its number; whether a title is new is a flag."""
+_NUMBERS = ("heat", "match", "merit", "shown", *_KINDS)
 """Numbers that depend on the viewer or on the hour."""
 _SOURCE_BITS = 1 << np.arange(len(SOURCES))
 _DIGITS = 2
@@ -163,6 +176,7 @@ class TitleFeatures:
         candidates: Candidates,
         heat: Floats,
         match: Floats,
+        shown: Floats,
         now: float,
         scores_of: Callable[[str], Mapping[int, float]],
     ) -> TitlesOnPage:
@@ -172,6 +186,7 @@ class TitleFeatures:
             candidates: What the first stage says of the page's viewer.
             heat: (T,) how trending each title is, 0 to 1.
             match: (T,) how much of the viewer's taste its genres have.
+            shown: (T,) on how many pages the viewer was shown it since playing it last.
             now: Seconds since the epoch.
             scores_of: Row → title → the score that the request gives it.
         """
@@ -179,9 +194,10 @@ class TitleFeatures:
             "heat": heat,
             "match": match,
             "merit": candidates.merit,
-            "similar": candidates.similar,
-            "together": candidates.together,
+            "shown": shown,
         }
+        for name, kind in _KINDS.items():
+            by_name[name] = candidates.evidence[kind]
         values = [by_name[name] for name in self.number_names]
         # Without any such number the matrix is (0 × T), which a list of no rows can't say.
         matrix = np.array(values, dtype=np.float64).reshape(len(values), len(match))

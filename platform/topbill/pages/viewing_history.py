@@ -9,6 +9,9 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
+from topbill.candidates import taste_worth
 from topbill.domain.chance import uniform
 from topbill.domain.profile import PROFILE_TYPE, Merge, guests_of
 from topbill.domain.records import Decision, RewardEvent, UnitEvent
@@ -19,8 +22,6 @@ MOST_VIEWERS = 100_000
 """Viewers that are remembered: whoever was seen longest ago is forgotten first."""
 MOST_PAGES = 200_000
 """Pages whose viewers are remembered, to credit plays on them."""
-MOST_PLAYS = 20
-"""Last titles that a viewer liked from which candidates are told."""
 MOST_TITLES = 5_000
 """Titles of a viewer that are remembered: what was heard of longest ago is forgotten first."""
 MOST_GUESTS = 100
@@ -153,6 +154,8 @@ class KnownViewer(NamedTuple):
         unfinished: (Title, seconds since it was last heard of) of what was begun, newest first.
         finished: The same of what was watched, in no order.
         listed: The viewer's list, what was put there last first.
+        worth: What each that was watched says of the viewer's taste, 1 for a fresh play.
+        shown: Title → on how many pages it was since it was last played.
     """
 
     watched: tuple[str, ...] = ()
@@ -160,6 +163,8 @@ class KnownViewer(NamedTuple):
     unfinished: Sequence[tuple[str, float]] = ()
     finished: Sequence[tuple[str, float]] = ()
     listed: Sequence[str] = ()
+    worth: tuple[float, ...] = ()
+    shown: Mapping[str, int] = {}
 
 
 NOBODY = KnownViewer()
@@ -347,12 +352,19 @@ class ViewingHistory:
             "seen": [title for title, age in finished if age < rules.again_after],
             "disliked": disliked,
         }
+        last = liked[-1][1].at if liked else 0.0
+        worth = taste_worth(
+            np.array([regard.opinion for _, regard in liked]),
+            np.array([last - regard.at for _, regard in liked]),
+        )
         return KnownViewer(
-            watched=tuple(title for title, _ in liked[-MOST_PLAYS:]),
+            watched=tuple(title for title, _ in liked),
             resting=resting,
             unfinished=unfinished,
             finished=finished,
             listed=[title for title, _ in listed],
+            worth=tuple(worth.tolist()),
+            shown={title: pages for title, (pages, _) in appearances},
         )
 
     def _record_of(self, unit: str) -> _ViewerRecord:

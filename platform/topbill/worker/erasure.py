@@ -228,6 +228,9 @@ def _leave_no_trace(data: Path, experiments: Callable[[], Sequence[Experiment]])
     """Have no file hold what was deleted from the tables."""
     shutil.rmtree(data / ANSWERS, ignore_errors=True)
     take_history_away(data)
+    # Which titles a sample of viewers has played stands there too; the worker makes them anew.
+    for signals in data.glob("pages/*.npz"):
+        signals.unlink(missing_ok=True)
     # Also where no worker has published yet: of decisions that the log remembers and does not have,
     # services ask the lake.
     lake = Lake(data)

@@ -130,7 +130,8 @@ def test_what_policies_are_told_is_what_the_log_says(home: Any) -> None:
     )
     match = compiled_page.catalog.match({"comedy": 0.25, "drama": 1})
     sheet = compiled_page.title_features(live).on_page(
-        sight, compiled_page.candidate_model.trending, match, home.now, lambda _: {}
+        *(sight, compiled_page.candidate_model.trending, match, np.arange(60.0), home.now),
+        lambda _: {},
     )
     actions, told = sheet.of(pool, "best")
     decoded, _ = offered(live, told)

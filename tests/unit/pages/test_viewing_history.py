@@ -4,10 +4,12 @@ disliked stays away; the oldest viewer goes first.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ from topbill.domain.profile import Merge, guests_of, viewers_of
 from topbill.domain.records import RewardEvent
 from topbill.log.memory import MemoryLog
 from topbill.pages import viewing_history
-from topbill.pages.viewing_history import MOST_PLAYS, MOST_TITLES, NOBODY, ViewingHistory
+from topbill.pages.viewing_history import MOST_TITLES, NOBODY, ViewingHistory
 from topbill.rules import Rules
 
 RULES = Rules(
@@ -80,11 +82,26 @@ def test_events_against_a_title_keep_it_away_and_out_of_the_viewer_s_taste() -> 
     assert history.known("u", RULES, 50.0).resting["disliked"] == ["d"]
 
 
-def test_the_last_plays_are_told_newest_last_and_each_once() -> None:
+def test_all_plays_are_told_newest_last_each_once_and_by_what_they_say_of_taste() -> None:
     history = ViewingHistory("home")
-    for at, title in enumerate(["a", "b", "a", *map(str, range(MOST_PLAYS - 1))]):
+    day = 86_400.0
+    for at, title in enumerate(["a", "b", "a", *map(str, range(40))]):
         history.told("u", title, "play", 1.0, at)
-    assert history.known("u", RULES, 99.0).watched == ("a", *map(str, range(MOST_PLAYS - 1)))
+    history.told("u", "loved", "thumbs_up", 1.0, 5 * 365 * day + 42)
+    known = history.known("u", RULES, 1e9)
+    assert known.watched == ("b", "a", *map(str, range(40)), "loved")
+    by_title = dict(zip(known.watched, known.worth, strict=True))
+    assert by_title["a"] == pytest.approx(1.0, abs=1e-6)  # two plays, five years older
+    assert by_title["b"] == pytest.approx(math.log2(1.5), abs=1e-6)
+    assert by_title["loved"] == pytest.approx(math.log2(3.0))
+
+
+def test_pages_with_a_title_are_counted_until_it_is_played() -> None:
+    history = ViewingHistory("home")
+    for at in (10.0, 20.0):
+        history.shown(f"page-{at}", "u", ["a", "b"], at)
+    history.told("u", "a", "play", 1.0, 25.0)
+    assert history.known("u", RULES, 30.0).shown == {"b": 2}
 
 
 def test_a_viewer_s_titles_are_bounded() -> None:

@@ -98,7 +98,7 @@ def test_a_viewer_s_old_plays_say_less_and_count_still(home: Home) -> None:
         own = [Play("u", "t10", now - age), Play("u", "t12", now)]
         signals = count([*both, *own], home.catalog(), now)
         rows = [home.catalog().index[title] for title in ("t10", "t12")]
-        first, second = signals.factors[rows]
+        first, second = signals.together.factors[rows]
         return first @ second
 
     assert 0.0 < together(20 * TASTE_HALF_LIFE) < together(TASTE_HALF_LIFE) < together(0.0)
