@@ -10,7 +10,7 @@ import pytest
 
 from topbill import lake
 from topbill.candidates import Play, count
-from topbill.candidates.signals import TASTE_HALF_LIFE
+from topbill.candidates.cowatching import TASTE_HALF_LIFE
 from topbill.domain.decision import unit_event_rows
 from topbill.domain.records import UnitEvent
 from topbill.pages import PageRequest, compose
