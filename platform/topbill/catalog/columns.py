@@ -5,6 +5,7 @@ is told with its column, what it got and what was expected.
 from __future__ import annotations
 
 import codecs
+import csv
 import os
 import re
 import unicodedata
@@ -58,6 +59,9 @@ _RAGGED = b"topbill.ragged_rows"
 """Where a table says which rows of its file it has not."""
 _TEXTS = ("id", "title", *_LISTS, "franchise", "pictures")
 """Columns of which a CSV file's numbers are texts: "007", "1984" and "2001|2010" are names."""
+_VALUES = tuple(name for name in (*REQUIRED, *OPTIONAL) if name not in _TEXTS)
+"""Columns of numbers and dates. What any other column of a CSV file holds, whoever declares it as a
+feature says."""
 
 
 def read(
@@ -75,8 +79,9 @@ def read(
         table: The table's name, where it is a DuckDB file.
         what: What it should hold, for errors.
         texts: Columns of which a CSV file's numbers are texts.
-        set_aside: Whether a CSV file's rows of too few or too many cells are left out, which
-            `ragged_rows` then says; the file can't be read because of them otherwise.
+        set_aside: As catalogues are read: a CSV file's rows of too few or too many cells are left
+            out, which `ragged_rows` then says, where the file can't be read because of them
+            otherwise; and columns that no catalogue need have are texts too.
 
     Raises NotFound where there is no such file, BadData where it can't be read as one.
     """
@@ -102,8 +107,10 @@ def read(
 def _read_csv(path: Path, texts: Sequence[str], set_aside: bool) -> pa.Table:
     ragged: dict[int, str] = {}
     # First, since a row that is told below must be text.
-    if set_aside and (why := not_utf8(path)):
-        raise ValueError(why)
+    if set_aside:
+        if why := not_utf8(path):
+            raise ValueError(why)
+        texts = [*texts, *_other_columns(path)]
 
     def note(row: pa_csv.InvalidRow) -> str:
         # A quote that nobody closes takes all lines after it: no row can be told then.
@@ -133,6 +140,16 @@ def _read_csv(path: Path, texts: Sequence[str], set_aside: bool) -> pa.Table:
     if ragged:
         rows = rows.replace_schema_metadata({_RAGGED: msgspec.json.encode(ragged)})
     return rows
+
+
+def _other_columns(path: Path) -> list[str]:
+    """The columns in a CSV file's first line beside those of `_VALUES`."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            names = next(csv.reader(file), [])
+        except csv.Error:
+            return []  # a quote that nobody closes, say: Arrow tells what is wrong
+    return [name for name in names if name not in _VALUES]
 
 
 def ragged_rows(table: pa.Table) -> dict[int, str]:
@@ -193,6 +210,7 @@ class CatalogColumns:
         set_aside: Row → why it can be no title: the first value of it that was wrong.
         without_pictures: Row → why its title has no pictures, once they were read.
         unread: Columns that mean nothing here.
+        row_numbers: The number of each row in the file, from 1.
     """
 
     def __init__(self, table: pa.Table, source: str) -> None:
@@ -205,7 +223,7 @@ class CatalogColumns:
         self.set_aside: dict[int, str] = {
             self._size + place: why for place, why in enumerate(ragged.values())
         }
-        self._numbers = _numbers(self._size, sorted(ragged))
+        self.row_numbers = _numbers(self._size, sorted(ragged))
         self.without_pictures: dict[int, str] = {}
         self._picture_owner: dict[str, int] = {}
         """The row of the title whose each picture is."""
@@ -250,7 +268,7 @@ class CatalogColumns:
         """Note what is wrong at a row, counted from 1 as people count lines of data."""
         got = repr(self._columns[name][row])[:80] if name in self._columns else "nothing"
         self.set_aside.setdefault(
-            row, f"row {self._numbers[row]}: {name}: got {got}; expected {expected}"
+            row, f"row {self.row_numbers[row]}: {name}: got {got}; expected {expected}"
         )
 
     def refuse_if_empty(self) -> None:
@@ -379,7 +397,7 @@ class CatalogColumns:
         return rows
 
     def _without_pictures(self, row: int, wrong: Wrong) -> tuple[Picture, ...]:
-        self.without_pictures[row] = f"row {self._numbers[row]}, {self.ids[row][:80]!r}: {wrong}"
+        self.without_pictures[row] = f"row {self.row_numbers[row]}, {self.ids[row][:80]!r}: {wrong}"
         return ()
 
     def _own_pictures(self, row: int, cell: Any) -> tuple[Picture, ...]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from topbill.catalog import made_up
+from topbill.catalog.column_features import ColumnFeature, read_column
 from topbill.catalog.columns import OPTIONAL, CatalogColumns, read
 from topbill.catalog.pictures import FieldKind, Picture, PictureFields
 from topbill.catalog.tables import lost_pictures
@@ -48,7 +49,8 @@ class Catalog:
         without_pictures: Why titles go without their pictures, one sentence each.
         lost_pictures: What is said of pictures of titles that are not there; "" where none are.
         everywhere: Whether the file names no regions: titles may be shown in any then.
-        unread: Columns of the file that mean nothing here.
+        columns: The file's columns.
+        unread: Those that mean nothing here.
         made_up: The columns that are made up, in a demonstration.
         missing: The OPTIONAL columns that the file leaves out.
         set_aside: Why rows of the file are no titles, one sentence each.
@@ -60,6 +62,7 @@ class Catalog:
         Raises BadData where the table can't be a catalogue, naming column and row.
         """
         columns = CatalogColumns(table, source)
+        self.columns: tuple[str, ...] = tuple(table.column_names)
         self.unread = columns.unread
         self.missing = tuple(name for name in OPTIONAL if name not in columns)
         self.made_up = self.missing if demo else ()
@@ -93,6 +96,9 @@ class Catalog:
         self.popularity: Floats = np.nan_to_num(popularity)
         by_popularity = np.argsort(-self.popularity, kind="stable").tolist()
         rows = [row for row in by_popularity if row not in columns.set_aside]
+        self._table, self._rows = table, rows
+        self._row_numbers: tuple[int, ...] = _reordered(columns.row_numbers, rows)
+        self._read_columns: dict[Feature, ColumnFeature] = {}
         self.ids: tuple[str, ...] = _reordered(ids, rows)
         self.index = {title: row for row, title in enumerate(self.ids)}
         self.popularity = self.popularity[rows]
@@ -175,6 +181,25 @@ class Catalog:
             "popularity": None if self._unknown_popularity[row] else float(self.popularity[row]),
             "maturity": None if np.isnan(maturity) else maturity,
         }
+
+    def cells(self, name: str) -> tuple[Any, ...]:
+        """(T) what a column of the file has for each title, None where it says nothing, or there is
+        no such column.
+        """
+        if name not in self.columns:
+            return (None,) * len(self)
+        return _reordered(self._table[name].to_pylist(), self._rows)
+
+    def column(self, feature: Feature) -> ColumnFeature:
+        """The column of the feature's name, read as that is declared; unknown of every title where
+        there is no such column.
+        """
+        # A page asks for what its check has read already.
+        if feature not in self._read_columns:
+            self._read_columns[feature] = read_column(
+                feature, self.cells(feature.name), self._row_numbers
+            )
+        return self._read_columns[feature]
 
     def payload(self, row: int) -> dict[str, Any]:
         """What a caller needs to show a title."""

@@ -3,7 +3,6 @@ error with row and column, and nothing is taken."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
+from topbill.domain import cells
 from topbill.domain.embedding import project
 from topbill.domain.entity import LONGEST_ID, MOST_BYTES, MOST_ROWS, EntitySource
 from topbill.domain.errors import BadData, LogError
@@ -23,7 +23,6 @@ from topbill.domain.records import Floats, Indices
 from topbill.domain.table_source import DATABASES, TABLES
 from topbill.spec.fields import listed, nearest
 
-_FLAGS = {"true": True, "false": False}
 _PART = 50_000
 """Rows that are in memory as Python's values at once."""
 _encode = msgspec.json.Encoder().encode
@@ -224,7 +223,8 @@ def _values(
             values[row] = read(value)
         except ValueError as error:
             raise BadData(
-                _at(source, start + row, feature.name), f"got {_shown(value)}; expected {error}"
+                _at(source, start + row, feature.name),
+                f"got {cells.shown(value)}; expected {error}",
             ) from None
         if encoder is not None:
             # The bounds of a number, say.
@@ -233,62 +233,12 @@ def _values(
     return values
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("text")
-    return value
-
-
-def _number(value: Any) -> float:
-    # Python's own reading of a text would take 1_000.
-    if isinstance(value, bool) or value is None or (isinstance(value, str) and "_" in value):
-        raise ValueError("a number")
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError("a number") from None
-    if not math.isfinite(number):
-        raise ValueError("a finite number; leave it empty where it is unknown")
-    return number
-
-
-def _flag(value: Any) -> bool:
-    found = _FLAGS.get(value.lower()) if isinstance(value, str) else value
-    if not isinstance(found, bool):
-        raise ValueError("true or false")
-    return found
-
-
-def _mapping(value: Any) -> dict[str, float]:
-    """Of a struct, a map, or JSON text; what is unknown in it is left out."""
-    if isinstance(value, str):
-        value = _from_json(value)
-    # Arrow gives a map as a list of pairs.
-    if isinstance(value, list) and all(isinstance(pair, tuple) for pair in value):
-        value = dict(value)
-    if not isinstance(value, dict):
-        raise ValueError("a mapping from key to number")
-    return {str(key): _number(part) for key, part in value.items() if part is not None}
-
-
-def _from_json(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.MsgspecError:
-        raise ValueError("a mapping as JSON") from None
-
-
 _READ: dict[str, Callable[[Any], Any]] = {
-    "category": _text,
-    "number": _number,
-    "cycle": _number,
-    "flag": _flag,
-    "vector": _mapping,
+    "category": cells.text,
+    "number": cells.number,
+    "cycle": cells.number,
+    "flag": cells.flag,
+    "vector": cells.mapping,
 }
 
 
@@ -349,7 +299,7 @@ def _vectors_of_json(
             vectors.append(msgspec.json.decode(text, type=list[float]))
         except msgspec.MsgspecError:
             expected = f"a list of {feature.length} numbers as JSON, [0.5, -1]"
-            got = f"got {_shown(text)}; expected {expected}"
+            got = f"got {cells.shown(text)}; expected {expected}"
             raise BadData(_at(source, row, feature.name), got) from None
     return pa.array(vectors, pa.list_(pa.float64()))
 

@@ -12,18 +12,22 @@ from topbill.candidates import RowSource
 from topbill.catalog import Bools, Catalog
 from topbill.domain.errors import SpecError
 from topbill.pages import boosts
-from topbill.pages.features import PICTURE_KINDS
+from topbill.pages.features import PICTURE_KINDS, TITLE_FEATURES, column_features
 from topbill.pages.files import PageFile
 from topbill.rules import CompiledRules
 from topbill.spec import Experiment
-from topbill.spec.fields import Location, Verbatim, nearest
+from topbill.spec.fields import Location, Verbatim, listed, nearest
 
+_NO_LAYERS: Mapping[str, Experiment] = {}
 _TITLE = "a title of the catalogue"
 _GENRE = "a genre of the catalogue"
 
 
-def check(file: PageFile, compiled_rules: CompiledRules, artwork: Experiment | None = None) -> None:
-    """Check a page file, and its artwork experiment, against a catalogue, that of `compiled_rules`.
+def check(
+    file: PageFile, compiled_rules: CompiledRules, layers: Mapping[str, Experiment] = _NO_LAYERS
+) -> None:
+    """Check a page file, and the experiments of its layers, against a catalogue, that of
+    `compiled_rules`.
 
     Raises:
         SpecError: With every contradiction between the page, its rules, and the catalogue.
@@ -35,8 +39,10 @@ def check(file: PageFile, compiled_rules: CompiledRules, artwork: Experiment | N
     _check_viewers(file, compiled_rules, at)
     _check_pinned_titles(file, compiled_rules, at)
     _check_pins_under_caps(compiled_rules, at.key("rules"))
-    if artwork is not None:
-        _check_pictures(artwork, compiled_rules.catalog, at.key("artwork").key("experiment"))
+    for layer, check_layer in (("titles", _check_columns), ("artwork", _check_pictures)):
+        if layer in layers:
+            where = at.key(layer).key("experiment")
+            check_layer(layers[layer], compiled_rules.catalog, where)
     if at.problems:
         # A title or a genre may be missing because the only row that has it was set aside.
         for why in compiled_rules.catalog.set_aside[:3]:
@@ -157,6 +163,26 @@ def _check_pinned_titles(file: PageFile, rules: CompiledRules, at: Location) -> 
             where.wrong(name, "a title that some region may show")
         if catalog.available_until[title] <= catalog.available_from[title]:
             where.wrong(name, "a title that is available some time; it goes before it comes")
+
+
+def _check_columns(titles: Experiment, catalog: Catalog, at: Location) -> None:
+    """Features of titles that are neither the page's nor a column that can be read so."""
+    for feature in column_features(titles.sent_action_features):
+        name = f"action feature {feature.name} ({feature.kind})"
+        if feature.name not in catalog.columns:
+            columns = [column for column in catalog.columns if column not in TITLE_FEATURES]
+            expected = f"a column of the catalogue ({listed(columns)}), or what pages fill "
+            expected += f"themselves: {', '.join(TITLE_FEATURES)}"
+            hint = nearest(feature.name, [*columns, *TITLE_FEATURES])
+            at.wrong(Verbatim(name), expected, hint)
+            continue
+        column = catalog.column(feature)
+        if column.is_unfit:
+            first, known = column.wrong[0], len(catalog) - column.unknown
+            of_all = f"{len(column.wrong):,} of {len(column.wrong) + known:,} cells that do not fit"
+            at.wrong(
+                Verbatim(f"{name} with {of_all}: row {first.row}: {first.got}"), first.expected
+            )
 
 
 def _check_pictures(artwork: Experiment, catalog: Catalog, at: Location) -> None:

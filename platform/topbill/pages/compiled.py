@@ -22,7 +22,7 @@ from topbill.pages.checks import check
 from topbill.pages.external import NOTHING, External, external
 from topbill.pages.features import PictureFeatures, TitleFeatures
 from topbill.pages.files import PageFile
-from topbill.pages.notes import artwork_of, notes
+from topbill.pages.notes import layers_of, notes
 from topbill.pages.own_signal import signal_rows
 from topbill.pages.request import PageRequest
 from topbill.pages.viewer_rows import own_titles
@@ -96,7 +96,7 @@ class CompiledPage:
         self.rules = CompiledRules(file.rules, catalog)
         self.boosts = CompiledBoosts(file.boosts, catalog)
         layers = [engine.find(key).experiment for key in file.layers.values()]
-        check(file, self.rules, artwork_of(file, layers))
+        check(file, self.rules, layers_of(file, layers))
         self.own_signals = signal_rows(file.signal_rows, catalog, file.source)
         self.tables: Mapping[str, CandidateTable] = {} if tables is None else tables
         self.notes = notes(file, catalog, layers, self.tables)

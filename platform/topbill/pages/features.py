@@ -44,7 +44,8 @@ TITLE_FEATURES: dict[str, FeatureKind] = {
     "sources": "vector",
     "row": "category",
 }
-"""What a titles experiment may declare. `heat`: how trending (0 to 1); `match`: how much of the
+"""What a titles experiment may declare beside the columns of the catalogue, of which those of these
+names are no features by themselves. `heat`: how trending (0 to 1); `match`: how much of the
 viewer's `taste` (a vector of genres in the context) its genres have; `merit`: the logarithm of how
 much likelier it is to be played than one title on average, by all evidence of the first stage
 together (some -5 to 6); `similar` and `together`: how
@@ -72,6 +73,11 @@ _SOURCE_BITS = 1 << np.arange(len(SOURCES))
 _DIGITS = 2
 """Decimals of those numbers, in the matrix as in the JSON: more would fill the log with noise."""
 _encode = msgspec.json.Encoder().encode
+
+
+def column_features(declared: Iterable[Feature]) -> list[Feature]:
+    """Those of a titles experiment's own features that are columns of the catalogue."""
+    return [feature for feature in declared if feature.name not in TITLE_FEATURES]
 
 
 class NumberScaling:
@@ -136,8 +142,10 @@ class TitleFeatures:
         )
         self._list_sources()
         # Structs whose fields are what is declared: msgspec writes thousands of them in no time.
-        fields = [(name, Any) for name in self.declared]
-        self.features_struct = msgspec.defstruct("Features", fields, gc=False)
+        # Features may have names that Python takes for none of a field.
+        names = {f"_{place}": name for place, name in enumerate(self.declared)}
+        fields = [(field, Any) for field in names]
+        self.features_struct = msgspec.defstruct("Features", fields, gc=False, rename=names)
         self.offer_struct = msgspec.defstruct(
             "Offer", [("id", str), ("features", self.features_struct)], gc=False
         )
@@ -145,17 +153,22 @@ class TitleFeatures:
     def _encode_static(self, encoder: Encoder) -> None:
         """The numbers, and the values as JSON, of what is the title's own."""
         names = [name for name in _STATIC if name in self.declared]
+        columns = {
+            feature.name: self.catalog.column(feature).values
+            for feature in column_features(self.declared.values())
+        }
         self.static: dict[str, list[Any]] = {}
         rows: list[Floats] = []
         for row in range(len(self.catalog)):
             features = self.catalog.features(row)
             own = {name: features[name] for name in names}
+            own |= {name: values[row] for name, values in columns.items()}
             rows.append(encoder.encode(own))
             for name, value in own.items():
-                # Mappings are written once here, and not again for every page.
-                is_mapping = isinstance(value, dict)
+                # Mappings and lists are written once here, and not again for every page.
+                is_long = isinstance(value, dict | list)
                 column = self.static.setdefault(name, [])
-                column.append(msgspec.Raw(_encode(value)) if is_mapping else value)
+                column.append(msgspec.Raw(_encode(value)) if is_long else value)
         # The shape is said, since NumPy can't know it of titles without any feature.
         self.matrix: Floats = np.array(rows).reshape(len(rows), encoder.size)
 

@@ -578,15 +578,15 @@ def _read_alike(one: FeatureKind, other: FeatureKind) -> bool:
 
 
 def _check_features(layer: str, experiment: Experiment, at: Location) -> None:
-    """An experiment may declare only what pages fill: anything else would be missing in every
-    decision. What pictures have, their catalogue says (`checks`).
+    """Features that pages fill themselves are of their type. What columns and pictures have, their
+    catalogue says (`checks`).
     """
     if layer == "artwork":
         return
-    names = ", ".join(f"{name} ({kind})" for name, kind in TITLE_FEATURES.items())
     for feature in experiment.sent_action_features:
-        if TITLE_FEATURES.get(feature.name) != feature.kind:
+        kind = TITLE_FEATURES.get(feature.name, feature.kind)
+        if kind != feature.kind:
             at.wrong(
                 Verbatim(f"action feature {feature.name} ({feature.kind})"),
-                f"those that pages fill: {names}",
+                f"type {kind}, as pages fill it",
             )

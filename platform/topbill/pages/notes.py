@@ -4,14 +4,16 @@ set aside, and what the catalogue leaves out of which the page speaks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 
 from topbill.catalog import UNKNOWN_AGE, Catalog
+from topbill.catalog.column_features import ColumnFeature
 from topbill.domain.features import REST
 from topbill.pages.candidate_table import CandidateTable
-from topbill.pages.features import PictureFeatures
+from topbill.pages.features import PictureFeatures, column_features
 from topbill.pages.files import PageFile
 from topbill.spec import Experiment
 from topbill.spec.fields import listed, nearest
@@ -30,19 +32,26 @@ def notes(
     """One sentence each, the weightiest first; the page's layers are among the `experiments`.
     `tables`: row → its table of candidates.
     """
-    artwork = artwork_of(file, experiments)
-    of_artwork = () if artwork is None else _of_artwork(artwork, catalog)
+    layers = layers_of(file, experiments)
+    columns: list[ColumnFeature] = []
+    if "titles" in layers:
+        features = column_features(layers["titles"].sent_action_features)
+        columns = [catalog.column(feature) for feature in features]
+    of_catalog = _of_catalog(catalog, [column.feature.name for column in columns])
+    of_titles = _of_columns(file.layers["titles"], columns)
+    of_artwork = _of_artwork(layers["artwork"], catalog) if "artwork" in layers else ()
     of_tables = _of_tables(catalog, tables)
-    return (*_of_catalog(catalog), *_of_page(file, catalog), *of_artwork, *of_tables)
+    return (*of_catalog, *_of_page(file, catalog), *of_titles, *of_artwork, *of_tables)
 
 
-def artwork_of(file: PageFile, experiments: Iterable[Experiment]) -> Experiment | None:
-    """The experiment that chooses the page's pictures; None where none does."""
-    key = file.layers.get("artwork")
-    return next((one for one in experiments if one.key == key), None)
+def layers_of(file: PageFile, experiments: Iterable[Experiment]) -> dict[str, Experiment]:
+    """Layer → the one of the experiments that decides it."""
+    by_key = {experiment.key: experiment for experiment in experiments}
+    return {layer: by_key[key] for layer, key in file.layers.items() if key in by_key}
 
 
-def _of_catalog(catalog: Catalog) -> Iterator[str]:
+def _of_catalog(catalog: Catalog, declared: Collection[str]) -> Iterator[str]:
+    """`declared` are the columns that are features."""
     if catalog.made_up:
         yield (
             f"demo: true makes up {listed(catalog.made_up)}: the catalogue has no such columns; "
@@ -58,7 +67,7 @@ def _of_catalog(catalog: Catalog) -> Iterator[str]:
         yield f"{_titles_go(len(catalog.without_pictures))} without pictures: {titles}{more}"
     if catalog.lost_pictures:
         yield catalog.lost_pictures
-    for name in catalog.unread:
+    for name in [name for name in catalog.unread if name not in declared]:
         hint = nearest(name, catalog.missing)
         if hint.startswith("did you mean"):
             yield f"column {name!r} of the catalogue is not read; {hint}"
@@ -98,6 +107,28 @@ def _of_page(file: PageFile, catalog: Catalog) -> Iterator[str]:
         yield f"without a column added no title is new, for {listed([*file.rules.fresh, *rows])}"
     if "franchise" in unknown and any(cap.of == "franchise" for cap in file.rules.caps):
         yield "without a column franchise its caps hold nothing"
+
+
+def _of_columns(key: str, columns: Iterable[ColumnFeature]) -> Iterator[str]:
+    """Columns that are features, of the experiment of this key, and do not say much."""
+    for column in columns:
+        where = f"{key}: {column.feature.name}"
+        if column.unknown:
+            cells = "; ".join(map(str, column.wrong[:_TOLD]))
+            more = "; …" if len(column.wrong) > _TOLD else ""
+            of_all = f"{column.unknown:,} of {len(column.values):,} titles"
+            yield f"{where} is unknown of {of_all}" + (f": {cells}{more}" if cells else "")
+        if column.is_unlisted:
+            words = listed(column.feature.values or column.feature.keys, _TOLD)
+            has = f"the column has none of {words}" + _what_it_has(column)
+            yield f"{where}: {has}, so that it tells no titles apart"
+
+
+def _what_it_has(column: ColumnFeature) -> str:
+    """What a category's column has most."""
+    texts = Counter(value for value in column.values if isinstance(value, str))
+    names = [text for text, _ in texts.most_common(_TOLD)]
+    return f" but {listed(names)}" if names else ""
 
 
 def _titles_go(count: int) -> str:

@@ -73,11 +73,11 @@ def test_a_page_s_click_model_is_that_of_its_layers_in_the_audit_too(home: Any) 
         home.file()
 
 
-def test_features_that_a_page_cannot_fill_are_named(home: Any) -> None:
+def test_features_that_a_page_fills_otherwise_are_named(home: Any) -> None:
     file = home.folder / "pages" / "home" / "titles.yaml"
-    file.write_text(file.read_text().replace("new: {type: flag}", "colour: {type: flag}"))
+    file.write_text(file.read_text().replace("new: {type: flag}", "new: {type: number}"))
     with pytest.raises(
-        SpecError, match=r"action feature colour.*expected those that pages fill: decade"
+        SpecError, match=r"action feature new \(number\); expected type flag, as pages fill it"
     ):
         home.file()
 
