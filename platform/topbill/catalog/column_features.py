@@ -153,12 +153,14 @@ def _is_mapping(cell: Any) -> bool:
 
 def _vector(cell: Any, feature: Feature) -> dict[str, float]:
     """Of a mapping its numbers, of a list 1 for each that it names."""
-    numbers = cells.mapping(cell) if _is_mapping(cell) else dict.fromkeys(_listed(cell), 1.0)
+    numbers = cells.mapping(cell) if _is_mapping(cell) else dict.fromkeys(names_in(cell), 1.0)
     return {key: numbers[key] for key in feature.keys if key in numbers}
 
 
-def _listed(cell: Any) -> Iterator[str]:
-    """What a list names: texts separated by bars, or a list of texts."""
+def names_in(cell: Any) -> Iterator[str]:
+    """What a list names: texts separated by bars, or a list of texts. Raises ValueError for what
+    is neither.
+    """
     for entry in cell if isinstance(cell, list) else _text(cell).split("|"):
         if entry is None:
             continue
@@ -172,7 +174,7 @@ def _listed(cell: Any) -> Iterator[str]:
 
 def _names(cell: Any) -> list[str]:
     """What a list names, whole, each once."""
-    return list(dict.fromkeys(_listed(cell)))[:MOST_WORDS]
+    return list(dict.fromkeys(names_in(cell)))[:MOST_WORDS]
 
 
 def _words(cell: Any) -> list[str]:

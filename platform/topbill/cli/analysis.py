@@ -64,7 +64,7 @@ def report(
         instead: Of a page: LAYER=POLICY, once a layer: what pages would have earned with it, as in
             artwork=uniform or titles=other.yaml@greedy; policies as in evaluate.
         calibration: Of a page: its catalogue's file; how far pages follow what their viewers watch,
-            by its genres.
+            by its genres, and each provider's share of the places.
         since: Of an experiment: only decisions from then on: a date or a time, in UTC where it has
             no zone, as 2026-03-02 or 2026-03-02T10:00+01:00.
         until: Of an experiment: only decisions before then.
@@ -133,13 +133,18 @@ def _of_a_page(
 def _page_calibration(key: str, data: Path, catalogue: Path, json_: bool) -> None:
     """Print how far pages follow what their viewers watch."""
     from topbill.catalog import Catalog
-    from topbill.reporting.calibration import calibration_table, page_calibration
+    from topbill.reporting import calibration
 
-    found = page_calibration(key, data, Catalog.read(catalogue))
+    catalog = Catalog.read(catalogue)
+    found = calibration.page_calibration(key, data, catalog)
+    providers = calibration.page_exposure(key, data, catalog)
     if json_:
-        print_json([asdict(one) for one in found])
-    else:
-        out.print(calibration_table(found))
+        exposures = [asdict(one) for one in providers]
+        print_json({"calibration": [asdict(one) for one in found], "providers": exposures})
+        return
+    out.print(calibration.calibration_table(found))
+    if providers:
+        out.print(calibration.exposure_table(providers))
 
 
 def _interaction(

@@ -1,12 +1,12 @@
 """How far pages follow what their viewers watch: the share of a viewer's own taste among what was
-placed, and how much is new to them, by the variant that chose the titles.
+placed, how much is new to them, and whose titles are placed, by the variant that chose them.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
-from topbill.catalog import Catalog
+from topbill.catalog import Catalog, names_in
 from topbill.domain.errors import NotFound
 from topbill.domain.page_answer import PageAnswer
 from topbill.reporting.queries.database import AnalyticsDatabase, open_database
@@ -32,6 +33,10 @@ SMOOTHING = 0.01
 """Share of the viewer's taste that is mixed into what was placed, so that a genre which was not
 placed at all makes no infinite divergence (Steck 2018, "Calibrated recommendations")."""
 _ALPHA = 0.05
+MOST_PROVIDERS = 20
+"""Providers of a variant that a table for people has."""
+PROVIDER = "provider"
+"""The column of a catalogue that says whose a title is; several share it."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,23 @@ class PageCalibration:
     new: ViewerMean
 
 
+@dataclass(frozen=True)
+class ProviderExposure:
+    """One provider's share of the places on pages whose titles one variant chose.
+
+    Attributes:
+        variant: The titles' variant.
+        provider: Whose titles; "" for those of which the catalogue doesn't say.
+        catalogue: Its share of the catalogue's titles.
+        placed: Its share of a page's places.
+    """
+
+    variant: str
+    provider: str
+    catalogue: float
+    placed: ViewerMean
+
+
 def page_calibration(page: str, data: Path | str, catalog: Catalog) -> tuple[PageCalibration, ...]:
     """The calibration of a page by the variants of its titles, in the order of their names.
 
@@ -80,10 +102,8 @@ def page_calibration(page: str, data: Path | str, catalog: Catalog) -> tuple[Pag
         LogError: The lake cannot be read.
     """
     with open_database(data) as database:
-        pages = database.rows(_PAGES, page=page)
+        pages = _pages(database, page)
         plays = _plays(database, page)
-    if not pages:
-        raise NotFound(f"no page {page!r} in the lake; expected one that was served and published")
     genres = _genres(catalog)
     decode = msgspec.json.Decoder(PageAnswer).decode
     # Variant → viewer → (divergence, own, new) of each page.
@@ -92,12 +112,48 @@ def page_calibration(page: str, data: Path | str, catalog: Catalog) -> tuple[Pag
         times, titles = plays.get(row["unit"], ((), ()))
         taste = _shares(titles[: bisect_left(times, row["micros"])], genres)
         answer = decode(row["actions"])
-        placed = [tile.title for of_page in answer.rows for tile in of_page.titles]
+        placed = _placed(answer)
         if taste and placed:
             variant = _variant(answer)
             own = found[variant].setdefault(row["unit"], [])
             own.append(_measured(taste, placed, genres))
     return tuple(_calibration(variant, found[variant]) for variant in sorted(found))
+
+
+def page_exposure(page: str, data: Path | str, catalog: Catalog) -> tuple[ProviderExposure, ...]:
+    """The exposure of each provider by the variants of titles, over all pages, the greatest first;
+    none where the catalogue has no column `provider`. A title of several counts a part in each.
+
+    Args and errors: as those of `page_calibration`.
+    """
+    with open_database(data) as database:
+        pages = _pages(database, page)
+    if PROVIDER not in catalog.columns:
+        return ()
+    providers = dict(zip(catalog.ids, map(_providers, catalog.cells(PROVIDER)), strict=True))
+    of_catalogue = _shares(catalog.ids, providers)
+    decode = msgspec.json.Decoder(PageAnswer).decode
+    # Variant → viewer → the shares on each page.
+    found: dict[str, dict[str, list[list[float]]]] = defaultdict(dict)
+    for row in pages:
+        answer = decode(row["actions"])
+        shares = _shares(_placed(answer), providers)
+        if shares:
+            own = found[_variant(answer)].setdefault(row["unit"], [])
+            own.append([shares.get(name, 0.0) for name in of_catalogue])
+    exposures = []
+    for variant, of_viewers in sorted(found.items()):
+        means = np.array([np.mean(pages, axis=0) for pages in of_viewers.values()])
+        for (name, share), column in zip(of_catalogue.items(), means.T, strict=True):
+            exposures.append(ProviderExposure(variant, name, share, _mean(column)))
+    return tuple(sorted(exposures, key=lambda one: (one.variant, -one.placed.mean)))
+
+
+def _providers(cell: Any) -> list[str]:
+    try:
+        return list(dict.fromkeys(names_in(cell))) or [""]
+    except ValueError:  # nothing, or what is no name
+        return [""]
 
 
 def calibration_table(found: Sequence[PageCalibration]) -> Table:
@@ -120,11 +176,41 @@ def calibration_table(found: Sequence[PageCalibration]) -> Table:
     return table
 
 
+def exposure_table(found: Sequence[ProviderExposure]) -> Table:
+    """The exposure for people: the providers with the most places of each variant."""
+    table = Table(
+        title="Whose titles have the places, over all viewers, with 95% intervals",
+        caption=f"the {MOST_PROVIDERS} with the most places of each variant; --json has all",
+    )
+    for heading in ("titles", "provider", "of the catalogue", "of the places"):
+        table.add_column(heading)
+    told: Counter[str] = Counter()
+    for one in found:
+        told[one.variant] += 1
+        if told[one.variant] <= MOST_PROVIDERS:
+            name = one.provider[:60] or "(unknown)"
+            share = f"{one.catalogue:.1%}"
+            table.add_row(one.variant, escape(name), share, _cell(one.placed, "{:.1%}"))
+    return table
+
+
 def _cell(mean: ViewerMean, form: str) -> str:
     if not math.isfinite(mean.low):
         return form.format(mean.mean) + " (one viewer)"
     low, high = form.format(mean.low), form.format(mean.high)
     return f"{form.format(mean.mean)} ({low} to {high})"
+
+
+def _pages(database: AnalyticsDatabase, page: str) -> list[dict[str, Any]]:
+    """The page's own decisions. Raises NotFound where there are none."""
+    pages = database.rows(_PAGES, page=page)
+    if not pages:
+        raise NotFound(f"no page {page!r} in the lake; expected one that was served and published")
+    return pages
+
+
+def _placed(answer: PageAnswer) -> list[str]:
+    return [tile.title for row in answer.rows for tile in row.titles]
 
 
 def _plays(database: AnalyticsDatabase, page: str) -> Mapping[str, tuple[list[int], list[str]]]:

@@ -6,11 +6,18 @@ import math
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 
+from topbill.catalog import Catalog
 from topbill.domain.errors import NotFound
 from topbill.domain.records import RewardEvent
-from topbill.reporting.calibration import calibration_table, page_calibration
+from topbill.reporting.calibration import (
+    calibration_table,
+    exposure_table,
+    page_calibration,
+    page_exposure,
+)
 
 from ...small_page import home, lay
 
@@ -62,5 +69,27 @@ def test_a_page_is_measured_against_what_its_viewer_had_played(home: Any, tmp_pa
     assert 0.0 <= found.new.mean <= 1.0 - found.own.mean + 1e-9
     (line,) = list(calibration_table([found]).columns[0].cells)
     assert line == "only"
+    _check_exposure(home, decisions, tmp_path / "data")
+    assert page_exposure("home", tmp_path / "data", catalog) == ()
     with pytest.raises(NotFound):
         page_calibration("elsewhere", tmp_path / "data", catalog)
+
+
+def _check_exposure(home: Any, decisions: list[Any], data: Any) -> None:
+    """Of a catalogue of whose titles the first half is north's, every third shared with south, and
+    of whose last one nobody says whose it is."""
+    rows = home.file().read_table()
+    north = ["north|south" if row % 3 == 0 else "north" for row in range(30)]
+    cells = north + ["[south]"] * 29 + [None]
+    catalog = Catalog(rows.append_column("provider", pa.array(cells)), "titles.csv")
+    of_title = dict(zip(rows["id"].to_pylist(), cells, strict=True))
+    expected = []
+    for decision in decisions:
+        names = [(of_title[placed.action] or "").split("|") for placed in decision.slate]
+        expected.append(sum(("north" in own) / len(own) for own in names) / len(names))
+    found = {one.provider: one for one in page_exposure("home", data, catalog)}
+    assert found["north"].placed.mean == pytest.approx(sum(expected) / len(expected))
+    assert (found["north"].catalogue, found[""].catalogue) == (25 / 60, 1 / 60)
+    assert sum(one.placed.mean for one in found.values()) == pytest.approx(1.0)
+    names = list(exposure_table([*found.values()]).columns[1].cells)
+    assert sorted(names) == ["(unknown)", "\\[south]", "north", "south"]
