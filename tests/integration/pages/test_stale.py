@@ -111,3 +111,18 @@ def test_a_bad_edit_of_the_files_leaves_pages_as_they_were(client: TestClient, h
     until(lambda: client.get("/readyz").json().get("problems"), "the refusal")
     answer = ask(client, profile="7")
     assert (answer.status_code, answer.json()["fallbacks"]) == (200, [])
+
+
+def test_a_feature_that_is_no_column_is_refused_and_pages_go_on(
+    client: TestClient, home: Any
+) -> None:
+    titles = home.folder / "pages" / "home" / "titles.yaml"
+    titles.write_text(
+        titles.read_text().replace("new: {type", "runtime: {type: number}, new: {type")
+    )
+    until(lambda: client.get("/readyz").json().get("problems"), "the refusal")
+    (problem,) = client.get("/v1/experiments").json()["problems"]
+    assert (problem["file"], problem["path"]) == ("home.yaml", "titles.experiment")
+    assert "runtime (number); expected a column of the catalogue" in problem["message"]
+    answer = ask(client, profile="7")
+    assert (answer.status_code, answer.json()["fallbacks"]) == (200, [])
