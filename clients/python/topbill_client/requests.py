@@ -67,6 +67,16 @@ class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     watched: Annotated[list[Id], msgspec.Meta(max_length=100)] | None = None
     context: Any = msgspec.field(default_factory=dict)
     page_id: PageId | None = None
+    after: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                pattern=r"^[^:]{1,64}$",
+                description="The page_id of the page above, as it was answered",
+            ),
+        ]
+        | None
+    ) = None
     candidates: (
         Annotated[
             dict[Id, Annotated[list[ScoredTitle], msgspec.Meta(max_length=500)]],
