@@ -183,6 +183,19 @@ EXCLUDED = MappingProxyType(
 )
 """Code → what is not counted for it, read after a number: 3 units seen in several variants."""
 
+OUTSIDE = MappingProxyType(
+    {
+        "not_in_experiment": "outside the experiment",
+        "holdout": "in its holdout",
+        "not_in_audience": "outside its audience",
+        "override": "of testers",
+        "no_exploration": "asked for without exploration",
+        "excluded_unit": "of units on the list of those left out",
+        "excluded_context": "of units left out by their context",
+    }
+)
+"""Reason of a decision → why it is in no variant, read after "3 decisions"."""
+
 HOLDOUT_EXCLUDED = MappingProxyType(
     {
         "admitted_later": "came before they could take part",

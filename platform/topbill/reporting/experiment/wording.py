@@ -24,7 +24,7 @@ from topbill.ab import REASONS as AB_REASONS
 from topbill.ab.phases import shares_changed
 from topbill.domain import formatting
 from topbill.domain.margin import amount
-from topbill.domain.reasons import EXCLUDED, HOLDOUT_EXCLUDED
+from topbill.domain.reasons import EXCLUDED, HOLDOUT_EXCLUDED, OUTSIDE
 from topbill.reporting.experiment.model import (
     REASONS,
     Health,
@@ -263,16 +263,6 @@ def _unread_events(events: Mapping[str, int], known: Iterable[str]) -> str:
 
 IN_VARIANTS = "(variants)"
 """What all variants together are called in a holdout's readout; no variant has such a name."""
-OUTSIDE = {
-    "not_in_experiment": "outside the experiment",
-    "holdout": "in its holdout",
-    "not_in_audience": "outside its audience",
-    "override": "of testers",
-    "no_exploration": "asked for without exploration",
-    "excluded_unit": "of units on the list of those left out",
-    "excluded_context": "of units left out by their context",
-}
-"""Why a decision is in no variant, as it is said after their number."""
 
 
 def outside(health: Health) -> str:
