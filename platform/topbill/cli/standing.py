@@ -50,7 +50,8 @@ def list_(*, data: Data = DATA, as_json: Json = False) -> None:
 def status(*, data: Data = DATA, as_json: Json = False) -> None:
     """Say what runs, by whose order, whether the worker keeps up, and what somebody should look at.
 
-    Exit status 1 where there is something of the last kind.
+    Exit status 1 where there is something of the last kind; what is only to be known of a page is
+    none.
     """
     standing = _standing(data)
     if as_json:
@@ -58,7 +59,8 @@ def status(*, data: Data = DATA, as_json: Json = False) -> None:
     else:
         for line in _lines(standing):
             _say(line)
-    if standing.problems or not standing.worker.alive:
+    wrong = [problem for problem in standing.problems if problem.kind != "page"]
+    if wrong or not standing.worker.alive:
         raise SystemExit(1)
 
 
@@ -107,7 +109,8 @@ def _lines(standing: StandingNow) -> list[str]:
         lines.append("The worker gives no sign of life: start `topbill worker`.")
     for problem in standing.problems:
         place = f" {problem.path}" if problem.path else ""
-        lines.append(f"Look at {problem.subject}{place}: {problem.message}")
+        verb = "Know of" if problem.kind == "page" else "Look at"
+        lines.append(f"{verb} {problem.subject}{place}: {problem.message}")
     return lines
 
 

@@ -171,12 +171,6 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
             response.status_code = 503
             jumped = worker_health.Trouble("clock_jumped", clock)
             return {"status": "unavailable", "troubles": [msgspec.structs.asdict(jumped)]}
-        if not page_service.knows_viewers:
-            response.status_code = 503
-            unread = worker_health.Trouble(
-                "histories_unread", "what viewers saw before is being read; expected in a moment"
-            )
-            return {"status": "starting", "troubles": [msgspec.structs.asdict(unread)]}
         troubles = [*worker_health.troubles(worker), *page_service.troubles]
         for key in sorted(app.state.follower.unreadable):
             message = f"the newest version of {key} cannot be read; an earlier one is used"

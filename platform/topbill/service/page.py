@@ -76,8 +76,6 @@ class PageService:
         self._candidates = LastGoodTables()
         self.compiled_pages: dict[str, CompiledPage] = {}
         self._histories: dict[str, ViewingHistory] = {}
-        self._started = False
-        self._has_read_histories = False
         self._marks: dict[Path, _Mark] = {}
         self._memory = PageMemory()
         self._at_hand: OrderedDict[str, _PageCells] = OrderedDict()
@@ -110,9 +108,9 @@ class PageService:
         return page
 
     def follow(self, log: Log) -> None:
-        """Take over changed catalogues and signals, and what viewers have done since. The first
-        call, for which a starting service waits, leaves out what viewers did: that may be read from
-        the lake."""
+        """Take over changed catalogues and signals, and what viewers have done since. A starting
+        service waits for the first call: no page goes out that does not know what its viewer saw.
+        """
         for key, compiled_page in list(self.compiled_pages.items()):
             if self._any_changed(compiled_page.file.catalogue_files):
                 self.compiled_pages[key] = self._renewed(compiled_page)
@@ -120,16 +118,7 @@ class PageService:
                 compiled_page.renew(self._signals(key))
             if self._any_changed(_candidate_files(compiled_page.file)):
                 self.compiled_pages[key].tables = self._candidates.read(compiled_page.file)
-            if self._started:
-                self._follow_viewers(compiled_page, log)
-        self._has_read_histories = self._started
-        self._started = True
-
-    @property
-    def knows_viewers(self) -> bool:
-        """Whether pages keep from viewers what they saw before the service started: where it was
-        read, or nobody asks for pages."""
-        return self._has_read_histories or not self.compiled_pages
+            self._follow_viewers(compiled_page, log)
 
     def renew_features(self) -> None:
         """Take over what tables say by now of titles and pictures."""

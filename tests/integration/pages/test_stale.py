@@ -90,14 +90,6 @@ def test_a_damaged_catalogue_never_stops_pages_and_is_told(
         until(lambda: later.get("/readyz").json().get("problems") == [], "the end of it")
 
 
-def test_a_service_is_ready_once_it_knows_what_viewers_saw(client: TestClient) -> None:
-    answer = client.get("/readyz")
-    if answer.status_code == 503:  # but for a machine that was busy with something else meanwhile
-        assert answer.json()["status"] == "starting"
-        assert [trouble["code"] for trouble in answer.json()["troubles"]] == ["histories_unread"]
-    until(lambda: client.get("/readyz").status_code == 200, "readiness")
-
-
 def test_without_any_good_catalogue_a_service_says_why_it_does_not_start(
     home: Any, settings: Settings
 ) -> None:
