@@ -7,8 +7,8 @@ twice), events of units and whole pages come at half of the rate that they reach
 first for a run-in, in which what is bounded fills to its bounds and the first files of the lake
 come to their end, then for as long as is asked for. Printed at even times: resident memory and open
 files of each process, files in the lake and how many of them are live (the others are deleted half
-an hour after they were merged), and bytes of log and lake a decision; at the end, how much each
-grew after the run-in.
+an hour after they were merged), bytes of log and lake a decision, and how many requests were shed;
+at the end, how much each grew after the run-in.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.service import PAUSE, running, wrk
+from benchmarks.service import PAUSE, running, wrk, wrk_with_others
 from deltalake import DeltaTable
 
 from topbill import lake
@@ -163,7 +163,8 @@ def soak(folder: Path, run_in: float, minutes: float) -> None:
     for name in samples[0]:
         first = sum(s[name] for s in samples[:third]) / third
         last = sum(s[name] for s in samples[-third:]) / third
-        print(f"  {name}: {first:,.0f} → {last:,.0f} ({last / first - 1:+.1%})")
+        change = f" ({last / first - 1:+.1%})" if first else ""
+        print(f"  {name}: {first:,.0f} → {last:,.0f}{change}")
 
 
 def watch(
@@ -172,8 +173,9 @@ def watch(
     """Samples at even times under the load, printed as they are taken."""
     samples: list[dict[str, float]] = []
     for _ in range(LINES):
-        rate, p99 = wrk(port, CONNECTIONS, minutes * 60 / LINES, script)
-        samples.append(sample(processes, data) | {"requests/s": rate, "p99 ms": p99})
+        rate, p99, refused = wrk_with_others(port, CONNECTIONS, minutes * 60 / LINES, script)
+        load = {"requests/s": rate, "p99 ms": p99, "refused": float(refused)}
+        samples.append(sample(processes, data) | load)
         if len(samples) == 1:
             print("  ".join(samples[0]))
         print("  ".join(f"{v:>{len(k)},.0f}" for k, v in samples[-1].items()), flush=True)
