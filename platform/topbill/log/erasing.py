@@ -306,6 +306,11 @@ def _remember(database: LogDatabase, rows: StoredRows) -> None:
     RememberedIds(database).add(decisions, events)
 
 
+_TRIES = 4
+"""How often readers are waited for, each time as long as for a lock (30 s): on a busy machine some
+service may read whenever it is asked."""
+
+
 def wipe_log(path: Path) -> None:
     """Leave nothing in the files of the log at `path` that its tables do not hold: neither in free
     pages and the WAL, nor behind the end of the journal.
@@ -315,7 +320,10 @@ def wipe_log(path: Path) -> None:
     with closing(LogDatabase(path)) as database:
         try:
             database.execute("VACUUM")
-            ((busy, _, _),) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            for _ in range(_TRIES):
+                ((busy, _, _),) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                if not busy:
+                    break
         except sqlite3.Error as error:
             raise LogError(f"{path}: cannot be written anew: {error}; run it again") from error
         if busy:
