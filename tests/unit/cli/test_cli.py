@@ -88,11 +88,11 @@ def test_a_page_whose_titles_leave_little_to_the_policy_is_valid_with_a_note(
     shutil.copy(EXAMPLES / "catalogue.csv", folder)
     titles = folder / "pages" / "home" / "titles.yaml"
     text = titles.read_text()
-    assert "min_probability: 0.1%" in text
+    assert "min_probability: 0.02%" in text
     before = topbill("validate", folder).stdout
     assert before.count("note:") == 1
     assert "demo: true makes up" in before
-    titles.write_text(text.replace("min_probability: 0.1%", "min_probability: 1%"))
+    titles.write_text(text.replace("min_probability: 0.02%", "min_probability: 1%"))
     done = topbill("validate", folder)
     assert done.returncode == 0
     assert (
