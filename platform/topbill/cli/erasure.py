@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, out, print_json
+from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, print_json, say
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.spec.fields import listed
 
@@ -86,7 +86,7 @@ def erase(
         erased = erase_again(
             data, given_tombstones(tombstones), lambda: loaded_experiments(experiments, data)
         )
-        _say(f"{data}: erased again: {erased:,} units")
+        say(f"{data}: erased again: {erased:,} units")
         return
     if unit is None or tombstones is not None:
         raise BadRequest("erase", "expected --unit, or --tombstones alone")
@@ -94,7 +94,7 @@ def erase(
         rows = find_unit(data, unit, unit_type)
         for copy in old_copies(data):
             sentence = "is a copy of old data, which may hold it; --drop-backups deletes it"
-            _say(f"{copy}: {sentence}")
+            say(f"{copy}: {sentence}")
     else:
         rows = erase_unit(
             data,
@@ -104,7 +104,7 @@ def erase(
             drop_backups=drop_backups,
         )
     for sentence in _sentences(rows, "has" if dry_run else "erased"):
-        _say(f"{data}: {sentence}")
+        say(f"{data}: {sentence}")
 
 
 @app.command
@@ -127,18 +127,14 @@ def retain(
 
     if dry_run:
         found = retention.find_aged(data, keep.total_seconds())
-        _say(f"{data}: has {retention.sentence(found)}")
+        say(f"{data}: has {retention.sentence(found)}")
         return
     removed, waiting = erasure.retain(
         data, keep.total_seconds(), lambda: loaded_experiments(experiments, data)
     )
-    _say(f"{data}: removed {retention.sentence(removed)}")
+    say(f"{data}: removed {retention.sentence(removed)}")
     if waiting:
-        _say(f"{data}: {waiting:,} rows so old are still in the log, until they are learned")
-
-
-def _say(text: str) -> None:
-    out.print(text, highlight=False, soft_wrap=True, markup=False)
+        say(f"{data}: {waiting:,} rows so old are still in the log, until they are learned")
 
 
 def given_tombstones(file: Path) -> list[Tombstone]:

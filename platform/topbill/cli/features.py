@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE
 from rich.table import Table
 
-from topbill.cli.shell import DATA, Data, Json, app, out, print_json
+from topbill.cli.shell import DATA, Data, Json, app, out, print_json, say
 from topbill.domain.errors import BadData
 
 if TYPE_CHECKING:
@@ -43,13 +43,9 @@ def features(*files: Path, data: Data = DATA, json_: Json = False) -> None:
         print_json(reports)
         return
     if not reports:
-        _say(f"{data}: no table was taken over yet; name some under entities: in an experiment")
+        say(f"{data}: no table was taken over yet; name some under entities: in an experiment")
     for report in reports:
         _show(report)
-
-
-def _say(text: str, style: str | None = None) -> None:
-    out.print(text, highlight=False, soft_wrap=True, markup=False, style=style)
 
 
 def _check(files: tuple[Path, ...], data: Path) -> bool:
@@ -61,12 +57,12 @@ def _check(files: tuple[Path, ...], data: Path) -> bool:
         experiment = spec.load(file)
         for source in experiment.entities:
             try:
-                _say(f"{file.name}: {source.name}: {_fits(source, data)}")
+                say(f"{file.name}: {source.name}: {_fits(source, data)}")
             except BadData as error:
                 sound = False
-                _say(f"{file.name}: {source.name}: {error}", "red")
+                say(f"{file.name}: {source.name}: {error}", "red")
         if not experiment.entities:
-            _say(f"{file.name}: names no entities")
+            say(f"{file.name}: names no entities")
     return sound
 
 
@@ -87,12 +83,12 @@ def _fits(source: EntitySource, data: Path) -> str:
 
 
 def _show(report: TableReport) -> None:
-    _say(f"{report.table}: {report.file}, by {report.of}", "bold")
+    say(f"{report.table}: {report.file}, by {report.of}", "bold")
     if report.refused is not None:
-        _say(f"  refused {_when(report.refused)}: {report.refused.refused}", "red")
+        say(f"  refused {_when(report.refused)}: {report.refused.refused}", "red")
     current = report.current
     if current is None:
-        _say("  no version yet: every id is unknown")
+        say("  no version yet: every id is unknown")
         return
     table = Table(box=SIMPLE, show_edge=False)
     for name in ("version", "since (UTC)", "rows", "looked up", "unknown", "moved"):

@@ -16,9 +16,9 @@ from topbill.cli.shell import (
     Experiments,
     Json,
     app,
-    out,
     own_or_examples,
     print_json,
+    say,
 )
 from topbill.domain.errors import BadRequest, NotFound
 
@@ -61,7 +61,7 @@ def assign(
         print_json(found)
         return
     for line in _lines(found):
-        out.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(line)
 
 
 Now = Annotated[bool, Parameter(negative="", help="Yes, at once: services obey within seconds.")]
@@ -113,11 +113,9 @@ def _order(key: str, status: Status | None, verb: str, now: bool, because: str, 
     with open_log(data / LOG_FILE) as log:
         order = give_order(log, key, status, getpass.getuser(), because)
     becomes = "is as its file says" if status is None else f"is {status}"
-    out.print(
+    say(
         f"{key} {becomes} (revision {order.made}). Services obey within seconds; "
-        "a change of the file outranks this.",
-        highlight=False,
-        soft_wrap=True,
+        "a change of the file outranks this."
     )
 
 

@@ -61,6 +61,11 @@ def own_or_examples(experiments: Path) -> Path:
     return examples
 
 
+def say(line: str, style: str | None = None) -> None:
+    """Print a line as it stands, however long, whatever brackets it holds."""
+    out.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def progress() -> Progress:
     """A progress bar on standard error, so that standard output stays what was asked for."""
     return Progress(*Progress.get_default_columns(), console=err, transient=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from topbill.cli.shell import DATA, Data, Json, app, out, print_json
+from topbill.cli.shell import DATA, Data, Json, app, print_json, say
 from topbill.domain.errors import NotFound
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def list_(*, data: Data = DATA, as_json: Json = False) -> None:
         if line.first_at is not None and line.last_at is not None:
             first, last = (f"{at:%Y-%m-%d}" for at in (line.first_at, line.last_at))
             span = f"{line.decisions:,} decisions, {first} to {last}"
-        _say(f"{line.key}  {line.status}  {line.title or line.surface}  ({span})")
+        say(f"{line.key}  {line.status}  {line.title or line.surface}  ({span})")
 
 
 @app.command
@@ -58,7 +58,7 @@ def status(*, data: Data = DATA, as_json: Json = False) -> None:
         print_json(standing)
     else:
         for line in _lines(standing):
-            _say(line)
+            say(line)
     wrong = [problem for problem in standing.problems if problem.kind != "page"]
     if wrong or not standing.worker.alive:
         raise SystemExit(1)
@@ -112,7 +112,3 @@ def _lines(standing: StandingNow) -> list[str]:
         verb = "Know of" if problem.kind == "page" else "Look at"
         lines.append(f"{verb} {problem.subject}{place}: {problem.message}")
     return lines
-
-
-def _say(line: str) -> None:
-    out.print(line, highlight=False, soft_wrap=True, markup=False)
