@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,13 +11,13 @@ import numpy as np
 from topbill.catalog import Bools, Catalog
 from topbill.domain.errors import FileProblem, PolicyError, SpecError
 from topbill.domain.patience import Patience
+from topbill.plugins.asking import Asked
 from topbill.plugins.discovery import SIGNALS, checked_params, installed, load
 from topbill.plugins.signal import OwnSignal, PageTitles, PageViewer
 
 MOST = 200
 """Candidates of a row, the best ones of those that rules allow."""
 _LARGEST = 1e9
-_T = TypeVar("_T")
 
 
 class SignalRow:
@@ -41,40 +41,23 @@ class SignalRow:
         self._size = len(titles.ids)
         own = load(SIGNALS, name, OwnSignal)
         struct = checked_params(self.package, name, own.Params)
-        given = self._asked("with", lambda: msgspec.convert(dict(params), struct))
-        self._own = self._asked("building it", lambda: own(given, titles))
+        self._asked = Asked(self.package, name)
+        given = self._asked.ask("with", lambda: msgspec.convert(dict(params), struct))
+        self._own = self._asked.ask("building it", lambda: own(given, titles))
         self.best(PageViewer((), "", {}, 0.0), np.ones(self._size, dtype=bool))
 
     def best(self, viewer: PageViewer, allowed: Bools) -> dict[int, float]:
         """The MOST best of the allowed titles with their scores, the highest first. Raises
         PolicyError.
         """
-        answer = self._asked("scores", lambda: self._own.scores(viewer))
-        try:
-            scores = np.array(answer, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise self._wrong("scores", f"{type(answer).__name__}: {error}") from error
-        if scores.shape != (self._size,):
-            raise self._wrong(
-                "scores", f"shape {scores.shape}; expected ({self._size},), one per title"
-            )
+        asked = self._asked
+        scores = asked.numbers("scores", lambda: self._own.scores(viewer), self._size, "title")
         if (np.abs(scores) > _LARGEST).any():
-            raise self._wrong("scores", "a number beyond 1e9 or infinity; expected smaller ones")
+            raise asked.wrong("scores", "a number beyond 1e9 or infinity; expected smaller ones")
         rows = np.flatnonzero(allowed & ~np.isnan(scores))
         # Stable: equal scores keep the catalogue's order.
         rows = rows[np.argsort(-scores[rows], kind="stable")][:MOST]
         return dict(zip(rows.tolist(), scores[rows].tolist(), strict=True))
-
-    def _asked(self, what: str, ask: Callable[[], _T]) -> _T:
-        try:
-            return ask()
-        except MemoryError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise self._wrong(what, f"{type(error).__name__}: {error}") from error
-
-    def _wrong(self, what: str, why: str) -> PolicyError:
-        return PolicyError(f"{self.package}: {self.name}: {what}: {why}")
 
 
 def signal_rows(

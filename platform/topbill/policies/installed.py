@@ -4,9 +4,9 @@ before anything is drawn from it, and what they keep becomes bytes here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ from topbill.domain.chance import ROUNDING
 from topbill.domain.errors import PolicyError
 from topbill.domain.features import FeatureColumns
 from topbill.domain.records import Actions, Example, Floats, Indices, Policy
+from topbill.plugins.asking import Asked
 from topbill.plugins.discovery import POLICIES, checked_params, installed, load
 from topbill.plugins.policy import OwnPolicy, readonly
 from topbill.policies.codec import LEARN_ANEW
@@ -22,7 +23,6 @@ from topbill.policies.codec import LEARN_ANEW
 MOST_BYTES = 256_000_000
 """The largest state: every version of it goes into the log."""
 _DTYPES = ("<f8", "<f4", "<i8", "<i4", "|u1", "|b1")
-_T = TypeVar("_T")
 
 
 class _Scored:
@@ -67,7 +67,8 @@ class InstalledPolicy:
         columns: FeatureColumns | None = None,
     ) -> None:
         known = columns or FeatureColumns.unnamed(context_size, action_size)
-        self.own = self._asked("building it", lambda: self._class(params, known, seed))
+        self._asked = Asked(self.engine, self.kind)
+        self.own = self._asked.ask("building it", lambda: self._class(params, known, seed))
         self._last: tuple[Actions, Actions] | None = None
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:
@@ -76,19 +77,16 @@ class InstalledPolicy:
     def probabilities(self, x: Floats, actions: Actions, remaining: Indices, seed: int) -> Floats:
         """Its probabilities over what remains, checked to be a simplex. Raises PolicyError."""
         asked = self._of(actions, remaining)
-        answer = self._asked("probabilities", lambda: self.own.probabilities(x, asked, seed))
-        try:
-            p = np.array(answer, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise self._wrong("probabilities", f"{type(answer).__name__}: {error}") from error
-        if p.shape != (len(remaining),):
-            raise self._wrong(
-                "probabilities", f"shape {p.shape}; expected ({len(remaining)},), one per action"
-            )
+        p = self._asked.numbers(
+            "probabilities",
+            lambda: self.own.probabilities(x, asked, seed),
+            len(remaining),
+            "action",
+        )
         total = float(p.sum())
         # NaN fails both comparisons, which is why they are not turned round.
         if not (p.min() >= 0.0 and abs(total - 1.0) <= ROUNDING):
-            raise self._wrong(
+            raise self._asked.wrong(
                 "probabilities",
                 f"sum {total:g}, least {p.min():g}; expected sum 1 within 1e-6, least at least 0",
             )
@@ -106,12 +104,12 @@ class InstalledPolicy:
         return self._last[1]
 
     def update(self, examples: Sequence[Example]) -> None:
-        self._asked("update", lambda: self.own.update(examples))
+        self._asked.ask("update", lambda: self.own.update(examples))
 
     def dump(self) -> bytes:
-        state = self._asked("state", self.own.state)
+        state = self._asked.ask("state", self.own.state)
         if not isinstance(state, Mapping):
-            raise self._wrong("state", f"{type(state).__name__}; expected a mapping")
+            raise self._asked.wrong("state", f"{type(state).__name__}; expected a mapping")
         arrays = {}
         values = {}
         for name, value in state.items():
@@ -122,23 +120,27 @@ class InstalledPolicy:
         try:
             text = msgspec.json.encode(values, order="deterministic")
         except (TypeError, ValueError, RecursionError, OverflowError) as error:
-            raise self._wrong("state", f"{error}; expected arrays and JSON") from error
+            raise self._asked.wrong("state", f"{error}; expected arrays and JSON") from error
         blob = _encode(_Blob(self.kind, arrays, text))
         if len(blob) > MOST_BYTES:
-            raise self._wrong("state", f"{len(blob):,} bytes; expected at most {MOST_BYTES:,}")
+            raise self._asked.wrong(
+                "state", f"{len(blob):,} bytes; expected at most {MOST_BYTES:,}"
+            )
         return blob
 
     def _packed(self, name: str, array: np.ndarray[Any, Any]) -> _PackedArray:
         array = np.ascontiguousarray(array)
         dtype = array.dtype.str
         if dtype not in _DTYPES:
-            raise self._wrong(
+            raise self._asked.wrong(
                 "state",
                 f"array {name} of {array.dtype}; expected float64, float32, int64, int32, uint8 or "
                 "bool",
             )
         if not np.isfinite(array).all():
-            raise self._wrong("state", f"array {name} holds NaN or infinity; expected finite ones")
+            raise self._asked.wrong(
+                "state", f"array {name} holds NaN or infinity; expected finite ones"
+            )
         return _PackedArray(dtype, array.shape, array.tobytes())
 
     def load(self, blob: bytes) -> None:
@@ -153,7 +155,7 @@ class InstalledPolicy:
             raise PolicyError(
                 f"state of {self.kind} is not readable ({error}); {LEARN_ANEW}"
             ) from error
-        self._asked("restore", lambda: self.own.restore(state))
+        self._asked.ask("restore", lambda: self.own.restore(state))
 
     def explain(
         self,
@@ -163,17 +165,6 @@ class InstalledPolicy:
     ) -> list[dict[str, float]]:
         """Nothing is known of what adds to its probabilities."""
         return [{} for _ in actions.ids]
-
-    def _asked(self, what: str, ask: Callable[[], _T]) -> _T:
-        try:
-            return ask()
-        except MemoryError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise self._wrong(what, f"{type(error).__name__}: {error}") from error
-
-    def _wrong(self, what: str, why: str) -> PolicyError:
-        return PolicyError(f"{self.engine}: {self.kind}: {what}: {why}")
 
 
 class _PackedArray(msgspec.Struct, frozen=True, array_like=True):
