@@ -67,6 +67,7 @@ def status(*, data: Data = DATA, as_json: Json = False) -> None:
 def _standing(data: Path) -> StandingNow:
     from topbill.lake import DATABASE
     from topbill.log import LOG_FILE, open_log
+    from topbill.log.orders import in_force
     from topbill.reporting.queries import database
     from topbill.service.worker_health import worker_health
 
@@ -74,12 +75,7 @@ def _standing(data: Path) -> StandingNow:
         raise NotFound(f"{data}: holds no log; name the data folder of the services with --data")
     with open_log(data / LOG_FILE) as log:
         health = worker_health(log)
-        newest = {line.experiment: line.revision for line in log.revisions()}
-        last = {order.experiment: order for order in log.orders()}
-    holding = []
-    for key, order in last.items():
-        if order.status is not None and newest.get(key) == order.made:
-            holding.append(order)
+        holding = in_force(log)
     is_published = (data / DATABASE).exists()
     experiments = database.experiments(data) if is_published else []
     problems = database.problems(data) if is_published else []

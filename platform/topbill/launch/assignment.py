@@ -12,6 +12,8 @@ from topbill.domain.errors import NotFound
 from topbill.domain.records import Reason
 from topbill.engine.compiled import CompiledExperiment
 from topbill.lake import DATABASE
+from topbill.log import LOG_FILE, open_log
+from topbill.log.orders import obeyed
 from topbill.log.unit_ids import known_unit_ids
 from topbill.reporting.queries.database import open_database
 from topbill.spec import Experiment
@@ -39,7 +41,7 @@ class SeenVariant(msgspec.Struct, frozen=True):
 
 
 class UnitAssignment(msgspec.Struct, frozen=True):
-    """What a unit would get now, by today's file, and what it got.
+    """What a unit would get now, by today's file and the orders on it, and what it got.
 
     Attributes:
         variant: None where the unit takes no part and gets the control's order.
@@ -77,7 +79,11 @@ def unit_assignment(
         LogError: The data folder cannot be read.
     """
     ids = known_unit_ids(data)
-    by_key = {experiment.key: experiment for experiment in ids.in_experiments(list(experiments))}
+    running = ids.in_experiments(list(experiments))
+    if (data / LOG_FILE).exists():
+        with open_log(data / LOG_FILE) as log:
+            running = obeyed(running, log.orders())
+    by_key = {experiment.key: experiment for experiment in running}
     if key not in by_key:
         raise NotFound(f"experiment {key!r} is not there; expected one of {', '.join(by_key)}")
     stored = ids.stored(unit)

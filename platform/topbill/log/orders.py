@@ -77,6 +77,18 @@ def give_order(log: Log, key: str, status: Status | None, who: str, because: str
     return order
 
 
+def in_force(log: Log) -> list[Order]:
+    """The orders that hold now: of each experiment the last one, where what it made of the file is
+    what was last taken over."""
+    newest = {line.experiment: line.revision for line in log.revisions()}
+    last = {order.experiment: order for order in log.orders()}
+    return [
+        order
+        for key, order in last.items()
+        if order.status is not None and newest.get(key) == order.made
+    ]
+
+
 def halted(running: Sequence[Experiment], readable: Iterable[Experiment]) -> list[Experiment]:
     """What runs, while some file cannot be read: but for what the others say of stopping and
     pausing, all stays as it was."""

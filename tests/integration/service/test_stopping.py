@@ -14,6 +14,7 @@ import pytest
 
 from topbill.domain.errors import NotFound
 from topbill.engine import Engine
+from topbill.launch import unit_assignment
 from topbill.log import Log, open_log
 from topbill.log.orders import give_order
 from topbill.service.app import create_app
@@ -129,6 +130,15 @@ def test_a_folder_that_is_gone_changes_nothing_and_is_told(
     follower.step()
     assert status(engine) == "running"
     assert [problem.path for problem in follower.problems] == ["directory"]
+
+
+def test_a_unit_of_what_was_stopped_by_order_is_in_no_variant(
+    settings: Settings, engine: Engine, log: Log
+) -> None:
+    files = [engine.find("art").experiment]
+    assert unit_assignment(files, settings.data, "art", "u1").variant is not None
+    give_order(log, "art", "stopped", "ann", "")
+    assert unit_assignment(files, settings.data, "art", "u1").reason == "not_in_experiment"
 
 
 def test_the_command_says_what_it_did(settings: Settings, log: Log) -> None:
