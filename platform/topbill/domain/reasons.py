@@ -111,6 +111,12 @@ REASONS = MappingProxyType(
             "no betting interval exists here; ask for ips or clipped-ips, with rewards in [0, 1]"
         ),
         "unstable": "the estimate is not finite on this log",
+        # The gate of a launch.
+        "margin_undecided": (
+            "the interval holds both no harm and harm beyond the margin: the log has too few "
+            "decisions to tell"
+        ),
+        "not_evaluable": "the log cannot be evaluated for this variant",
     }
 )
 """Code → sentence, of every part of Topbill; a package's own `REASONS` is a selection of it."""

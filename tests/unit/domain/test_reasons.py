@@ -11,6 +11,7 @@ import pytest
 
 from topbill import ab, ope, reporting
 from topbill.domain.reasons import REASONS, reasons
+from topbill.launch import gate
 from topbill.reporting.queries import action_values
 
 PACKAGE = Path(__file__).parents[3] / "platform" / "topbill"
@@ -26,8 +27,8 @@ def test_codes_are_snake_case_and_sentences_read_after_a_colon() -> None:
 
 @pytest.mark.parametrize(
     "table",
-    [ab.REASONS, ope.REASONS, reporting.REASONS, action_values.REASONS],
-    ids=["ab", "ope", "reporting", "action_values"],
+    [ab.REASONS, ope.REASONS, reporting.REASONS, action_values.REASONS, gate.REASONS],
+    ids=["ab", "ope", "reporting", "action_values", "gate"],
 )
 def test_what_a_package_may_say_is_a_part_of_the_one_table(table: Mapping[str, str]) -> None:
     assert table
@@ -35,7 +36,7 @@ def test_what_a_package_may_say_is_a_part_of_the_one_table(table: Mapping[str, s
 
 
 def test_every_code_is_used_by_a_package() -> None:
-    used = {*ab.REASONS, *ope.REASONS, *reporting.REASONS, *action_values.REASONS}
+    used = {*ab.REASONS, *reporting.REASONS, *action_values.REASONS, *gate.REASONS}
     assert set(REASONS) == used
 
 

@@ -5,7 +5,7 @@ Python callable.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -60,7 +60,15 @@ class TargetPolicy(Protocol):
         ...
 
 
-Policy: TypeAlias = str | Path | Experiment | Chooser | TargetPolicy
+@dataclass(frozen=True)
+class VariantOf:
+    """One variant of an experiment, as a candidate beside others of the same file."""
+
+    experiment: Experiment
+    variant: str
+
+
+Policy: TypeAlias = str | Path | Experiment | VariantOf | Chooser | TargetPolicy
 """What names targets: see `resolve`."""
 
 
@@ -341,6 +349,8 @@ def resolve(
         return _of_file(policy, variant, data)
     if isinstance(policy, Experiment):
         return _of_experiment(policy, variant, data)
+    if isinstance(policy, VariantOf):
+        return _of_experiment(policy.experiment, policy.variant, data)
     # A target may be callable too, so what it can do is asked before what it is.
     if isinstance(policy, TargetPolicy):
         return [policy]
