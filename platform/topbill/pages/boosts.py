@@ -11,18 +11,33 @@ from typing import Any
 
 import numpy as np
 
-from topbill.catalog import Bools, Catalog
+from topbill.catalog import Bools, Catalog, names_in
 from topbill.domain.records import Floats
-from topbill.spec.fields import Id, Key, Location, Moment, Name, Number, Section, Verbatim, nearest
+from topbill.spec.fields import (
+    Id,
+    Key,
+    Location,
+    Moment,
+    Name,
+    Number,
+    Section,
+    Text,
+    Verbatim,
+    nearest,
+)
 
-SUBJECTS = ("title", "genre", "franchise")
+SUBJECTS = ("title", "genre", "franchise", "column")
 MOST = 5.0
 """Logits that a boost adds or takes away at most: 150 times the odds."""
 BOOST = Section(
     {
         "title": Key(Id, "The title that it is for,"),
         "genre": Key(Name, "or all titles of this genre,"),
-        "franchise": Key(Name, "or of this franchise."),
+        "franchise": Key(Name, "or of this franchise,"),
+        "column": Key(
+            Text(128), "or with a value in this column of the catalogue, such as provider."
+        ),
+        "value": Key(Text(256), "Of a column: which."),
         "by": Key(
             Number(-MOST, MOST),
             "What is added to the scores, in logits: 0.7 doubles the odds, below 0 it buries.",
@@ -37,7 +52,7 @@ BOOST = Section(
 @dataclass(frozen=True)
 class Boost:
     """`by` logits more for the titles of a subject (of SUBJECTS, `name`), from `start` until `end`
-    (seconds since the epoch).
+    (seconds since the epoch); of a column for those of its `value`.
     """
 
     subject: str
@@ -45,17 +60,37 @@ class Boost:
     by: float
     start: float = -math.inf
     end: float = math.inf
+    value: str = ""
 
     def titles(self, catalog: Catalog) -> Bools:
         """(T,) the titles that it is for."""
         if self.subject == "genre":
             return catalog.genre([self.name])
+        if self.subject == "column":
+            cells = catalog.cells(self.name)
+            return np.array([self.value in _values(cell) for cell in cells], dtype=bool)
         found: Bools = np.zeros(len(catalog), dtype=bool)
         if self.subject == "title":
             found[catalog.rows_of([self.name])] = True
         elif self.name in catalog.franchise_names:
             found = catalog.franchise == catalog.franchise_names.index(self.name)
         return found
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """For the log."""
+        value = {"value": self.value} if self.subject == "column" else {}
+        return {self.subject: self.name, **value, "by": self.by}
+
+
+def _values(cell: Any) -> list[str]:
+    """What a cell names: one value, or a list of them; nothing where it holds anything else."""
+    if cell is None:
+        return []
+    try:
+        return list(names_in(cell))
+    except ValueError:
+        return []
 
 
 def build(read: Sequence[Mapping[str, Any]], at: Location) -> tuple[Boost, ...]:
@@ -71,7 +106,11 @@ def build(read: Sequence[Mapping[str, Any]], at: Location) -> tuple[Boost, ...]:
         start, end = part.get("from", -math.inf), part.get("until", math.inf)
         if start >= end:
             where.key("until").wrong(Verbatim("no later than from"), "a time after from")
-        boosts.append(Boost(subjects[0], part[subjects[0]], part.get("by", 0.0), start, end))
+        if ("column" in part) != ("value" in part):
+            got = Verbatim("nothing" if "column" in part else "one without a column")
+            where.key("value").wrong(got, "a column and its value")
+        name, by, value = part[subjects[0]], part.get("by", 0.0), part.get("value", "")
+        boosts.append(Boost(subjects[0], name, by, start, end, value))
     return tuple(boosts)
 
 
@@ -81,12 +120,18 @@ def check(boosts: Sequence[Boost], catalog: Catalog, at: Location) -> None:
         "title": catalog.index,
         "genre": catalog.genre_names,
         "franchise": catalog.franchise_names,
+        "column": catalog.columns,
     }
     for index, boost in enumerate(boosts):
+        where = at.item(index)
         if boost.name not in known[boost.subject]:
-            where = at.item(index).key(boost.subject)
             hint = nearest(boost.name, known[boost.subject])
-            where.wrong(boost.name, f"a {boost.subject} of the catalogue", hint)
+            expected = f"a {boost.subject} of the catalogue"
+            where.key(boost.subject).wrong(boost.name, expected, hint)
+        elif boost.subject == "column" and not boost.titles(catalog).any():
+            values = {value for cell in catalog.cells(boost.name) for value in _values(cell)}
+            expected = f"a value of column {boost.name}"
+            where.key("value").wrong(boost.value, expected, nearest(boost.value, sorted(values)))
 
 
 class CompiledBoosts:
@@ -106,7 +151,7 @@ class CompiledBoosts:
 
     def told(self, now: float) -> list[dict[str, Any]]:
         """What is in force at `now`, for the log."""
-        return [{boost.subject: boost.name, "by": boost.by} for boost, _ in self._in_force(now)]
+        return [boost.told for boost, _ in self._in_force(now)]
 
     def _in_force(self, now: float) -> Iterator[tuple[Boost, Bools]]:
         for boost, titles in self._boosts:

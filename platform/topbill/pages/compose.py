@@ -210,7 +210,9 @@ class PageBuilder:
         for name, layer in self.layers.items():
             if layer.failed:
                 self.fallbacks.append(name)
-        if rows is not None and not any(row.titles for row in answers):
+        if any(row.titles for row in answers):
+            self.notes += [_why_empty(row) for row in answers if not row.titles]
+        elif rows is not None:
             self.fallbacks.append(EMPTY)
         answer = PageAnswer(
             page_id=self.id,
@@ -724,6 +726,12 @@ def _with_pins(length: Length | None, pins: Mapping[int, int]) -> Length | None:
     if length is None or not pins:
         return length
     return msgspec.structs.replace(length, least=max(length.least, max(pins) + 1))
+
+
+def _why_empty(row: RowAnswer) -> str:
+    """Why a row has no titles, though it could have been made of some when rows were chosen."""
+    taken = ", ".join(f"{count} {rule}" for rule, count in row.removed.items())
+    return f"row {row.row}: none of its titles is left for it ({taken or 'pinned elsewhere'})"
 
 
 def session_page_ids(

@@ -92,6 +92,10 @@ class Follower:
         self._page_service = page_service
         self._log = settings.open_log()
         self._marks: dict[Path, tuple[int, int]] = {}
+        self._catalogues: list[Path] = []
+        """Those beside which files were refused: it may be these that change. Pages that go on
+        follow their own."""
+        self._catalogue_marks: dict[Path, tuple[int, int]] = {}
         self._orders: list[Order] = []
         self._files = [compiled.experiment for compiled in engine.experiments.values()]
         """The experiments as their files say, without orders."""
@@ -145,7 +149,8 @@ class Follower:
 
     def _take_over_files(self) -> None:
         marks, orders = spec.marks(self._folder), self._log.orders()
-        if (marks, orders) == (self._marks, self._orders):
+        is_same = (marks, orders) == (self._marks, self._orders)
+        if is_same and spec.marks_of(self._catalogues) == self._catalogue_marks:
             return
         try:
             self._reload(orders)
@@ -179,15 +184,20 @@ class Follower:
         experiments = obeyed(files, orders)
         # Pages are read before anything is taken over: a bad edit must not leave a page without an
         # experiment of its layers.
+        self._catalogues, self._catalogue_marks = [], {}
         page_files = pages.load_all(self._folder, experiments)
         before = self._engine.experiments
         self._engine.reload(experiments)
         if self._page_service is not None:
+            catalogues = [path for file in page_files for path in file.catalogue_files]
+            # Before they are read: what is written meanwhile is looked at in the next step.
+            catalogue_marks = spec.marks_of(catalogues)
             try:
                 self._page_service.reload(page_files)
             except TopbillError:
                 # Pages stay as they were, and so do the experiments that they were made with.
                 self._engine.experiments = before
+                self._catalogues, self._catalogue_marks = catalogues, catalogue_marks
                 raise
         # Last: what was refused is not what goes on.
         self._files = files

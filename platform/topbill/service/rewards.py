@@ -103,6 +103,8 @@ class Rewards:
             position += len(events)
             answer = self._answer(request, events, duplicate)
             telemetry.REWARDS.labels(answer.status).inc()
+            if answer.status == "stored" and request.event == SEEN:
+                self._count_impression(request.decision_id)
             answers.append(answer)
         return answers
 
@@ -173,6 +175,11 @@ class Rewards:
         if status == "stored":
             telemetry.UNREAD.labels(key).inc()
         return f"{UNREAD_BECAME[status]} {_unread(key, event.event, compiled.events)}"
+
+    def _count_impression(self, decision_id: str) -> None:
+        slate = self._slate(decision_id)
+        if slate is not None:
+            telemetry.IMPRESSIONS.labels(slate[0]).inc()
 
     def _slate(self, decision_id: str) -> _Slate | None:
         slate = self._slates.get(decision_id)

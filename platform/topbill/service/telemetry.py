@@ -16,6 +16,11 @@ UNREAD = Counter(
     "Reward events that no metric of their experiment reads",
     ["experiment"],
 )
+IMPRESSIONS = Counter(
+    "topbill_impressions",
+    "Events seen: what viewers looked at, by its page or experiment",
+    ["experiment"],
+)
 EVENTS = Counter("topbill_events", "Events of units answered", ["status"])
 UNREAD_EVENTS = Counter("topbill_unread_events", "Events of units that no experiment reads")
 REQUESTS = Counter(

@@ -158,13 +158,20 @@ def marks(folder: Path) -> dict[Path, tuple[int, int]]:
     """Time and size of every YAML file and model of an experiments' folder, its pages' too: another
     answer, another state.
     """
+    paths: list[Path] = []
+    for place in (folder, folder / "pages", *folder.glob("pages/*/")):
+        paths += [*yaml_in(place), *own_models.files(place)]
+    return marks_of(paths)
+
+
+def marks_of(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Time and size of each of these files that is there."""
     state = {}
     # Time and size, not content: service and worker ask this again and again.
-    for place in (folder, folder / "pages", *folder.glob("pages/*/")):
-        for path in (*yaml_in(place), *own_models.files(place)):
-            with suppress(OSError):  # gone since it was listed, or a link to nothing
-                stat = path.stat()
-                state[path] = (stat.st_mtime_ns, stat.st_size)
+    for path in paths:
+        with suppress(OSError):  # gone since it was listed, or a link to nothing
+            stat = path.stat()
+            state[path] = (stat.st_mtime_ns, stat.st_size)
     return state
 
 

@@ -118,3 +118,21 @@ def test_a_feature_that_is_no_column_is_refused_and_pages_go_on(
     assert "runtime (number); expected a column of the catalogue" in problem["message"]
     answer = ask(client, profile="7")
     assert (answer.status_code, answer.json()["fallbacks"]) == (200, [])
+
+
+def test_a_column_that_comes_after_the_experiment_that_declares_it_is_taken_over(
+    client: TestClient, home: Any
+) -> None:
+    titles = home.folder / "pages" / "home" / "titles.yaml"
+    titles.write_text(
+        titles.read_text().replace("new: {type", "runtime: {type: number}, new: {type")
+    )
+    until(lambda: client.get("/readyz").json().get("problems"), "the refusal")
+    file = home.folder / "pages" / "titles.csv"
+    header, *lines = file.read_text().splitlines()
+    lines = [f"{line},{90 + number}" for number, line in enumerate(lines)]
+    file.write_text("\n".join([f"{header},runtime", *lines]) + "\n")
+    until(lambda: client.get("/readyz").json().get("problems") == [], "the end of it")
+    answer = ask(client, profile="7").json()
+    decision = client.get(f"/v1/decisions/{answer['page_id']}:{answer['rows'][0]['row']}").json()
+    assert all("runtime" in action["features"] for action in decision["actions"])

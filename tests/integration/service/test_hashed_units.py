@@ -222,3 +222,43 @@ def test_sql_and_python_hash_alike(units: list[str]) -> None:
         rows = connection.execute(query, {**parameters, "units": known}).fetchall()
     assert [row[0] for row in rows] == [ids.stored(unit) for unit in known]
     assert all(ids.stored(ids.stored(unit)) == ids.stored(unit) for unit in known)
+
+
+KNOWN_BY_ID = """
+experiment: art3
+surface: artwork
+unit: profile_id
+entities:
+  viewers: {file: viewers.csv, key: who, of: unit, features: {plan: {type: category, values: [a, b]}}}
+actions: [{id: face}, {id: chase}]
+metrics:
+  play: {event: play, kind: binary, window: 60s}
+objective: {play: 1.0}
+variants:
+  ours: {policy: uniform, control: true, share: 100%}
+"""
+
+
+def test_tables_of_units_are_keyed_by_ids_as_callers_send_them(settings: Settings) -> None:
+    """In calls of decisions and of pages, and no file but the table that is the caller's own has
+    the id."""
+    (settings.experiments / "art3.yaml").write_text(KNOWN_BY_ID)
+    titles = settings.experiments / "pages" / "home" / "titles.yaml"
+    section = [line for line in KNOWN_BY_ID.splitlines() if "viewers" in line or "entities" in line]
+    titles.write_text(titles.read_text() + "\n".join(section) + "\n")
+    tables = settings.data / "tables"
+    tables.mkdir()
+    text = f'who,plan\n"{VIEWER}",b\n"a {MARK}/{VIEWER}",a\n'
+    (tables / "viewers.csv").write_text(text)
+    with caller(settings) as client:
+        for unit, plan in ((VIEWER, "b"), ("somebody else", None)):
+            decided = ask(client, "/v1/decide", experiment="art3", unit=unit)
+            stored = client.get(f"/v1/decisions/{decided['decision_id']}").json()
+            assert stored["context"].get("plan") == plan
+            assert stored["entities"][0]["unknown"] == int(plan is None)
+        page = ask(client, "/v1/page", page="home", profile=VIEWER, account=f"a {MARK}")
+        row = client.get(f"/v1/decisions/{page['page_id']}:{page['rows'][0]['row']}").json()
+        assert row["context"]["plan"] == "a"
+    for path in settings.data.rglob("*"):
+        if path.is_file() and path.name != "viewers.csv":
+            assert MARK.encode() not in path.read_bytes(), path

@@ -18,9 +18,6 @@ ROOT = Path(__file__).parents[3]
 ALLOWED = {
     ("docs/from-an-ab-tool.md", "arm"): "the word of the tools that one comes from",
     ("docs/from-an-ab-tool.md", "arms"): "the word of the tools that one comes from",
-    ("docs/compare-a-file.md", "impressions"): "a column of the archive",
-    ("docs/would-it-have-been-better.md", "impressions"): "what the data set calls its rows",
-    ("docs/pages.md", "impressions"): "what clients tell of what was looked at",
     ("docs/running.md", "troubles"): "a key of /readyz, whose problems are those of files",
     ("README.md", "arm"): "a family of processors",
     ("platform/topbill/cli/renamed.py", None): "names what things were called in 0.1",

@@ -21,6 +21,8 @@ from topbill.engine import logged_actions, offered
 from topbill.pages import CompiledPage, PageRequest, compose
 from topbill.pages.viewing_history import KnownViewer
 
+from ...small_page import PAGE
+
 
 def of(decisions: tuple[Decision, ...], layer: str) -> list[Decision]:
     return [d for d in decisions if d.layer == layer]
@@ -324,3 +326,20 @@ def test_a_page_without_exploration_is_the_same_whatever_its_id(home: Any) -> No
         assert decision.propensity == 1.0
     shown = [[tile.title for row in made.answer.rows for tile in row.titles] for made in (one, two)]
     assert shown[0] == shown[1]
+
+
+def test_a_row_of_which_rows_above_took_everything_says_so(home: Any) -> None:
+    same = "{source: titles, titles: [t00, t08]}"
+    page = PAGE.replace("{source: genre, genres: [comedy]}", same)
+    home.write(page=page.replace("{source: genre, genres: [action, drama]}", same), rules="")
+    compiled_page = home.compiled_page()
+    empty = 0
+    for number in range(20):
+        answer = home.compose(compiled_page, number).answer
+        below = [row for row in answer.rows if not row.titles]
+        empty += len(below)
+        told = [note for note in answer.notes if "is left for it" in note]
+        assert [note.split(":")[0] for note in told] == [f"row {row.row}" for row in below]
+        assert all("2 shown above" in note for note in told)
+        assert answer.fallbacks == ()
+    assert empty

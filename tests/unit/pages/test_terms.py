@@ -108,6 +108,24 @@ def test_a_boost_brings_a_title_up_while_it_lasts(home: Any) -> None:
     assert np.flatnonzero(own).tolist() == compiled_page.catalog.rows_of(["t55"])
 
 
+def test_boosts_are_for_any_column(home: Any) -> None:
+    boost = "boosts:\n  - {column: provider, value: North & Co, by: -2, until: 2026-12-01}\n"
+    home.write(page=PAGE + boost, rules="")
+    file = home.folder / "pages" / "titles.csv"
+    header, *lines = file.read_text().splitlines()
+    providers = ("North & Co", "South|North & Co", "South", "")
+    lines = [f"{line},{providers[number % 4]}" for number, line in enumerate(lines)]
+    file.write_text("\n".join([f"{header},provider", *lines]) + "\n")
+    compiled_page = home.compiled_page()
+    own = compiled_page.boosts.at(home.now)
+    assert own is not None
+    buried = {f"t{number:02d}" for number in range(60) if number % 4 < 2}
+    assert {compiled_page.catalog.ids[row] for row in np.flatnonzero(own == -2.0)} == buried
+    page = home.compose(compiled_page)
+    told = b'"boosts":[{"column":"provider","value":"North & Co","by":-2.0}]'
+    assert told in bytes(page.decisions[0].context)
+
+
 @pytest.mark.parametrize(
     ("boost", "path", "expected"),
     [
@@ -119,6 +137,10 @@ def test_a_boost_brings_a_title_up_while_it_lasts(home: Any) -> None:
         ("{title: t01, by: 1, from: 2026-02-01, until: 2026-01-01}", "boosts[0].until", "after"),
         ("{title: t99, by: 1}", "boosts[0].title", "a title of the catalogue"),
         ("{genre: dramma, by: 1}", "boosts[0].genre", "a genre of the catalogue"),
+        ("{column: provider, value: acme, by: 1}", "boosts[0].column", "a column of the catalogue"),
+        ("{column: franchise, by: 1}", "boosts[0].value", "a column and its value"),
+        ("{title: t01, value: acme, by: 1}", "boosts[0].value", "a column and its value"),
+        ("{column: franchise, value: saga, by: 1}", "boosts[0].value", "did you mean saga"),
     ],
 )
 def test_what_is_wrong_with_boosts_is_named(
