@@ -331,8 +331,11 @@ def _stopping(policy: Policy, scored: Scored, inputs: DecisionInput) -> Stopping
     """What ends the slate before its last position; None where its length is fixed, and where the
     policy can't tell what one more is worth: such a slate is as long as it may be.
     """
+    # First of all, for most slates have no length to decide, and means take a while to compute.
+    if inputs.length is None:
+        return None
     places, mean = getattr(policy, "places", None), scored.mean
-    if inputs.length is None or places is None or mean is None:
+    if places is None or mean is None:
         return None
     draws = uniforms("stop", inputs.decision_id)
     return Stopping(inputs.length, mean, places.worth, draws, explore=inputs.explore)
