@@ -173,7 +173,9 @@ def _sentence(terms: GateTerms, verdict: GateVerdict, difference: Estimate) -> s
     ends = {
         "passed": f"not worse by more than {terms.margin}",
         "harmful": f"worse, and not shown to be within {terms.margin}",
-        "unknown": f"{REASONS['margin_undecided']}; wait for more, or allow more than {terms.margin}",
+        "unknown": (
+            f"{REASONS['margin_undecided']}; wait for more, or allow more than {terms.margin}"
+        ),
     }
     return (
         f"{terms.variant} against {terms.versus}: {formatting.significant(difference.value)} a "

@@ -229,7 +229,8 @@ experiment: art3
 surface: artwork
 unit: profile_id
 entities:
-  viewers: {file: viewers.csv, key: who, of: unit, features: {plan: {type: category, values: [a, b]}}}
+  viewers:
+    {file: viewers.csv, key: who, of: unit, features: {plan: {type: category, values: [a, b]}}}
 actions: [{id: face}, {id: chase}]
 metrics:
   play: {event: play, kind: binary, window: 60s}
