@@ -160,7 +160,8 @@ class CompiledExperiment:
         as they are.
         """
         experiment = self.experiment
-        if experiment.status != "running":
+        # One with a `launch` has not begun it: an order that gives a step of it takes it out.
+        if experiment.status != "running" or experiment.launch is not None:
             return None, "not_in_experiment"
         # Three throws under three names, so that they are independent: who is held out of a layer
         # says nothing about which experiment or variant the others get.

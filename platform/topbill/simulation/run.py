@@ -40,7 +40,9 @@ def run(
     `progress` is called with the rounds done so far.
     """
     # Everybody takes part: what is asked is how it would go, not how much traffic it has.
-    running = replace(experiment, status="running", traffic=1.0, layer_start=0.0, holdout=0.0)
+    running = replace(
+        experiment, status="running", launch=None, traffic=1.0, layer_start=0.0, holdout=0.0
+    )
     environment = Environment(running, seed, habits)
     scoreboard = Scoreboard([running])
     engine = Engine([running], clock=lambda: 0.0)

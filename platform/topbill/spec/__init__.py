@@ -15,14 +15,19 @@ from topbill.spec.files import (
     validate,
     yaml_in,
 )
+from topbill.spec.launch import AdvanceIf, Gate, Hold, Launch
 from topbill.spec.model import Experiment, Guardrail, Override, Status, Surface, Variant
 from topbill.spec.schema import json_schema
 
 __all__ = [
     "LEARNS_NOTHING",
+    "AdvanceIf",
     "Experiment",
     "Feature",
+    "Gate",
     "Guardrail",
+    "Hold",
+    "Launch",
     "Metric",
     "Override",
     "Status",

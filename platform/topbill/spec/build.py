@@ -19,6 +19,7 @@ from topbill.policies import policy_class
 from topbill.spec.entities import features_of, read_entities, with_looked_up
 from topbill.spec.exploration import default_min_probability
 from topbill.spec.fields import Location, Verbatim, listed, nearest, percent
+from topbill.spec.launch import read_launch
 from topbill.spec.model import Experiment, Guardrail, Override, Variant
 from topbill.spec.schema import DEFAULT_POLICY
 from topbill.spec.unit_scope import is_of_units, read_unit_scope
@@ -70,6 +71,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
     _check_looks(content, at)
     _check_conditions(content, at)
     _check_overrides(content, at)
+    launch = read_launch(content, at)
     variants = _variants(content, raw, at.key("variants"))
     _check_slots(content, at)
     _check_personalizer(content, at)
@@ -100,6 +102,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
         exclude=Exclusion.of(content.get("exclude", {})),
         audience=TargetAudience.of(content.get("audience", {})),
         overrides=_overrides(content),
+        launch=launch,
         reward_delay=content.get("reward_delay", shortest),
         **{name: content[name] for name in _AS_READ if name in content},
     )

@@ -42,6 +42,12 @@ FIELDS: dict[str, tuple[str, ...]] = {
         *("action_features", "guardrails", "feedback", "click_model", "reward_delay", "refit"),
         *("personalizer", "budget_ms"),
     ),
+    "Launch": (
+        *("ramp", "start", "gate", "shadow", "hold", "advance_if", "on_harm", "approve_at"),
+    ),
+    "Gate": ("log", "variant", "versus", "margin", "estimator", "on_refusal"),
+    "Hold": ("at_least", "units"),
+    "AdvanceIf": ("guardrails", "sample_ratio", "health"),
     "auto": ("alpha",),
     "fixed": ("order",),
     "epsilon_greedy": (*_LINEAR, "epsilon", "decay"),

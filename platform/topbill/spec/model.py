@@ -17,6 +17,7 @@ from topbill.domain.objective import Objective
 from topbill.domain.reading import Method
 from topbill.domain.records import Action, Actions
 from topbill.spec import canonical
+from topbill.spec.launch import Launch
 
 Surface = Literal["rows", "titles", "artwork"]
 ClickModelName = Literal["independent", "cascade", "examined"]
@@ -85,6 +86,7 @@ class Experiment:
     exclude: Exclusion = NOBODY
     audience: TargetAudience = EVERYBODY
     overrides: tuple[Override, ...] = ()
+    launch: Launch | None = None
     slots: int = 1
     context: tuple[Feature, ...] = ()
     action_features: tuple[Feature, ...] = ()

@@ -52,6 +52,7 @@ from topbill.spec.fields import (
     listed,
     nearest,
 )
+from topbill.spec.launch import LAUNCH
 from topbill.spec.model import Status, Surface
 from topbill.spec.unit_scope import has_day
 
@@ -591,6 +592,11 @@ EXPERIMENT = Section(
             MapOf(OVERRIDE, 20),
             "Testers: units that see a variant, even before it is running. What they do is never "
             "learned from nor counted.",
+        ),
+        "launch": Key(
+            LAUNCH,
+            "How it is launched: what its log says first, unseen, then step by step, and back when "
+            "it harms. Left out: to all of its traffic at once.",
         ),
         "slots": Key(Number(1, 100, whole=True), "How many positions are filled (default 1)."),
         "context": Key(
