@@ -31,8 +31,18 @@ Content = Mapping[str, Any]
 OnRefusal = Literal["approve", "stop", "tell"]
 OnHarm = Literal["rollback", "pause", "tell"]
 Estimator = Literal[
-    *("ips", "snips", "clipped-ips", "sg-ips", "dm", "dr", "sndr", "switch-dr", "dros", "sg-dr"),
-    *("mips", "adaptive-dr"),
+    "ips",
+    "snips",
+    "clipped-ips",
+    "sg-ips",
+    "dm",
+    "dr",
+    "sndr",
+    "switch-dr",
+    "dros",
+    "sg-dr",
+    "mips",
+    "adaptive-dr",
 ]
 DAY = 86_400.0
 _AS_READ = ("ramp", "start", "shadow", "on_harm", "approve_at")

@@ -39,7 +39,8 @@ def test_growing_traffic_moves_no_unit_that_has_a_variant(
     grown = [CompiledExperiment(replace(in_layer, traffic=step)) for step in sorted(steps)]
     for unit in units:
         variants = [one.assign(unit)[0] for one in grown]
-        outside = variants.count(None)
+        names = [None if variant is None else variant.name for variant in variants]
+        outside = names.count(None)
         # Outside until some step, and in one variant from then on.
-        assert variants[:outside] == [None] * outside
-        assert len(set(variants[outside:])) <= 1
+        assert names[:outside] == [None] * outside
+        assert len(set(names[outside:])) <= 1
