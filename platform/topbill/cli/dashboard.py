@@ -28,7 +28,7 @@ _SHARED = ("redirect_uri", "cookie_secret")
 _PROVIDER = ("client_id", "client_secret", "server_metadata_url")
 
 
-class Launch(NamedTuple):
+class StreamlitCommand(NamedTuple):
     """What to execute: arguments of the Python interpreter, and the environment."""
 
     arguments: list[str]
@@ -42,7 +42,7 @@ def launch(
     host: str = "127.0.0.1",
     port: int = 8601,
     picture_hosts: str | None = None,
-) -> Launch:
+) -> StreamlitCommand:
     """How to start the dashboards on `data`, with pictures from `experiments`/artwork, from the
     catalogues' folders, and from `picture_hosts` (with commas; those of the environment if None).
 
@@ -61,7 +61,7 @@ def launch(
     if picture_hosts is not None:
         where[PICTURE_HOSTS] = picture_hosts
     flags = ["--server.address", host, "--server.port", str(port), "--server.headless", "true"]
-    return Launch(["-m", "streamlit", "run", str(app), *flags], {**os.environ, **where})
+    return StreamlitCommand(["-m", "streamlit", "run", str(app), *flags], {**os.environ, **where})
 
 
 def run(
