@@ -21,6 +21,7 @@ from topbill.ab.checks.srm import (
 from topbill.ab.comparison import compare
 from topbill.ab.core.effect import ArmEstimate, Effect, Rule, effect
 from topbill.ab.files import FileComparison, compare_file
+from topbill.ab.harm import GuardrailHarm, HarmReading, harm, read_harm
 from topbill.ab.interaction import EffectWithin, Interaction, InteractionTerm, interaction
 from topbill.ab.judged import MetricDesign
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
@@ -76,7 +77,9 @@ __all__ = [
     "EffectWithin",
     "ExposureSpan",
     "FileComparison",
+    "GuardrailHarm",
     "GuardrailResult",
+    "HarmReading",
     "Heterogeneity",
     "Interaction",
     "InteractionTerm",
@@ -105,10 +108,12 @@ __all__ = [
     "compare",
     "compare_file",
     "effect",
+    "harm",
     "interaction",
     "novelty",
     "plan",
     "plan_ahead",
+    "read_harm",
     "runtime",
     "sequential_srm",
     "sequential_srm_of_sums",

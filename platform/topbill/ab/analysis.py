@@ -236,7 +236,7 @@ def analyse(
     ratio = sample_ratio(dated, prepared.intended, day=day, segments=segments)
     ratio = msgspec.structs.replace(ratio, moved=prepared.moved, phases=prepared.splits)
     # One table for all that follows, so that guardrails and comparisons speak of the same numbers.
-    table = _table(prepared, covariates, rule, adjust)
+    table = judged_table(prepared, covariates, rule, adjust)
     rate = units_a_day(prepared, ratio)
     comparisons, counted_once = _comparisons(table, design, rule, rate)
     guardrails = _guardrails(table, design, rule, rate)
@@ -504,7 +504,7 @@ class Table:
         return self.pairs[metric][variant], self.per.get(metric, "decision")
 
 
-def _table(
+def judged_table(
     prepared: Prepared, covariates: Covariates | None, rule: Rule, adjust: Adjustment
 ) -> Table:
     design, metrics = prepared.design, prepared.metrics

@@ -162,9 +162,9 @@ def guardrail(
         return replace(result, reason=effect.reason)
     days: float | None = None
     if rates is None:
-        room, _ = _room(t, c, margin, better)
+        room, _ = room_of(t, c, margin, better)
         t, c = facing(t, c, room if better == "higher" else -room)
-        room, se = _room(t, c, margin, better)
+        room, se = room_of(t, c, margin, better)
         status, p_value = _status(t, c, room, se, rule)
         if status == "undecided":
             days = days_to_decision(Progress(room, se, t.n + c.n, units_a_day, worth), rule)
@@ -182,7 +182,7 @@ def guardrail(
     return replace(result, worse_by=worse_by, worse_by_low=low, worse_by_high=high)
 
 
-def _room(t: ArmEstimate, c: ArmEstimate, margin: Margin, better: str) -> tuple[float, float]:
+def room_of(t: ArmEstimate, c: ArmEstimate, margin: Margin, better: str) -> tuple[float, float]:
     """By how much the variant is better than the margin allows at worst, and the standard error."""
     direction = 1.0 if better == "higher" else -1.0
     if not margin.is_relative:

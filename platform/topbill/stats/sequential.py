@@ -8,7 +8,7 @@ arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import log
+from math import inf, log, sqrt
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,14 @@ from topbill.domain.records import Floats
 
 TUNING = 5_000.0
 """Units at which a confidence sequence is tightest, unless told."""
+
+STAGES = ((0.14, 0.25), (0.48, 0.45), (1.0, 0.2))
+"""Until which fraction of the planned information `staged_multiplier` spends which part of its
+error. Just before 15% and 50% of a sample planned for one margin, so that harm of four and of two
+margins shows by then, and at its end.
+"""
+UNSTAGED = 1.0 - sum(share for _, share in STAGES)
+"""The part that is left for a sequence beside it, which never ends and is narrow at first."""
 
 Spending = Literal["obrien-fleming", "quadratic"]
 
@@ -60,6 +68,20 @@ def always_valid_p(
 ) -> Floats:
     """min(1, 1/e): below α exactly when the confidence sequence leaves zero out."""
     return np.asarray(np.exp(np.minimum(0.0, -log_e_value(z, n, alpha, tuning))), dtype=np.float64)
+
+
+def staged_multiplier(fraction: float, alpha: float = 0.05) -> float:
+    """How many standard errors one side of an estimate reaches at a `fraction` of the planned
+    information, at level α · (1 − `UNSTAGED`) at all looks together; infinite after the last stage.
+
+    With W = z·√fraction a Brownian motion, P(W reaches c before T) = 2·(1 − Φ(c/√T)) by reflection,
+    however often one looks: so a stage that ends at T asks for z ≥ c/√fraction until then.
+    """
+    least = inf
+    for end, share in STAGES:
+        if 0.0 < fraction <= end:
+            least = min(least, float(norm.isf(share * alpha / 2.0)) * sqrt(end / fraction))
+    return least
 
 
 def mixture_rho(alpha: float, v_opt: float, *, two_sided: bool = True) -> float:

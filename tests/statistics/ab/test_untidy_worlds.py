@@ -19,7 +19,7 @@ import pytest
 from scipy import stats
 
 from topbill import ab
-from topbill.ab.analysis import Prepared, _comparisons, _table, prepare
+from topbill.ab.analysis import Prepared, _comparisons, judged_table, prepare
 from topbill.ab.core.effect import checked_rule
 from topbill.ab.core.units import Covariates, MomentsByArm, gather
 from topbill.ab.metrics import Metric
@@ -69,7 +69,7 @@ class Runs:
         (part,) = self.prepared.parts
         own = RunPart(part.variants, part.rows, runs=self, run=run)
         prepared = replace(self.prepared, parts=(own,))
-        table = _table(prepared, self.covariates, RULE, "cuped")
+        table = judged_table(prepared, self.covariates, RULE, "cuped")
         comparisons, counted_once = _comparisons(table, prepared.design, RULE, None)
         return [*comparisons, *counted_once]
 

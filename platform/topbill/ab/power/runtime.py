@@ -127,7 +127,7 @@ def units_for(aim: Aim, rule: Rule, power: float = 0.8, *, beside: float = 0.0) 
         z_power = float(stats.norm.isf(1.0 - power))
         least = _least_units(room, aim.spread, rule, aim.tests, z_power, beside)
         return None if least is None else max(ceil(aim.least_units), least)
-    units = (_drift(rule, aim.tests, power) * aim.spread / room) ** 2
+    units = (planned_drift(rule, aim.tests, power) * aim.spread / room) ** 2
     if units > 1e13:
         return None
     if rule.method == "fixed" and units * aim.smaller_share < _LARGE:
@@ -213,7 +213,7 @@ def detectable_effect(
         reach = rule.call_reach(looked_at(units, beside), inf, tests)
         drift = reach - float(stats.norm.isf(power))
     else:
-        drift = _drift(rule, tests, power)
+        drift = planned_drift(rule, tests, power)
     effect = drift * aim.spread / sqrt(units)
     if rule.method != "fixed" or units * aim.smaller_share >= _LARGE or effect == 0.0:
         return effect
@@ -292,7 +292,7 @@ def _check_power(power: float) -> None:
 
 
 @lru_cache(maxsize=256)
-def _drift(rule: Rule, tests: int, power: float) -> float:
+def planned_drift(rule: Rule, tests: int, power: float) -> float:
     """How many standard errors from what is tested the true value must be for a call with
     probability `power` at a planned end, by the normal distribution."""
     level = rule.alpha / tests

@@ -5,6 +5,7 @@ report is computed from: each variant's means, the A/B analysis, and the plan of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -333,10 +334,13 @@ class AnalysisRows:
                 estimates[name, variant_name] = estimate
         return counts, estimates
 
-    def units(self) -> int:
-        """How many units were in a variant, each once however many it was in."""
-        query = f"SELECT count(DISTINCT {identifier(UNIT)}) AS n FROM {_TABLE}"  # noqa: S608  (our own names)
-        return int(self._database.row(query)["n"])
+    def units(self, since: datetime | None = None) -> int:
+        """How many units were in a variant (from `since` on), each once however many it was in."""
+        query = (
+            f"SELECT count(DISTINCT {identifier(UNIT)}) AS n FROM {_TABLE} "  # noqa: S608  (our own names)
+            f"WHERE $since IS NULL OR {identifier(MOMENT)} >= $since::TIMESTAMP"
+        )
+        return int(self._database.row(query, since=since)["n"])
 
     def excluded(self) -> dict[str, int]:
         """Decisions that no number is made of, by reason."""
@@ -377,6 +381,21 @@ class AnalysisRows:
             looks=looks,
             time_zone=zone_of(self._database, self._tables.key),
             decides=decides,
+        )
+
+    def harm(self) -> ab.HarmReading:
+        """Each variant on each guardrail, and the split, as a launch looks at them: see
+        `ab.read_harm`."""
+        timeline = self.timeline
+        return ab.read_harm(
+            self._database.connection.table(_TABLE),
+            msgspec.structs.replace(self._tables.design(), phases=timeline.phases),
+            phase=PHASE if timeline.is_several else None,
+            unit=UNIT,
+            variant=VARIANT,
+            day=MOMENT,
+            covariates=self.covariates,
+            time_zone=zone_of(self._database, self._tables.key),
         )
 
     def novelty(self, analysis: ab.Analysis, looks: Sequence[float]) -> list[ab.Novelty]:

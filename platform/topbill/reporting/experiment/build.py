@@ -154,7 +154,7 @@ def _report(
     counts, means = rows.means()
     explored = policy_shares_by_variant(database, tables)
     variants = _variant_lines(tables, counts, means, explored)
-    windows = _longest_windows(tables)
+    windows = longest_windows(tables)
     window = tables.objective().window
     checked = health(database, tables.key, windows, window, tables.published_us)
     shares, changed_actions = _share_lines(database, tables.key)
@@ -200,7 +200,7 @@ def _report(
     )
 
 
-def _longest_windows(tables: ExperimentTables) -> dict[str, float]:
+def longest_windows(tables: ExperimentTables) -> dict[str, float]:
     """Seconds of the longest window of each event that a metric reads."""
     # An event may be read by several metrics; it is late only where it is so for all of them.
     windows: dict[str, float] = {}

@@ -206,7 +206,12 @@ def notes(
             "rewards per variant appear then."
         )
         noted.append(Note(code="immature", sentence=sentence))
-    noted += _log_notes(health)
+    return noted + health_notes(health, known_events)
+
+
+def health_notes(health: Health, known_events: Iterable[str]) -> list[Note]:
+    """What a reader must know of the record's health."""
+    noted = _log_notes(health)
     if health.fallback_share is not None and health.fallback_share > FELL_BACK:
         sentence = (
             f"{health.fallback_share:.1%} of decisions fell back to the control's order; look at "
@@ -406,22 +411,25 @@ def worsening(guardrail: GuardrailResult) -> tuple[str, str]:
 
 def alarms(report: Report) -> list[Note]:
     """What must be repaired before numbers are believed, worst first; empty when all is well."""
-    # What a reader was told already is alarming in the same words.
-    by_code: dict[str, list[Note]] = {}
-    for note in report.notes:
-        by_code.setdefault(note.code, []).append(note)
-    raised = []
-    broken = [] if report.ab is None else _broken_guardrails(report.ab)
-    raised += broken
+    raised = [] if report.ab is None else _broken_guardrails(report.ab)
     if report.ab is not None and report.ab.sample_ratio.alarm:
         sentence = "Units were not split between variants as intended."
         raised.append(Note(code="sample_ratio_mismatch", sentence=sentence))
-    raised += by_code.get("propensity_mismatch", []) + by_code.get("choice_mismatch", [])
+    return raised + health_alarms(report.notes, report.health)
+
+
+def health_alarms(noted: Iterable[Note], health: Health) -> list[Note]:
+    """What must be repaired of the record itself, worst first."""
+    # What a reader was told already is alarming in the same words.
+    by_code: dict[str, list[Note]] = {}
+    for note in noted:
+        by_code.setdefault(note.code, []).append(note)
+    raised = by_code.get("propensity_mismatch", []) + by_code.get("choice_mismatch", [])
     raised += by_code.get("no_rewards", [])
     # Events that no metric reads are alarming only where no other comes.
-    if report.health.reward_join_rate is None:
+    if health.reward_join_rate is None:
         raised += by_code.get("unread_events", [])
-    raised += _late_rewards(report.health) + by_code.get("many_fallbacks", [])
+    raised += _late_rewards(health) + by_code.get("many_fallbacks", [])
     return raised
 
 
