@@ -47,6 +47,7 @@ _LATER = (
     "DELETE FROM policy_snapshots WHERE at > ?",
     "DELETE FROM revisions WHERE at > ?",
     "DELETE FROM orders WHERE at > ?",
+    "DELETE FROM conclusions WHERE at > ?",
     "DELETE FROM quarantine WHERE at > ?",
 )
 _WITHOUT_SNAPSHOT = """DELETE FROM policy_engines WHERE (experiment, version) NOT IN
@@ -255,6 +256,8 @@ def _chosen(source: Path, at: datetime | None) -> Path:
 
 def _forget_after(data: Path, at: int) -> None:
     """Take out of a restored folder what came after a moment."""
+    # A backup of an earlier version gets the tables that it lacks.
+    open_log(data / LOG_FILE).close()
     with closing(sqlite3.connect(data / LOG_FILE, isolation_level=None)) as log:
         log.execute("BEGIN")
         for statement in _LATER:

@@ -14,6 +14,7 @@ from topbill import process_log
 from topbill.cli import (
     analysis,
     comparison,
+    conclude,
     erasure,
     evaluation,
     features,
@@ -32,6 +33,7 @@ __all__ = [
     "analysis",
     "app",
     "comparison",
+    "conclude",
     "erasure",
     "evaluation",
     "features",

@@ -42,6 +42,7 @@ def report(
     until: str | None = None,
     revision: str | None = None,
     first_exposure: bool = False,
+    anew: bool = False,
     json_: Json = False,
 ) -> None:
     """What came of an experiment, or of a whole page, from the lake.
@@ -71,6 +72,8 @@ def report(
         revision: Of an experiment: only decisions of that revision of its file.
         first_exposure: Of an experiment: let units that were seen in several variants count for
             their first, also where no change of shares explains it.
+        anew: Of an experiment that was concluded: work its report out from the record as it is now,
+            up to the conclusion, instead of showing the one that was kept.
     """
     from topbill import reporting
 
@@ -97,6 +100,7 @@ def report(
             until=until,
             revision=revision,
             first_exposure=first_exposure,
+            anew=anew,
         )
         _show(result, html, json_)
         return
@@ -109,6 +113,7 @@ def report(
         "until": until is not None,
         "revision": revision is not None,
         "first-exposure": first_exposure,
+        "anew": anew,
     }
     _refuse(key, "a page", given)
     if calibration is not None:

@@ -92,7 +92,8 @@ def _lines(standing: StandingNow) -> list[str]:
         if order is not None:
             at = datetime.fromtimestamp(order.at / 1e6, UTC)
             reason = f": {order.because}" if order.because else ""
-            text += f"; {order.status} by order of {order.who}, {at:%Y-%m-%d %H:%M} UTC{reason}"
+            ordered_so = order.status if order.conclusion is None else "concluded"
+            text += f"; {ordered_so} by order of {order.who}, {at:%Y-%m-%d %H:%M} UTC{reason}"
         lines.append(text)
     if not lines:
         lines.append("Nothing was published yet.")

@@ -157,16 +157,21 @@ class CompiledExperiment:
 
     def assign(self, unit: str) -> tuple[Variant | None, Reason]:
         """The unit's variant: the same for the same unit as long as layer, traffic and shares stay
-        as they are.
+        as they are, and nobody has won.
         """
         experiment = self.experiment
         # One with a `launch` has not begun it: an order that gives a step of it takes it out.
-        if experiment.status != "running" or experiment.launch is not None:
+        is_waiting = experiment.launch is not None and experiment.conclusion is None
+        if experiment.status != "running" or is_waiting:
             return None, "not_in_experiment"
         # Three throws under three names, so that they are independent: who is held out of a layer
         # says nothing about which experiment or variant the others get.
         if experiment.holdout and uniform("holdout", experiment.layer, unit) < experiment.holdout:
             return None, "holdout"
+        if experiment.conclusion is not None:
+            # Whoever is not held out: also those that were outside its traffic while it was a test.
+            winner = experiment.winner
+            return winner, "not_in_experiment" if winner is None else "policy"
         if experiment.traffic < 1.0 or experiment.layer_start:
             # Experiments of one layer take stretches of the same throw that don't overlap.
             place = uniform("layer", experiment.layer, unit) - experiment.layer_start

@@ -23,7 +23,7 @@ from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import views
 from topbill.lake.database import Connection, confine, connect, files_of
 from topbill.lake.views import PinnedTable
-from topbill.log.protocol import Retention
+from topbill.log.protocol import ConclusionLine, Retention
 from topbill.spec import Experiment
 
 _TABLES = """
@@ -43,6 +43,9 @@ CREATE TABLE metrics (
     quantile_of_kind VARCHAR, q DOUBLE, from_table JSON);
 CREATE TABLE revisions (
     experiment VARCHAR, revision VARCHAR, revised_at TIMESTAMP, who VARCHAR, spec JSON);
+CREATE TABLE conclusions (
+    experiment VARCHAR, revision VARCHAR, made VARCHAR, concluded_at TIMESTAMP, who VARCHAR,
+    winner VARCHAR, because VARCHAR, report BLOB);
 CREATE TABLE published (
     published_at TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT,
     events_version BIGINT, files VARCHAR, schema_version BIGINT,
@@ -104,6 +107,7 @@ class Publication:
         removed: Keys of those experiments that have no file any more.
         quarantine: Rows of the log that were set aside, oldest first.
         retention: When rows were last removed because of their age, where any were.
+        conclusions: How experiments ended, oldest first.
     """
 
     tables: Mapping[str, PinnedTable]
@@ -114,6 +118,7 @@ class Publication:
     removed: Collection[str] = ()
     quarantine: Sequence[QuarantinedRow] = ()
     retention: Retention | None = None
+    conclusions: Sequence[ConclusionLine] = ()
 
 
 def write(path: Path, publication: Publication) -> None:
@@ -245,6 +250,10 @@ def _fill(connection: duckdb.DuckDBPyConnection, publication: Publication) -> No
         quarantine.append((*row[:7], at))
     _insert(connection, "revisions", revisions)
     _insert(connection, "quarantine", quarantine)
+    conclusions = []
+    for ended in publication.conclusions:
+        conclusions.append((*ended[:3], _moment(ended.at), *ended[4:]))
+    _insert(connection, "conclusions", conclusions)
 
 
 def _experiment_row(
@@ -257,7 +266,7 @@ def _experiment_row(
         experiment.owner,
         experiment.hypothesis,
         experiment.surface,
-        "removed" if is_removed else experiment.status,
+        "removed" if is_removed else _status(experiment),
         experiment.unit,
         experiment.slots,
         experiment.traffic,
@@ -265,6 +274,12 @@ def _experiment_row(
         _moment(revised_at),
         msgspec.json.encode(experiment.raw).decode(),
     )
+
+
+def _status(experiment: Experiment) -> str:
+    """A concluded one goes on deciding, and is no test any more."""
+    is_over = experiment.conclusion is not None and experiment.status == "running"
+    return "concluded" if is_over else experiment.status
 
 
 def _variant_rows(experiment: Experiment) -> list[tuple[Any, ...]]:

@@ -31,7 +31,7 @@ from topbill.lake.distinct import IDS, KEYS, IdHashes, RepeatedRow, take_out
 from topbill.lake.lookup import read_decisions
 from topbill.lake.seals import Seals
 from topbill.lake.views import PinnedTable, base_view
-from topbill.log.protocol import Retention
+from topbill.log.protocol import ConclusionLine, Retention
 from topbill.spec import Experiment
 
 Table = Literal["decisions", "rewards", "events"]
@@ -378,6 +378,7 @@ class Lake:
         removed: Collection[str] = (),
         quarantine: Sequence[QuarantinedRow] = (),
         retention: Retention | None = None,
+        conclusions: Sequence[ConclusionLine] = (),
     ) -> None:
         """Write a new analytics database pinned to the tables as they are now, and rename it into
         place. Rows that repeat an id (see `repeated`) are taken out of the tables before.
@@ -385,7 +386,7 @@ class Lake:
         `at` (µs since the epoch): every log row stamped up to then is in the tables; what is mature
         is judged by it. `removed`: keys of those `experiments` that have no file any more.
         `quarantine`: rows that were set aside. `retention`: when rows were last removed because of
-        their age.
+        their age. `conclusions`: how experiments ended.
         """
         tables = {name: self._pinned(name, self._distinct_files(name)) for name in self._tables}
         publication = analytics.Publication(
@@ -397,6 +398,7 @@ class Lake:
             removed,
             quarantine,
             retention,
+            conclusions,
         )
         analytics.write(self.database_path, publication)
 

@@ -9,6 +9,7 @@ from topbill.log.opening import LOG_FILE, SCHEMES, open_log
 from topbill.log.protocol import (
     REMEMBERED_FOR,
     Clock,
+    ConclusionLine,
     Erasure,
     Heartbeat,
     Log,
@@ -22,6 +23,7 @@ __all__ = [
     "REMEMBERED_FOR",
     "SCHEMES",
     "Clock",
+    "ConclusionLine",
     "Entry",
     "Erasure",
     "Heartbeat",

@@ -98,6 +98,19 @@ CREATE TABLE IF NOT EXISTS orders (
     who TEXT NOT NULL,
     status TEXT NOT NULL,
     because TEXT NOT NULL,
+    conclusion TEXT NOT NULL DEFAULT '',
+    checksum INTEGER);
+-- How experiments ended; an empty `winner` is nobody.
+CREATE TABLE IF NOT EXISTS conclusions (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    experiment TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    made TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    winner TEXT NOT NULL,
+    because TEXT NOT NULL,
+    report BLOB NOT NULL,
     checksum INTEGER);
 CREATE TABLE IF NOT EXISTS quarantine (
     place INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -192,7 +205,10 @@ ROWS = {
 CHECKED = {table: (*columns, "at") for table, columns in ROWS.items()} | {
     "policy_engines": ("experiment", "version", "variant", "engine"),
     "revisions": ("experiment", "revision", "at", "who", "spec"),
-    "orders": ("experiment", "revision", "made", "at", "who", "status", "because"),
+    "orders": ("experiment", "revision", "made", "at", "who", "status", "because", "conclusion"),
+    "conclusions": (
+        *("experiment", "revision", "made", "at", "who", "winner", "because", "report"),
+    ),
     "quarantine": (
         "kind",
         "stage",
@@ -220,6 +236,8 @@ one without naming columns; `bundles`, whose checksum their decisions have; `clo
 which 0.1.0 writes likewise, and which the rows and the journal's file contradict where they are
 damaged.
 """
+ADDED = {"orders": {"conclusion": "TEXT NOT NULL DEFAULT ''"}}
+"""Columns that tables got after their first version, and how they are declared."""
 _SNAPSHOT = ("experiment", "version", "watermark", "at", "fingerprint", "start", "refit_at", "blob")
 Value = str | bytes | int
 
@@ -303,6 +321,8 @@ class LogDatabase:
         self._connection.executescript(f"{_STATES};{_SCHEMA}")
         if self._has_states_among_keys():
             self._move_states()
+        if not all(self._columns(table) >= columns.keys() for table, columns in ADDED.items()):
+            self._add_columns()
         if not all(self._has_checksum(table) for table in CHECKED):
             self._add_checksums()
 
@@ -318,9 +338,23 @@ class LogDatabase:
                     "put it back from a backup"
                 )
 
+    def _columns(self, table: str) -> set[str]:
+        return {row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")}
+
     def _has_checksum(self, table: str) -> bool:
-        columns = self._connection.execute(f"PRAGMA table_info({table})")
-        return any(name == "checksum" for _, name, *_ in columns)
+        return "checksum" in self._columns(table)
+
+    def _add_columns(self) -> None:
+        """Give tables of an earlier version what they lack. The checksums of their rows, which are
+        of fewer columns, go."""
+        with self.transaction():
+            for table, columns in ADDED.items():
+                # Another process may have done it meanwhile.
+                for name in columns.keys() - self._columns(table):
+                    self._connection.execute(
+                        f"ALTER TABLE {table} ADD COLUMN {name} {columns[name]}"
+                    )
+                    self._connection.execute(f"UPDATE {table} SET checksum = NULL")  # noqa: S608 (own names)
 
     def _has_states_among_keys(self) -> bool:
         query = (

@@ -28,7 +28,16 @@ from topbill.domain.records import (
 from topbill.log.bundles import decisions_of
 from topbill.log.entries import Entry, EventKey, KeyedIds, Receipt, Rows, UnitEventKey, admit
 from topbill.log.log_time import SETTLED, ClockStep, Stamps, offset_at, trouble
-from topbill.log.protocol import Clock, Heartbeat, Log, Matured, Order, Revision, now_micros
+from topbill.log.protocol import (
+    Clock,
+    ConclusionLine,
+    Heartbeat,
+    Log,
+    Matured,
+    Order,
+    Revision,
+    now_micros,
+)
 from topbill.log.quarantine import short_reason
 from topbill.log.snapshots import not_the_successor
 
@@ -59,6 +68,7 @@ class _Store:
         self.snapshots: dict[str, dict[int, Snapshot]] = {}
         self.revisions: list[Revision] = []
         self.orders: list[Order] = []
+        self.conclusions: list[ConclusionLine] = []
         self.quarantine: dict[tuple[RowKind, QuarantineStage, int], QuarantinedRow] = {}
         self.heartbeat: Heartbeat | None = None
         self.profiles: dict[str, ProfileLimits] = {}
@@ -519,6 +529,22 @@ class MemoryLog(Log):
         self.check()
         with self._store.lock:
             return list(self._store.orders)
+
+    def conclude(self, line: ConclusionLine, order: Order | None = None) -> None:
+        """Store how an experiment ended, and the order that says so."""
+        self.check()
+        with self._store.lock:
+            at = self._clock()
+            self._store.conclusions.append(line._replace(at=at))
+            if order is not None:
+                self._store.orders.append(order._replace(at=at))
+
+    def conclusions(self, experiment: str | None = None) -> list[ConclusionLine]:
+        """How experiments ended, oldest first."""
+        self.check()
+        with self._store.lock:
+            lines = self._store.conclusions
+            return [line for line in lines if experiment in (None, line.experiment)]
 
     # ------------------------------------------------------------------ profiles
 

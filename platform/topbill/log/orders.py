@@ -6,10 +6,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from topbill.domain.errors import NotFound
 from topbill.log.database import LogDatabase
 from topbill.log.protocol import Clock, Log, Order
-from topbill.spec import Experiment, Status, from_audit
+from topbill.spec import Conclusion, Experiment, Status, from_audit
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Conclusion).decode
 
 
 class OrderTable:
@@ -21,20 +26,27 @@ class OrderTable:
 
     def give(self, order: Order) -> None:
         """Add a line, stamped now."""
-        row = order._replace(at=self._clock())
-        values = tuple([value or "" for value in row])
         with self._database.transaction():
-            self._database.insert("orders", [values])
+            self.insert(order, self._clock())
+
+    def insert(self, order: Order, at: int) -> None:
+        """The same as of `at` (µs), inside of a transaction."""
+        concluded = "" if order.conclusion is None else _encode(order.conclusion).decode()
+        about = (order.experiment, order.revision, order.made, at, order.who)
+        row = (*about, order.status or "", order.because, concluded)
+        self._database.insert("orders", [row])
 
     def read(self) -> list[Order]:
         """All lines, oldest first."""
         rows = self._database.rows(
-            "SELECT experiment, revision, made, at, who, status, because FROM orders ORDER BY place"
+            """SELECT experiment, revision, made, at, who, status, because, conclusion
+            FROM orders ORDER BY place"""
         )
         orders = []
         for row in rows:
             order = Order(*row)
-            orders.append(order._replace(status=order.status or None))
+            conclusion = _decode(row[-1]) if row[-1] else None
+            orders.append(order._replace(status=order.status or None, conclusion=conclusion))
         return orders
 
 
@@ -45,8 +57,21 @@ def obeyed(experiments: Iterable[Experiment], orders: Iterable[Order]) -> list[E
     result = []
     for experiment in experiments:
         order = last.get((experiment.key, experiment.fingerprint))
-        result.append(experiment if order is None else with_status(experiment, order.status))
+        result.append(experiment if order is None else under(experiment, order))
     return result
+
+
+def under(experiment: Experiment, order: Order) -> Experiment:
+    """What an order makes of the experiment as its file is."""
+    return with_status(with_conclusion(experiment, order.conclusion), order.status)
+
+
+def with_conclusion(experiment: Experiment, conclusion: Conclusion | None) -> Experiment:
+    """The experiment, ended as said instead of as its file says; None for the file's own way."""
+    if conclusion is None or conclusion == experiment.conclusion:
+        return experiment
+    raw = {**experiment.raw, "conclusion": conclusion.raw}
+    return dataclasses.replace(experiment, conclusion=conclusion, raw=raw)
 
 
 def with_status(experiment: Experiment, status: Status | None) -> Experiment:
@@ -62,6 +87,27 @@ def give_order(log: Log, key: str, status: Status | None, who: str, because: str
 
     Services obey within seconds. Raises NotFound where the log knows no such experiment.
     """
+    file = as_its_file(log, key)
+    last = last_order(log, file)
+    # What is stopped or paused stays concluded; given back to its file, it is as that says.
+    conclusion = None if last is None or status is None else last.conclusion
+    order = order_of(file, Order(key, "", "", 0, who, status, because, conclusion))
+    log.give_order(order)
+    return order
+
+
+def order_of(file: Experiment, order: Order) -> Order:
+    """An order with the fingerprints of the experiment, as its file is, and of what it makes of
+    it."""
+    made = under(file, order).fingerprint
+    return order._replace(revision=file.fingerprint, made=made)
+
+
+def as_its_file(log: Log, key: str) -> Experiment:
+    """An experiment as its file was when it was last taken over, whatever was ordered since.
+
+    Raises NotFound where the log knows no such experiment.
+    """
     revisions = log.revisions(key)
     if not revisions:
         keys = ", ".join(sorted({line.experiment for line in log.revisions()})) or "(none)"
@@ -71,10 +117,13 @@ def give_order(log: Log, key: str, status: Status | None, who: str, because: str
     # What runs now may itself be what an order made of the file.
     file = next((o.revision for o in reversed(given) if newest in (o.made, o.revision)), newest)
     line = next(line for line in reversed(revisions) if line.revision == file)
-    made = with_status(from_audit(line.spec, key, file), status)
-    order = Order(key, file, made.fingerprint, 0, who, status, because)
-    log.give_order(order)
-    return order
+    return from_audit(line.spec, key, file)
+
+
+def last_order(log: Log, file: Experiment) -> Order | None:
+    """The last order that was given for an experiment as its file is; None where none was."""
+    orders = [o for o in log.orders() if (o.experiment, o.revision) == (file.key, file.fingerprint)]
+    return orders[-1] if orders else None
 
 
 def in_force(log: Log) -> list[Order]:
@@ -85,7 +134,7 @@ def in_force(log: Log) -> list[Order]:
     return [
         order
         for key, order in last.items()
-        if order.status is not None and newest.get(key) == order.made
+        if (order.status or order.conclusion) and newest.get(key) == order.made
     ]
 
 

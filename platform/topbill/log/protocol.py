@@ -38,6 +38,7 @@ from topbill.domain.records import (
 )
 from topbill.log.entries import Entry, Receipt, all_keyed
 from topbill.log.log_time import SETTLED, ClockStep, offset_at
+from topbill.spec import Conclusion
 from topbill.spec.model import Status
 
 REMEMBERED_FOR = 48 * 3_600.0
@@ -73,7 +74,8 @@ class Revision(NamedTuple):
 
 class Order(NamedTuple):
     """What somebody said of an experiment at `at` (µs) without its file: a status (None: the file's
-    own), for the file as it was, of fingerprint `revision`; `made` is what becomes of it."""
+    own), or how it ended, for the file as it was, of fingerprint `revision`; `made` is what becomes
+    of it."""
 
     experiment: str
     revision: str
@@ -82,6 +84,23 @@ class Order(NamedTuple):
     who: str
     status: Status | None
     because: str
+    conclusion: Conclusion | None = None
+
+
+class ConclusionLine(NamedTuple):
+    """How an experiment ended at `at` (µs), by an order or by its file: `winner` is None where
+    nobody won, `revision` what was compared, `made` what runs since, and `report` the report (JSON,
+    compressed by zlib) as it stood then: sums only, of nobody's own.
+    """
+
+    experiment: str
+    revision: str
+    made: str
+    at: int
+    who: str
+    winner: str | None
+    because: str
+    report: bytes
 
 
 class Erasure(NamedTuple):
@@ -413,6 +432,15 @@ class Log(Protocol):
     @abstractmethod
     def orders(self) -> list[Order]:
         """All orders that were given, oldest first."""
+
+    @abstractmethod
+    def conclude(self, line: ConclusionLine, order: Order | None = None) -> None:
+        """Store how an experiment ended, and the order that says so where no file does, in one
+        step; both stamped now."""
+
+    @abstractmethod
+    def conclusions(self, experiment: str | None = None) -> list[ConclusionLine]:
+        """How experiments ended, oldest first: one of them, or all."""
 
     def erasures(self, experiment: str) -> list[Erasure]:  # noqa: ARG002 (for those that erase)
         """What was erased from an experiment, oldest first."""

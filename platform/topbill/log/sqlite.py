@@ -29,6 +29,7 @@ from topbill.domain.records import (
     UnitEvent,
 )
 from topbill.log.bundle_table import BundleTable
+from topbill.log.conclusions import ConclusionTable
 from topbill.log.database import ROWS, LogDatabase, checksum
 from topbill.log.entries import Entry, KeyedIds, Receipt, Rows, admit
 from topbill.log.file_guard import FileGuard
@@ -47,6 +48,7 @@ from topbill.log.orders import OrderTable
 from topbill.log.profiles import ProfileTable
 from topbill.log.protocol import (
     Clock,
+    ConclusionLine,
     Erasure,
     Heartbeat,
     Log,
@@ -137,6 +139,7 @@ class SqliteLog(Log):
         self._snapshots = SnapshotTable(self._database, clock)
         self._revisions = RevisionTable(self._database, clock)
         self._orders = OrderTable(self._database, clock)
+        self._conclusions = ConclusionTable(self._database, self._orders, clock)
         self._quarantine = QuarantineTable(self._database, clock)
         self._heartbeat = HeartbeatTable(self._database, clock)
         self._profiles = ProfileTable(self._database, clock)
@@ -712,6 +715,14 @@ class SqliteLog(Log):
     def orders(self) -> list[Order]:
         """All orders that were given, oldest first."""
         return self._orders.read()
+
+    def conclude(self, line: ConclusionLine, order: Order | None = None) -> None:
+        """Store how an experiment ended, and the order that says so."""
+        self._conclusions.conclude(line, order)
+
+    def conclusions(self, experiment: str | None = None) -> list[ConclusionLine]:
+        """How experiments ended, oldest first."""
+        return self._conclusions.read(experiment)
 
     def profile(self, unit: str) -> ProfileLimits | None:
         """What a profile may see; None where nothing was set."""

@@ -10,6 +10,7 @@ from topbill.reporting.experiment.interactions import interaction
 from topbill.reporting.experiment.model import (
     REASONS,
     ChoiceRatio,
+    ConclusionReading,
     Health,
     HoldoutReadout,
     MeanEstimate,
@@ -26,6 +27,7 @@ from topbill.reporting.page import LayerVariant, PageMean, PageReport, load_page
 __all__ = [
     "REASONS",
     "ChoiceRatio",
+    "ConclusionReading",
     "Health",
     "HoldoutReadout",
     "LayerVariant",

@@ -68,13 +68,15 @@ def last_change(revisions: Sequence[Revision]) -> AssignmentChange | None:
 
 
 def _assignment(text: str) -> Assignment | None:
-    """How a revision gives units to variants; None where this version cannot read it."""
+    """How a revision gives units to variants; None where this version cannot read it, and where it
+    was concluded: then nothing is compared any more."""
     try:
         experiment = spec.from_audit(text, "as it was")
     except SpecError:
         return None
-    shares = {variant.name: variant.share for variant in experiment.variants}
-    return Assignment(shares, experiment.control.name, experiment.traffic)
+    if experiment.conclusion is not None:
+        return None
+    return Assignment(experiment.shares_in_force, experiment.control.name, experiment.traffic)
 
 
 class Follower:

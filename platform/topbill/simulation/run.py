@@ -41,7 +41,13 @@ def run(
     """
     # Everybody takes part: what is asked is how it would go, not how much traffic it has.
     running = replace(
-        experiment, status="running", launch=None, traffic=1.0, layer_start=0.0, holdout=0.0
+        experiment,
+        status="running",
+        launch=None,
+        conclusion=None,
+        traffic=1.0,
+        layer_start=0.0,
+        holdout=0.0,
     )
     environment = Environment(running, seed, habits)
     scoreboard = Scoreboard([running])

@@ -3,6 +3,7 @@
 from topbill.domain.features import Feature
 from topbill.domain.metric import Metric
 from topbill.spec.canonical import LEARNS_NOTHING
+from topbill.spec.conclusion import Conclusion
 from topbill.spec.files import (
     audited,
     from_audit,
@@ -22,6 +23,7 @@ from topbill.spec.schema import json_schema
 __all__ = [
     "LEARNS_NOTHING",
     "AdvanceIf",
+    "Conclusion",
     "Experiment",
     "Feature",
     "Gate",

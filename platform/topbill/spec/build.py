@@ -16,6 +16,7 @@ from topbill.domain.metric import METRIC_KINDS, Metric
 from topbill.domain.reading import ONE_LOOK, are_looks
 from topbill.domain.records import Action
 from topbill.policies import policy_class
+from topbill.spec.conclusion import read_conclusion
 from topbill.spec.entities import features_of, read_entities, with_looked_up
 from topbill.spec.exploration import default_min_probability
 from topbill.spec.fields import Location, Verbatim, listed, nearest, percent
@@ -72,6 +73,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
     _check_conditions(content, at)
     _check_overrides(content, at)
     launch = read_launch(content, at)
+    conclusion = read_conclusion(content, at)
     variants = _variants(content, raw, at.key("variants"))
     _check_slots(content, at)
     _check_personalizer(content, at)
@@ -103,6 +105,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
         audience=TargetAudience.of(content.get("audience", {})),
         overrides=_overrides(content),
         launch=launch,
+        conclusion=conclusion,
         reward_delay=content.get("reward_delay", shortest),
         **{name: content[name] for name in _AS_READ if name in content},
     )

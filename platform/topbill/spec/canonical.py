@@ -48,6 +48,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "Gate": ("log", "variant", "versus", "margin", "estimator", "on_refusal"),
     "Hold": ("at_least", "units"),
     "AdvanceIf": ("guardrails", "sample_ratio", "health"),
+    "Conclusion": ("winner", "because", "by"),
     "auto": ("alpha",),
     "fixed": ("order",),
     "epsilon_greedy": (*_LINEAR, "epsilon", "decay"),

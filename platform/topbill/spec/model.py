@@ -17,6 +17,7 @@ from topbill.domain.objective import Objective
 from topbill.domain.reading import Method
 from topbill.domain.records import Action, Actions
 from topbill.spec import canonical
+from topbill.spec.conclusion import Conclusion
 from topbill.spec.launch import Launch
 
 Surface = Literal["rows", "titles", "artwork"]
@@ -87,6 +88,7 @@ class Experiment:
     audience: TargetAudience = EVERYBODY
     overrides: tuple[Override, ...] = ()
     launch: Launch | None = None
+    conclusion: Conclusion | None = None
     slots: int = 1
     context: tuple[Feature, ...] = ()
     action_features: tuple[Feature, ...] = ()
@@ -113,6 +115,24 @@ class Experiment:
         """
         # There is exactly one: the loader refuses files with none or several.
         return next(v for v in self.variants if v.control)
+
+    @cached_property
+    def winner(self) -> Variant | None:
+        """The variant that everybody gets since the experiment was concluded; None where it was
+        not, or nobody won.
+        """
+        if self.conclusion is None or self.conclusion.winner is None:
+            return None
+        return next(v for v in self.variants if v.name == self.conclusion.winner)
+
+    @property
+    def shares_in_force(self) -> dict[str, float]:
+        """The share of the units that take part which each variant gets: all of them the winner's,
+        once there is one.
+        """
+        if self.winner is not None:
+            return {self.winner.name: 1.0}
+        return {variant.name: variant.share for variant in self.variants}
 
     @cached_property
     def context_encoder(self) -> Encoder:

@@ -23,6 +23,7 @@ from topbill.domain.reading import METHODS
 from topbill.domain.rewards import CLICK_MODELS
 from topbill.policies import KINDS, own_kinds, policy_class
 from topbill.spec import renames
+from topbill.spec.conclusion import CONCLUSION
 from topbill.spec.fields import (
     DURATION,
     INVALID,
@@ -597,6 +598,10 @@ EXPERIMENT = Section(
             LAUNCH,
             "How it is launched: what its log says first, unseen, then step by step, and back when "
             "it harms. Left out: to all of its traffic at once.",
+        ),
+        "conclusion": Key(
+            CONCLUSION,
+            "How it ended: its report is kept as it stands, and everybody gets the winner.",
         ),
         "slots": Key(Number(1, 100, whole=True), "How many positions are filled (default 1)."),
         "context": Key(

@@ -135,6 +135,7 @@ class Publisher:
             {experiment.key for experiment in removed},
             quarantine,
             self._log.retention(),
+            self._log.conclusions(),
         )
         self.published_at = as_of
 

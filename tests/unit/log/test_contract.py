@@ -32,6 +32,8 @@ from topbill.domain.records import (
 )
 from topbill.log import SCHEMES, Clock, Entry, Heartbeat, Log, Matured, Receipt, open_log
 from topbill.log.memory import MemoryLog
+from topbill.log.protocol import ConclusionLine, Order
+from topbill.spec import Conclusion
 
 FRESH: dict[str, Callable[[Path], str]] = {
     "sqlite": lambda folder: f"sqlite://{folder}/data/log.sqlite",
@@ -704,6 +706,23 @@ def the_audit_notes_a_revision_only_when_it_changed(world: World) -> None:
     assert [r.experiment for r in other.revisions()] == ["home"] * 3 + ["elsewhere"]
 
 
+@law
+def a_conclusion_and_its_order_are_stored_together_and_known_to_all(world: World) -> None:
+    one, other = world.log(), world.log()
+    world.now = 7
+    stop = Order("home", "r1", "r2", 0, "pm", "stopped", "slow")
+    one.give_order(stop)
+    world.now = 8
+    line = ConclusionLine("home", "r1", "r3", 0, "pm", "b", "more plays", b"\x00report")
+    order = Order("home", "r1", "r3", 0, "pm", None, "", Conclusion("b", "more plays", "pm"))
+    other.conclude(line, order)
+    by_file = line._replace(experiment="rows", winner=None)
+    one.conclude(by_file)
+    assert other.orders() == [stop._replace(at=7), order._replace(at=8)]
+    assert other.conclusions() == [line._replace(at=8), by_file._replace(at=8)]
+    assert one.conclusions("home") == [line._replace(at=8)]
+
+
 # ---------------------------------------------------------------------- all logs, all laws
 
 
@@ -1019,6 +1038,11 @@ class NotesEverything(MemoryLog):
         return super().revise(experiment, revision, who, spec)
 
 
+class ConcludesInSilence(MemoryLog):
+    def conclude(self, line: ConclusionLine, order: Order | None = None) -> None:  # noqa: ARG002 (the contract's)
+        super().conclude(line)
+
+
 BROKEN: dict[type[MemoryLog], set[str]] = {
     StoresAgain: {
         "the_same_id_again_returns_the_first_and_stores_nothing",
@@ -1065,6 +1089,7 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
     ForgetsTheKids: {"what_a_profile_may_see_is_known_to_all_and_changes_by_what_is_said"},
     LiftsByMerging: {"a_merge_is_known_to_all_once_and_the_strictest_limits_hold_with_it"},
     NotesEverything: {"the_audit_notes_a_revision_only_when_it_changed"},
+    ConcludesInSilence: {"a_conclusion_and_its_order_are_stored_together_and_known_to_all"},
 }
 
 

@@ -15,8 +15,11 @@ from topbill.domain.records import Decision, Placement, RewardEvent, Snapshot, U
 from topbill.log import open_log
 from topbill.log.database import LogDatabase
 from topbill.log.entries import all_keyed
+from topbill.log.mending import log_damage
+from topbill.log.protocol import ConclusionLine, Order
 from topbill.log.remembered_ids import RememberedIds
 from topbill.log.sqlite import SqliteLog
+from topbill.spec import Conclusion
 
 
 @pytest.fixture
@@ -202,3 +205,22 @@ def test_no_look_up_of_a_key_reads_states_and_those_of_an_earlier_version_are_mo
     with closing(sqlite3.connect(log.path)) as connection:
         tables = connection.execute("SELECT sql FROM sqlite_master WHERE sql LIKE '%BLOB%'")
         assert not [text for (text,) in tables if "WITHOUT ROWID" in text]
+
+
+def test_orders_of_a_file_from_before_conclusions_are_kept_and_sound(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    given = Order("home", "r1", "r2", 0, "pm", "stopped", "slow")
+    with closing(SqliteLog(path)) as log:
+        log.give_order(given)
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("ALTER TABLE orders DROP COLUMN conclusion")
+        file.execute("DROP TABLE conclusions")
+        file.commit()
+    with closing(SqliteLog(path)) as log:
+        (order,) = log.orders()
+        assert order == given._replace(at=order.at)
+        assert log.conclusions() == []
+        concluded = given._replace(status=None, conclusion=Conclusion("b", "more"))
+        log.conclude(ConclusionLine("home", "r1", "r2", 0, "pm", "b", "more", b"{}"), concluded)
+        assert log.orders()[-1].conclusion == Conclusion("b", "more")
+        assert log_damage(path) == []

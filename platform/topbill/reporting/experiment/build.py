@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace as replace_dataclass
 from datetime import date
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from topbill.reporting.experiment.analysis_rows import (
     ExperimentTables,
     VariantCounts,
 )
+from topbill.reporting.experiment.conclusion import standing_conclusion
 from topbill.reporting.experiment.exclusion import counted_decisions
 from topbill.reporting.experiment.exploration import PolicyShares, policy_shares_by_variant
 from topbill.reporting.experiment.health import health
@@ -56,8 +58,12 @@ def load_experiment_report(
     until: str | date | None = None,
     revision: str | None = None,
     first_exposure: bool = False,
+    anew: bool = False,
 ) -> Report:
     """The report of one experiment, or of a part of its record.
+
+    Of one that was concluded it is the report as it stood then; where anything else is asked, it is
+    worked out anew from what was decided before.
 
     Args:
         key: the experiment's key.
@@ -72,6 +78,7 @@ def load_experiment_report(
         revision: only decisions of that revision of the file (or the first digits of it).
         first_exposure: units that were seen in several variants count for their first, also where
             no change of shares explains it (see `ab.analyse`).
+        anew: of a concluded one: work it out from the record as it is now.
 
     Raises:
         BadRequest: for a time that cannot be read, an empty span, or a revision that there never
@@ -83,7 +90,15 @@ def load_experiment_report(
     Weak data never raises: numbers are missing then, and say why.
     """
     excerpt = Excerpt.of(since, until, revision)
+    is_plain = excerpt.is_whole and not (first_exposure or anew)
+    is_plain = is_plain and (segments, method, looks, control) == (None, None, None, None)
     with open_database(data) as database:
+        concluded = standing_conclusion(database, key)
+        if concluded is not None:
+            if is_plain and concluded.frozen is not None:
+                return concluded.frozen
+            last = concluded.until
+            excerpt = replace_dataclass(excerpt, until=min(excerpt.until or last, last))
         tables = ExperimentTables.read(database, key)
         if segments is None:
             segments = tables.category_features()
@@ -98,6 +113,8 @@ def load_experiment_report(
         report = _report(database, tables, rows, analysis, reference, reading)
         if analysis is not None:
             report = replace(report, novelty=rows.novelty(analysis, looks))
+    if concluded is not None:
+        report = replace(report, status="concluded", conclusion=concluded.reading)
     if not excerpt.is_whole:
         report = replace(report, notes=_notes_of_part(report, excerpt))
     if rows.weighted or not report.health.reasons.get("holdout"):

@@ -182,6 +182,8 @@ def _assignments(database: AnalyticsDatabase, tables: ExperimentTables) -> dict[
         assignments[row["revision"]] = _Assignment(
             _share(content.get("holdout", 0.0)), _share(content.get("traffic", 1.0))
         )
+        if "conclusion" in content:
+            assignments[row["revision"]] = _Assignment(_share(content.get("holdout", 0.0)), 1.0)
         # What was asked of a draft, or in a pause, was in nobody's reach.
         if content.get("status", _RUNNING) != _RUNNING:
             assignments[row["revision"]] = _Assignment(0.0, 1.0)

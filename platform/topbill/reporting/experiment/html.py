@@ -12,6 +12,7 @@ from topbill.ab import Analysis, GuardrailResult, Novelty
 from topbill.domain import formatting
 from topbill.domain.margin import amount
 from topbill.reporting.experiment import svg, wording
+from topbill.reporting.experiment.conclusion import conclusion_sentence
 from topbill.reporting.experiment.model import (
     REASONS,
     Health,
@@ -95,6 +96,8 @@ def _head(report: Report, title: str) -> str:
         f"{others and f' ({others})'}, {span}; "
         f"lake as of {report.published_at}</p>",
     ]
+    if report.conclusion is not None:
+        parts.append(f"<p class=note>{escape(conclusion_sentence(report.conclusion))}</p>")
     if report.hypothesis:
         parts.append(f"<p><em>{escape(report.hypothesis)}</em></p>")
     return "".join(parts)

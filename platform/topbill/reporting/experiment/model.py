@@ -189,6 +189,18 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
+class ConclusionReading(msgspec.Struct, frozen=True, kw_only=True):
+    """How an experiment ended: when (ISO 8601, UTC), who said so, who won (None: nobody), and why.
+    `is_frozen`: the report is the one of then.
+    """
+
+    concluded_at: str
+    who: str = ""
+    winner: str | None = None
+    because: str = ""
+    is_frozen: bool = False
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything Topbill has to say about one experiment, as of `published_at` (ISO 8601, UTC).
 
@@ -201,6 +213,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     hypothesis: str = ""
     revision: str = ""
     status: str = ""
+    conclusion: ConclusionReading | None = None
+    """How it ended; None where it did not."""
     published_at: str
     first_at: str | None = None
     last_at: str | None = None

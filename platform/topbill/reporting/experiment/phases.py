@@ -258,9 +258,9 @@ def _phase(spec: str, key: str) -> Phase:
     except SpecError:
         return Phase()
     return Phase(
-        shares={variant.name: variant.share for variant in experiment.variants},
+        shares=experiment.shares_in_force,
         control=experiment.control.name,
-        traffic=experiment.traffic,
+        traffic=1.0 if experiment.winner is not None else experiment.traffic,
     )
 
 

@@ -14,6 +14,7 @@ from topbill.ab import Analysis, Comparison, Phase
 from topbill.domain import formatting
 from topbill.domain.margin import amount
 from topbill.reporting.experiment import wording
+from topbill.reporting.experiment.conclusion import conclusion_sentence
 from topbill.reporting.experiment.model import (
     Health,
     HoldoutReadout,
@@ -36,6 +37,8 @@ def render_report(report: Report, console: Console) -> None:
     """
     title = escape(report.title or report.experiment)
     console.print(f"[bold]{title}[/] ({report.experiment}, {report.status})")
+    if report.conclusion is not None:
+        console.print(f"[bold]{escape(conclusion_sentence(report.conclusion))}[/]", highlight=False)
     if report.hypothesis:
         console.print(escape(report.hypothesis), style="italic")
     span = f"{report.first_at} to {report.last_at}" if report.first_at else "no decisions yet"
