@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 
 from topbill.domain.records import Floats
@@ -80,7 +80,7 @@ def staged_multiplier(fraction: float, alpha: float = 0.05) -> float:
     least = inf
     for end, share in STAGES:
         if 0.0 < fraction <= end:
-            least = min(least, float(norm.isf(share * alpha / 2.0)) * sqrt(end / fraction))
+            least = min(least, -float(ndtri(share * alpha / 2.0)) * sqrt(end / fraction))
     return least
 
 
