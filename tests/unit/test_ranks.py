@@ -34,6 +34,7 @@ ORDER = [
     "reporting",
     "simulation",
     "launch",
+    "plan",
     "testing",
     "library",
     "service",

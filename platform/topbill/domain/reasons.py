@@ -214,6 +214,49 @@ HOLDOUT_EXCLUDED = MappingProxyType(
 """Code → why units are on neither side of a holdout's readout, read after "3 units".
 """
 
+PLAN_FINDINGS = MappingProxyType(
+    {
+        # What no file may say.
+        "invalid": "a file that services refuse",
+        # A verdict under way that would be lost.
+        "units_move": "units that have a variant would get another one",
+        "units_leave": "units that have a variant would get none, though traffic does not fall",
+        "holdout_changed": "units would enter or leave the layer's holdout",
+        "unit_changed": "units would be told apart by another id",
+        "objective_changed": "what is to be raised would be another thing than at the start",
+        "metric_changed": "a metric that the verdict reads would count something else",
+        "reading_changed": "the result would be read by another method than was planned",
+        "guardrail_removed": "a metric would not be guarded any more",
+        "guardrail_changed": "a guardrail would allow more harm, or call another direction harm",
+        "control_changed": "what the others are compared with would be another thing",
+        "treatment_changed": "a variant would be another thing under the same name",
+        "action_removed": "an action that a fixed order shows would be gone",
+        "action_redefined": "an id would stand for another action",
+        "experiment_removed": "services that ask for it would get an error",
+        "back_to_draft": "what decides for viewers would be a draft",
+        "comparison_ends": "only one variant would be left",
+        "order_outranked": "an order that halts it would end by an edit that mends nothing",
+        # What was learned, and who can ask.
+        "learns_anew": "policies would forget what they learned",
+        "requests_refused": "requests as services send them would be refused",
+        # What can never be known, or never happens.
+        "guardrail_never_shown": "a guardrail needs more units than ever come",
+        "never_decided": "a lift of 10% needs more units than ever come",
+        "event_never_seen": "an event that is to be counted was never sent",
+        "action_never_drawn": "an action can never be drawn",
+        "explores_nothing": "a policy would never try what it does not favour already",
+        "nobody_takes_part": "it would run, and no unit would take part",
+        "nothing_to_compare": "it would run with one variant",
+        "too_little_time": "policies would hardly ever answer within their budget",
+        "window_longer_than_hold": "a step of the launch ends before a guardrail's window is over",
+        "hold_never_filled": "a step of the launch waits for more units than ever come",
+        "launch_unguarded": "a launch would grow with nothing that could stop it",
+        "gate_without_log": "the log that a launch's gate reads is not there",
+        "launch_restarts": "a launch under way would begin anew",
+    }
+)
+"""Code → what an edit of the files would do to what runs, read after "Would harm: "."""
+
 
 def reasons(*codes: str) -> dict[str, str]:
     """The table of some codes, in that order: what a package says of its own results.

@@ -208,6 +208,17 @@ def _together(verdicts: list[Verdict]) -> list[Verdict]:
     return list(result.items())
 
 
+def in_layers(experiments: Iterable[Experiment]) -> list[Experiment]:
+    """Experiments that ran beside each other, each with its own slice of its layer, which no audit
+    holds. One that fits in no more keeps the slice that it has."""
+    every = list(experiments)
+    verdicts: list[Verdict] = [(Path(str(number)), one) for number, one in enumerate(every)]
+    placed = []
+    for experiment, (_, verdict) in zip(every, _together(verdicts), strict=True):
+        placed.append(experiment if isinstance(verdict, SpecError) else verdict)
+    return placed
+
+
 def _in_order_of_keys(verdicts: Iterable[Verdict]) -> list[tuple[Path, Experiment]]:
     """The valid ones. How files are called decides only between equal keys."""
     valid = [(path, verdict) for path, verdict in verdicts if not isinstance(verdict, SpecError)]

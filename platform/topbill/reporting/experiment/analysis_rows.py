@@ -32,6 +32,7 @@ from topbill.reporting.experiment.covariates import (
     json_path,
     make_covariates,
 )
+from topbill.reporting.experiment.differences import Spec
 from topbill.reporting.experiment.exclusion import Counted
 from topbill.reporting.experiment.model import MeanEstimate
 from topbill.reporting.experiment.phases import (
@@ -42,7 +43,7 @@ from topbill.reporting.experiment.phases import (
     excluded_decisions,
     with_occurrences,
 )
-from topbill.reporting.experiment.planned import Spec, spec_of
+from topbill.reporting.experiment.planned import spec_of
 from topbill.reporting.experiment.table_metrics import read_tables
 from topbill.reporting.queries.database import (
     AnalyticsDatabase,
@@ -50,6 +51,7 @@ from topbill.reporting.queries.database import (
     published_us,
     zone_of,
 )
+from topbill.spec import Experiment
 from topbill.stats.moments import Moments, ratio
 
 VARIANT, MOMENT, ROW_WEIGHT = "@variant", "@moment", "@row_weight"
@@ -454,12 +456,16 @@ class AnalysisRows:
         alpha: float,
         power: float,
         looks: Sequence[float],
+        as_if: Experiment | None = None,
     ) -> ab.Plan:
-        """How long the experiment must run, see `ab.plan`."""
+        """How long the experiment must run, see `ab.plan`; as if `as_if` were its file."""
         timeline = self.timeline
+        design = replace(self._tables.design(), phases=timeline.phases)
+        if as_if is not None:
+            design = _as_if(design, ab.Design.of(as_if))
         return ab.plan(
             self._database.connection.table(_TABLE),
-            msgspec.structs.replace(self._tables.design(), phases=timeline.phases),
+            design,
             phase=PHASE if timeline.is_several else None,
             unit=UNIT,
             variant=VARIANT,
@@ -473,6 +479,20 @@ class AnalysisRows:
             power=power,
             looks=looks,
         )
+
+
+def _as_if(design: ab.Design, file: ab.Design) -> ab.Design:
+    """The design with a file's guardrails, where the record has their metrics, and its shares from
+    now on, where it has the same variants."""
+    names = [metric.name for metric in design.metrics]
+    guardrails = {name: margin for name, margin in file.guardrails.items() if name in names}
+    design = replace(design, guardrails=guardrails)
+    if file.shares.keys() != design.shares.keys():
+        return design
+    phases = list(design.phases)
+    if phases:
+        phases[-1] = replace(phases[-1], shares=file.shares, control=file.control)
+    return replace(design, shares=file.shares, control=file.control, phases=tuple(phases))
 
 
 def _weighted_decisions(database: AnalyticsDatabase, key: str) -> int:

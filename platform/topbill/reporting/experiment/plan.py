@@ -23,6 +23,7 @@ from topbill.reporting.experiment.analysis_rows import AnalysisRows, ExperimentT
 from topbill.reporting.experiment.exclusion import counted_decisions
 from topbill.reporting.experiment.planned import reading_asked
 from topbill.reporting.queries.database import open_database
+from topbill.spec import Experiment
 
 _TEN_YEARS = 3_650.0
 _FAR = 3.0
@@ -40,6 +41,7 @@ def plan(
     alpha: float = 0.05,
     power: float = 0.8,
     looks: Sequence[float] | None = None,
+    as_if: Experiment | None = None,
 ) -> ab.Plan:
     """How many units and days an experiment needs to show a lift, and the least lifts that show in
     a time.
@@ -55,6 +57,8 @@ def plan(
         power: the chance to find a lift that is there.
         looks: of method "group-sequential", the fractions of the planned units at which one looks;
             None takes the file's.
+        as_if: plan as if this were its file: by its guardrails, those of metrics that the record
+            has, and, of the same variants, by its shares. Traffic stays that of the record.
 
     Raises:
         NotFound: there is no lake yet, no such experiment, or only one variant in it.
@@ -85,6 +89,7 @@ def plan(
             alpha=alpha,
             power=power,
             looks=reading.looks,
+            as_if=as_if,
         )
 
 

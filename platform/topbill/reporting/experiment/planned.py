@@ -11,13 +11,15 @@ import msgspec
 
 from topbill.domain.formatting import listing
 from topbill.domain.reading import ONE_LOOK, Method
+from topbill.reporting.experiment.differences import (
+    Spec,
+    guardrails_by_metric,
+    section_differences,
+)
 from topbill.reporting.experiment.model import Note
 from topbill.reporting.queries.database import AnalyticsDatabase
 from topbill.spec import renames
 from topbill.spec.fields import percent
-
-Spec = Mapping[str, Any]
-"""An experiment file's content, as the tables `experiments` and `revisions` have it."""
 
 
 class ReadingPlan(NamedTuple):
@@ -78,49 +80,13 @@ def changes(first: Spec, today: Spec) -> list[str]:
     """
     clauses = []
     for name in ("objective", "metrics"):
-        clauses += _differences(name, first.get(name, {}), today.get(name, {}))
-    before, after = (_guardrails(spec) for spec in (first, today))
-    clauses += _differences("guardrails", before, after)
+        clauses += section_differences(name, first.get(name, {}), today.get(name, {}))
+    before, after = (guardrails_by_metric(spec) for spec in (first, today))
+    clauses += section_differences("guardrails", before, after)
     was, is_now = planned_reading(first), planned_reading(today)
     if was != is_now:
         clauses.append(f"method: {was} → {is_now}")
     return clauses
-
-
-def _guardrails(spec: Spec) -> dict[str, Any]:
-    """Guardrails by their metric."""
-    by_metric = {}
-    for guardrail in spec.get("guardrails", ()):
-        rest = {key: value for key, value in guardrail.items() if key != "metric"}
-        by_metric[str(guardrail["metric"])] = rest
-    return by_metric
-
-
-def _differences(section: str, first: Spec, today: Spec) -> list[str]:
-    """A clause for each entry of a section that came, went, or says something else."""
-    clauses = []
-    for name in dict.fromkeys([*first, *today]):
-        if name not in today:
-            clauses.append(f"{section}.{name}: removed")
-        elif name not in first:
-            clauses.append(f"{section}.{name}: added")
-        elif first[name] != today[name]:
-            clauses.append(f"{section}.{name}: {_parts(first[name], today[name])}")
-    return clauses
-
-
-def _parts(first: Any, today: Any) -> str:
-    if not (isinstance(first, dict) and isinstance(today, dict)):
-        return f"{_said(first)} → {_said(today)}"
-    parts = []
-    for key in dict.fromkeys([*first, *today]):
-        if first.get(key) != today.get(key):
-            parts.append(f"{key} {_said(first.get(key))} → {_said(today.get(key))}")
-    return ", ".join(parts)
-
-
-def _said(value: Any) -> str:
-    return "nothing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def change_notes(

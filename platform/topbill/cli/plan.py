@@ -1,0 +1,51 @@
+"""What files would change before they do: `topbill plan`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from topbill.cli.shell import DATA, EXPERIMENTS, Data, Json, app, print_json, say
+
+Checks = Annotated[
+    bool, Parameter(name="--check", negative="", help="Exit 1 where something would harm.")
+]
+Evaluates = Annotated[
+    bool, Parameter(help="Evaluate new policies on the log, which takes some seconds each.")
+]
+Markdown = Annotated[bool, Parameter(negative="", help="Print it as a pull request's comment.")]
+
+
+@app.command
+def plan(
+    folder: Path = EXPERIMENTS,
+    *,
+    data: Data = DATA,
+    check: Checks = False,
+    evaluate: Evaluates = True,
+    as_json: Json = False,
+    markdown: Markdown = False,
+) -> None:
+    """Say what a folder's files would change against what runs on a data folder: who moves, what is
+    read anew, which policies begin anew, how long until a decision, and what would harm.
+
+    Changes nothing. Without a data folder all is new.
+
+    Args:
+        folder: Folder of experiment files.
+    """
+    from topbill import plan as planning
+
+    result = planning.plan_folder(folder, data, evaluates=evaluate)
+    if as_json:
+        print_json(result)
+    elif markdown:
+        print(planning.markdown(result), end="")
+    else:
+        for line in planning.lines(result):
+            say(line, style="red" if line.lstrip().startswith("HARM ") else None)
+    if check and result.harms:
+        sys.exit(1)

@@ -1,0 +1,22 @@
+"""What the files of a folder would change against what runs, before anybody saves them there."""
+
+from topbill.plan.build import plan_folder
+from topbill.plan.model import (
+    ExperimentPlan,
+    FolderPlan,
+    PlanFinding,
+    PolicyOutlook,
+    UnitMovement,
+)
+from topbill.plan.text import lines, markdown
+
+__all__ = [
+    "ExperimentPlan",
+    "FolderPlan",
+    "PlanFinding",
+    "PolicyOutlook",
+    "UnitMovement",
+    "lines",
+    "markdown",
+    "plan_folder",
+]

@@ -1,0 +1,161 @@
+"""What runs, by the audit of revisions in a data folder, and what its record knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from topbill.domain.errors import SpecError
+from topbill.lake import DATABASE
+from topbill.log import LOG_FILE, open_log
+from topbill.log.orders import in_force
+from topbill.log.protocol import Order
+from topbill.log.unit_ids import UnitIds, known_unit_ids
+from topbill.reporting.queries.database import AnalyticsDatabase, open_database
+from topbill.spec import Experiment, from_audit, in_layers
+
+MOST_UNITS = 20_000
+"""Of more units an even sample is looked at."""
+_REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedUnit:
+    """A unit's id as it is stored, and the context that it sent last, as JSON text."""
+
+    unit: str
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedExperiment:
+    """What the record knows of an experiment.
+
+    Attributes:
+        exposed: Units that were in a variant.
+        asked: Units that asked, in a variant or not.
+        units: Those, or an even sample of them.
+        first_at, last_at: Of decisions in a variant.
+        events: The names of reward events and events of units that ever came.
+    """
+
+    exposed: int = 0
+    asked: int = 0
+    units: tuple[RecordedUnit, ...] = ()
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+    events: frozenset[str] = frozenset()
+
+
+NOTHING_RECORDED = RecordedExperiment()
+
+
+@dataclass(frozen=True, slots=True)
+class WhatRuns:
+    """What runs on a data folder, and what its record knows of it.
+
+    Attributes:
+        experiments: As they run, by key.
+        records: What the record knows of each of them.
+        in_force: The orders that hold.
+        orders: All orders, those for files as they once were among them.
+        ids: How the folder stores ids of units.
+        data: The folder, where it has a record.
+    """
+
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
+    records: Mapping[str, RecordedExperiment] = field(default_factory=dict)
+    in_force: tuple[Order, ...] = ()
+    orders: tuple[Order, ...] = ()
+    ids: UnitIds = field(default_factory=UnitIds)
+    data: Path | None = None
+
+    def recorded(self, key: str) -> RecordedExperiment:
+        """What the record knows of an experiment; nothing where nothing was published."""
+        return self.records.get(key, NOTHING_RECORDED)
+
+    @property
+    def logs(self) -> frozenset[str]:
+        """The experiments whose variants had units."""
+        return frozenset(key for key, record in self.records.items() if record.exposed)
+
+
+def what_runs(data: Path) -> WhatRuns:
+    """What runs on a data folder: of each experiment the newest line of the audit, in the log or,
+    in a copy of the record alone, in the lake. Those whose files were taken away run no more.
+
+    Raises:
+        LogError: The log or the record cannot be read.
+    """
+    audit: dict[str, tuple[str, str]] = {}
+    gone: set[str] = set()
+    records: dict[str, RecordedExperiment] = {}
+    is_published = (data / DATABASE).exists()
+    if is_published:
+        with open_database(data) as database:
+            for row in database.rows("SELECT * FROM experiments"):
+                audit[row["key"]] = (row["spec"], row["revision"])
+                records[row["key"]] = _recorded(database, row["key"])
+                if row["status"] == _REMOVED:
+                    gone.add(row["key"])
+    holding: tuple[Order, ...] = ()
+    orders: tuple[Order, ...] = ()
+    if (data / LOG_FILE).exists():
+        with open_log(data / LOG_FILE) as log:
+            for line in log.revisions():
+                audit[line.experiment] = (line.spec, line.revision)
+            holding, orders = tuple(in_force(log)), tuple(log.orders())
+    running = _readable({key: line for key, line in audit.items() if key not in gone})
+    return WhatRuns(
+        experiments={experiment.key: experiment for experiment in in_layers(running)},
+        records=records,
+        in_force=holding,
+        orders=orders,
+        ids=known_unit_ids(data),
+        data=data if is_published else None,
+    )
+
+
+def _readable(audit: Mapping[str, tuple[str, str]]) -> Iterable[Experiment]:
+    """The experiments of the audit; one that this version cannot read is as if it were new."""
+    for key, (spec, revision) in audit.items():
+        try:
+            yield from_audit(spec, f"{key} (as it runs)", revision)
+        except SpecError:
+            continue
+
+
+def _recorded(database: AnalyticsDatabase, key: str) -> RecordedExperiment:
+    counts = database.row(
+        """SELECT count(DISTINCT unit) AS asked,
+            count(DISTINCT unit) FILTER (variant IS NOT NULL) AS exposed,
+            min(decided_at) FILTER (variant IS NOT NULL) AS first_at,
+            max(decided_at) FILTER (variant IS NOT NULL) AS last_at
+        FROM decisions WHERE experiment = $key""",
+        key=key,
+    )
+    rows = database.rows(
+        """SELECT unit, arg_max(context, seq) AS context FROM decisions
+        WHERE experiment = $key AND unit IS NOT NULL AND hash(unit) % $one_in = 0
+        GROUP BY unit ORDER BY unit""",
+        key=key,
+        one_in=max(1, -(-int(counts["asked"]) // MOST_UNITS)),
+    )
+    units = tuple(RecordedUnit(row["unit"], row["context"] or "{}") for row in rows)
+    # A database of an earlier version has no events of units until the worker publishes.
+    names = {row["name"] for row in database.rows("SHOW TABLES")}
+    of_units = " UNION SELECT DISTINCT event FROM events" if "events" in names else ""
+    events = database.rows(
+        f"SELECT DISTINCT event FROM rewards WHERE experiment = $key{of_units}",  # noqa: S608  (our own text)
+        key=key,
+    )
+    return RecordedExperiment(
+        exposed=int(counts["exposed"]),
+        asked=int(counts["asked"]),
+        units=units,
+        first_at=counts["first_at"],
+        last_at=counts["last_at"],
+        events=frozenset(str(row["event"]) for row in events),
+    )

@@ -1,0 +1,60 @@
+"""Who last changed a file, where its folder is a git checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from shutil import which
+
+_SECONDS = 5.0
+_LONGEST = 128
+# Whoever writes into a checkout's settings must not run a program here, or reach out for objects.
+_SETTINGS = (
+    *("-c", "core.fsmonitor=false"),
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "log.showSignature=false"),
+)
+_ENVIRONMENT: Mapping[str, str] = {
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C",
+}
+
+
+def author_of(file: Path) -> str | None:
+    """The author of the last commit of a file, as `Ann Example <ann@example.com>`; None where there
+    is no git, no checkout, or the file is not what was committed last: then nobody knows."""
+    folder = file.parent
+    committed = _git(folder, "rev-parse", f"HEAD:./{file.name}")
+    # By the bytes: filters of a checkout may be programs.
+    if committed is None or committed != _git(folder, "hash-object", "--no-filters", file.name):
+        return None
+    author = _git(folder, "log", "-1", "--format=%aN <%aE>", "--no-show-signature", "--", file.name)
+    if not author:
+        return None
+    return "".join(letter for letter in author if letter.isprintable())[:_LONGEST]
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    program = which("git")
+    if program is None:
+        return None
+    # Variables of a hook that runs this would name another checkout.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    try:
+        done = subprocess.run(  # noqa: S603  (no shell; a file's name is one argument)
+            [program, "--no-pager", *_SETTINGS, *arguments],
+            cwd=folder,
+            env={**environment, **_ENVIRONMENT},
+            capture_output=True,
+            check=False,
+            timeout=_SECONDS,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if done.returncode:
+        return None
+    return done.stdout.decode(errors="replace").strip()
