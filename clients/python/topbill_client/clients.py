@@ -61,6 +61,7 @@ class _Common(Generic[Decided, Paged, Merging]):
         slots: int | None = None,
         decision_id: str | None = None,
         explore: bool = True,
+        override: str | None = None,
         default: Sequence[str] | None = None,
         deadline: float | None = None,
     ) -> Decided:
@@ -80,7 +81,7 @@ class _Common(Generic[Decided, Paged, Merging]):
             slots=slots,
             explore=explore,
         )
-        decided: Decided = self._drive(self._settle(body.endpoint(default), deadline))
+        decided: Decided = self._drive(self._settle(body.endpoint(default, override), deadline))
         return decided
 
     def page(
@@ -100,6 +101,7 @@ class _Common(Generic[Decided, Paged, Merging]):
         candidates: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         scores: Mapping[str, float] | None = None,
         explore: bool = True,
+        override: str | None = None,
         default: Mapping[str, Sequence[str]] | None = None,
         deadline: float | None = None,
     ) -> Paged:
@@ -109,7 +111,7 @@ class _Common(Generic[Decided, Paged, Merging]):
         `scores`, by title, are a feature of titles and the order of rows.
 
         `after` is the `page_id` of the viewer's page below which it goes on, for more on scrolling;
-        where it has no rows, none are left.
+        where it has no rows, none are left. `override` is as in `decide`.
 
         A session's page, and one after another, is known by that; any other gets an id of its
         own, so that a retry makes no second one. Raises as `decide` does, only where the client is
@@ -131,7 +133,7 @@ class _Common(Generic[Decided, Paged, Merging]):
             scores=scores,
             explore=explore,
         )
-        paged: Paged = self._drive(self._settle(body.endpoint(default), deadline))
+        paged: Paged = self._drive(self._settle(body.endpoint(default, override), deadline))
         return paged
 
     def merge_profile(self, profile: str, guest: str, *, deadline: float = 5.0) -> Merging:

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -110,7 +110,9 @@ class DecideBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     slots: int | None = None
     explore: bool = True
 
-    def endpoint(self, default: Sequence[str] | None) -> Endpoint[Choice]:
+    def endpoint(
+        self, default: Sequence[str] | None, override: str | None = None
+    ) -> Endpoint[Choice]:
         """With the order to fall back on: that of the actions where none is given."""
         order = [str(a["id"]) for a in self.actions or ()] if default is None else list(default)
         return Endpoint(
@@ -118,6 +120,7 @@ class DecideBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             self,
             _choice,
             lambda problem: default_choice(self.decision_id, order, self.slots, problem),
+            _override_header(override),
         )
 
 
@@ -139,7 +142,9 @@ class PageBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scores: Mapping[str, float] | None = None
     explore: bool = True
 
-    def endpoint(self, default: Mapping[str, Sequence[str]] | None) -> Endpoint[Page]:
+    def endpoint(
+        self, default: Mapping[str, Sequence[str]] | None, override: str | None = None
+    ) -> Endpoint[Page]:
         """With the rows of titles to fall back on."""
         rows = {row: list(titles) for row, titles in (default or {}).items()}
         return Endpoint(
@@ -147,6 +152,7 @@ class PageBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             self,
             _page,
             lambda problem: default_page(self.page, self.page_id, rows, problem),
+            _override_header(override),
         )
 
 
@@ -160,18 +166,26 @@ class MergeBody(msgspec.Struct, frozen=True):
         return Endpoint(f"/v1/profiles/{quote(profile)}/merge", self, _merged, _no_default)
 
 
+def _override_header(override: str | None) -> dict[bytes, bytes]:
+    # It is of a request from outside: whatever it holds, to send it must not fail.
+    text = "" if override is None else override
+    return {b"topbill-override": text.encode(errors="replace")} if text else {}
+
+
 def _no_default(problem: str) -> Merged:
     raise Unavailable(problem)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint(Generic[Answer]):
-    """What is asked, where, how its answer is read, and what stands for one, given the problem."""
+    """What is asked, where, how its answer is read, what stands for one, given the problem, and
+    which headers it has beside those of every request."""
 
     path: str
     body: DecideBody | PageBody | MergeBody
     decoder: msgspec.json.Decoder[Answer]
     default: Callable[[str], Answer]
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 class Call(Generic[Answer]):
@@ -209,6 +223,7 @@ class Call(Generic[Answer]):
             "POST",
             self._endpoint.path,
             content=self.content,
+            headers=self._endpoint.headers,
             extensions={"timeout": Remaining(self.until)},
         )
 

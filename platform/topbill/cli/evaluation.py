@@ -29,8 +29,8 @@ def evaluate(
 
     Args:
         key: The experiment whose log is used.
-        policy: An experiment file (FILE@VARIANT for one of its variants), snapshot, uniform, or
-            "always ACTION"; several times for several candidates.
+        policy: An experiment file (FILE@VARIANT for one of its variants), snapshot, shadow,
+            uniform, or "always ACTION"; several times for several candidates.
         variant: Only this variant of files and snapshots.
         where: Only decisions whose context meets this, such as device=tv, device=tv,web,
             "hour>=18" or, of nested context, user.country=de; also variant, unit and revision;

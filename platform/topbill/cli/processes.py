@@ -112,6 +112,10 @@ class ServiceOptions:
         Parameter(help="File of the audit log; standard error where none is given."),
     ] = None
     remember: Remember = REMEMBER
+    override_secret: Annotated[
+        Path | None,
+        Parameter(help="File of the secret of `topbill override`; without it none is taken."),
+    ] = None
     log_format: LogFormatOption = "text"
 
 
@@ -143,6 +147,7 @@ def serve(
         host_names=_names(service.host_names),
         audit_file=service.audit,
         remember=service.remember.total_seconds(),
+        override_file=service.override_secret,
     )
 
 
@@ -260,7 +265,12 @@ def up(*, service: ServiceOptions = ServiceOptions(), keep: Keep = None) -> None
     address = f"http://{service.host}:{service.port}"
     board = free_port("127.0.0.1", service.port + 1)
     more = ["--processes", str(service.processes)]
-    for option, file in (("--keys", service.keys), ("--audit", service.audit)):
+    files = {
+        "--keys": service.keys,
+        "--audit": service.audit,
+        "--override-secret": service.override_secret,
+    }
+    for option, file in files.items():
         if file is not None:
             more += [option, str(file)]
     if service.host_names:

@@ -23,6 +23,7 @@ from topbill.domain.records import (
     Mask,
     Placement,
     RewardEvent,
+    ShadowDecision,
     Stop,
     UnitEvent,
 )
@@ -55,6 +56,15 @@ _STOP = pa.struct(
         "probability": pa.float64(),
         "reach": pa.float64(),
         "cost": pa.float64(),
+    }
+)
+_SHADOW = pa.struct(
+    {
+        "variant": pa.string(),
+        "propensities": _NUMBERS,
+        "probabilities": pa.list_(_NUMBERS),
+        "latency_us": pa.int64(),
+        "failure": pa.string(),
     }
 )
 SEQ = "seq"
@@ -144,6 +154,19 @@ def _slate(row: Mapping[str, Any]) -> tuple[Placement, ...]:
 def _matrix(row: Mapping[str, Any]) -> tuple[tuple[float, ...], ...] | None:
     matrix = row["probabilities"]
     return None if matrix is None else tuple(map(tuple, matrix))
+
+
+def _shadow_rows(decision: Decision) -> list[dict[str, Any]]:
+    return [msgspec.structs.asdict(shadow) for shadow in decision.shadows]
+
+
+def _shadows(row: Mapping[str, Any]) -> tuple[ShadowDecision, ...]:
+    # Null in files that were written before there were any.
+    shadows = []
+    for shadow in row["shadows"] or ():
+        drawn = {"propensities": tuple(shadow["propensities"]), "probabilities": _matrix(shadow)}
+        shadows.append(ShadowDecision(**{**shadow, **drawn}))
+    return tuple(shadows)
 
 
 def _mask_rows(decision: Decision) -> list[dict[str, Any]]:
@@ -246,6 +269,7 @@ DECISION_COLUMNS: list[RecordColumn[Decision]] = [
     _plain("row_weight", pa.float64()),
     RecordColumn("entities", pa.list_(_ENTITY), _entity_rows, field="entities", restore=_entities),
     RecordColumn("stops", pa.list_(_STOP), _stop_rows, field="stops", restore=_stops),
+    RecordColumn("shadows", pa.list_(_SHADOW), _shadow_rows, field="shadows", restore=_shadows),
 ]
 """What the lake has of a decision, in the order of view `decisions`; its `seq` comes last."""
 

@@ -108,6 +108,22 @@ class Stop(msgspec.Struct, frozen=True, array_like=True, gc=False):
     cost: float = 0.0
 
 
+class ShadowDecision(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a variant that nobody sees yet would have done where another policy decided.
+
+    `propensities` are those that it gives to the items which were shown, each given those above;
+    `probabilities` all of its probabilities, as a decision's are. Both are left out where it has
+    none to give, for the reason in `failure`: `late`, `resting` (too slow lately to be asked), or
+    the name of the error. `latency_us` is its own time.
+    """
+
+    variant: str
+    propensities: tuple[float, ...] = ()
+    probabilities: tuple[tuple[float, ...], ...] | None = None
+    latency_us: int = 0
+    failure: str = ""
+
+
 class Decision(
     msgspec.Struct,
     frozen=True,
@@ -132,6 +148,7 @@ class Decision(
     it as they were found, those of actions are in the versions that are named.
     `row_weight`: how many decisions an imported one stands for, where its log was sub-sampled; None
     is 1, as for all of our own.
+    `shadows`: what variants in the shadow step of a launch would have done here.
 
     Encoded it has the names of 0.1.0 (`at`, `micros`), so that the rows of a log are the same
     whichever version wrote them; `msgspec.convert` takes those too.
@@ -161,6 +178,7 @@ class Decision(
     row_weight: float | None = None
     entities: tuple[EntityUse, ...] = ()
     stops: tuple[Stop, ...] = ()
+    shadows: tuple[ShadowDecision, ...] = ()
 
     @property
     def length_propensity(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -26,6 +26,7 @@ from topbill.domain.records import (
 )
 from topbill.domain.slate import LARGEST_MATRIX, Allowed, Slate, in_order
 from topbill.engine.api import MOST_ACTIONS, OfferedAction
+from topbill.engine.forced import FORCED_VARIANTS
 from topbill.engine.lookup import NOTHING, EntityLookup, Tables
 from topbill.entities import NO_TABLES, EntityStore
 from topbill.policies import AbsentPolicy, build_policy
@@ -64,6 +65,23 @@ def build_policies(experiment: Experiment) -> dict[str, Policy]:
     return policies
 
 
+class Shadow(NamedTuple):
+    """A variant that decides unseen, and the patience with its policy as such."""
+
+    variant: Variant
+    patience: Patience
+
+
+def shadowed(experiment: Experiment) -> tuple[Variant, ...]:
+    """The variants that decide unseen: all but the control, of a launch that has a `shadow` and has
+    not begun its first step.
+    """
+    launch = experiment.launch
+    if launch is None or not launch.shadow or experiment.status != "running":
+        return ()
+    return tuple(variant for variant in experiment.variants if not variant.control)
+
+
 class CompiledExperiment:
     """An experiment compiled for deciding: encoders, encoded actions, assignment bounds, policies
     of one version.
@@ -74,6 +92,7 @@ class CompiledExperiment:
             that policies can keep what they derive from it. What tables give to them is 0 here.
         lookup: Looks features up by id, for calls and for decisions of the log.
         rows: The rows of all of them.
+        variants: By name.
         payloads: JSON text of each action's payload, by id.
         bounds: Running sums of the variants' shares.
         events: The names of the reward events that some metric reads.
@@ -81,6 +100,9 @@ class CompiledExperiment:
         version: Of the policies; 0 before anything was learned.
         failures: Each variant's last failure, as text.
         patience: With each variant's policy, where it is slow.
+        shadows: Those that decide beside what is shown, unseen; none but in a launch before its
+            first step.
+        shadow_failures: The last failure of each of them, as text.
     """
 
     def __init__(self, experiment: Experiment, tables: EntityStore = NO_TABLES) -> None:
@@ -94,10 +116,10 @@ class CompiledExperiment:
         self.payloads: dict[str, msgspec.Raw] = {}
         for action in experiment.actions:
             self.payloads[action.id] = msgspec.Raw(msgspec.json.encode(action.payload))
-        variants = {variant.name: variant for variant in experiment.variants}
+        self.variants = {variant.name: variant for variant in experiment.variants}
         self._overrides: dict[str, Variant] = {}
         for override in experiment.overrides:
-            self._overrides |= dict.fromkeys(override.units, variants[override.variant])
+            self._overrides |= dict.fromkeys(override.units, self.variants[override.variant])
         self.bounds = list(accumulate(variant.share for variant in experiment.variants))
         self.events = frozenset(metric.event for metric in experiment.metrics)
         self.unit_events = frozenset(
@@ -107,6 +129,9 @@ class CompiledExperiment:
         self.policies = build_policies(experiment)
         self.failures: dict[str, str] = {}
         self.patience = {variant.name: Patience() for variant in experiment.variants}
+        # Patience of their own: one that is slow unseen must not rest where it is asked for.
+        self.shadows = [Shadow(variant, Patience()) for variant in shadowed(experiment)]
+        self.shadow_failures: dict[str, str] = {}
         # Where the control has each action; actions that it doesn't name come after all of those.
         self._control_rank: dict[str, int] = {}
         for rank, action_id in enumerate(getattr(experiment.control.params, "order", [])):
@@ -141,11 +166,11 @@ class CompiledExperiment:
         self.version = before.version
 
     def admit(self, unit: str, context: msgspec.Raw) -> tuple[Variant | None, Reason]:
-        """The variant that decides for the unit, and why: its own (`policy`), one that the file
-        gives it for a look (`override`), or none, where units like this one do not take part.
+        """The variant that decides for the unit, and why: its own (`policy`), one that the file or
+        the request gives it for a look (`override`), or none, where units like it take no part.
         """
         experiment = self.experiment
-        forced = self._overrides.get(unit)
+        forced = self._forced(unit)
         if forced is not None and experiment.status != "stopped":
             return forced, "override"
         if (experiment.exclude or experiment.audience) and experiment.status == "running":
@@ -154,6 +179,11 @@ class CompiledExperiment:
             if reason is not None:
                 return None, reason
         return self.assign(unit)
+
+    def _forced(self, unit: str) -> Variant | None:
+        """The variant that the request asks to see, or that the file lets the unit see."""
+        name = FORCED_VARIANTS.get().get(self.experiment.key)
+        return self._overrides.get(unit) if name is None else self.variants.get(name)
 
     def assign(self, unit: str) -> tuple[Variant | None, Reason]:
         """The unit's variant: the same for the same unit as long as layer, traffic and shares stay

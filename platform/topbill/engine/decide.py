@@ -27,6 +27,7 @@ from topbill.domain.records import (
     Placement,
     Policy,
     Scored,
+    ShadowDecision,
     Snapshot,
 )
 from topbill.domain.slate import Allowed, Best, Slate, Stopping, rank
@@ -39,6 +40,7 @@ from topbill.engine.api import (
     new_id,
 )
 from topbill.engine.compiled import CompiledExperiment, logged_actions, offered, offers
+from topbill.engine.shadow import Shown, shadow_decisions
 from topbill.entities import NO_TABLES, EntityStore, MissingVersion
 from topbill.policies import AbsentPolicy, is_foreign
 from topbill.spec import Experiment, Variant
@@ -172,6 +174,13 @@ class Engine:
         if slate is None:
             slate = compiled.control_order(inputs.actions, inputs.eligible, inputs.slots, allowed)
         ids = inputs.actions.ids
+        masks = () if allowed is None else allowed.masks
+        latency_us = int((self._clock() - inputs.start) * 1e6)
+        shadows: tuple[ShadowDecision, ...] = ()
+        if compiled.shadows:
+            # Last, when nothing of the decision can change any more.
+            shown = Shown(inputs, slate.rows, masks)
+            shadows = shadow_decisions(compiled, shown, self._clock, deadline)
         return Decision(
             decision_id=inputs.decision_id,
             experiment=compiled.experiment.key,
@@ -188,13 +197,14 @@ class Engine:
             policy_version=compiled.version,
             reason=reason,
             request_hash=inputs.request_hash,
-            latency_us=int((self._clock() - inputs.start) * 1e6),
+            latency_us=latency_us,
             page=inputs.page,
             layer=inputs.layer,
             place=inputs.place,
-            masks=() if allowed is None else allowed.masks,
+            masks=masks,
             entities=inputs.entities,
             stops=slate.stops,
+            shadows=shadows,
         )
 
     def _by_policy(

@@ -21,7 +21,7 @@ from topbill.ope import REASONS as OPE_REASONS
 from topbill.ope import Estimate, Evaluation, evaluate
 from topbill.ope.intervals import Interval
 from topbill.ope.replay.targets import VariantOf
-from topbill.spec import Experiment
+from topbill.spec import Experiment, Gate
 
 REASONS: dict[str, str] = OPE_REASONS | reasons(
     "control_near_zero", "margin_undecided", "not_evaluable"
@@ -29,20 +29,6 @@ REASONS: dict[str, str] = OPE_REASONS | reasons(
 """Why a gate cannot judge: code → sentence."""
 
 GateVerdict = Literal["passed", "harmful", "unknown"]
-
-
-class GateTerms(msgspec.Struct, frozen=True):
-    """What a gate asks of a log: that `variant` earns no less than `versus` by more than `margin`.
-
-    Both are variants of the launched experiment's file; `log` is the key of the experiment whose
-    decisions are asked, by one `estimator` of `topbill evaluate`.
-    """
-
-    log: str
-    variant: str
-    versus: str
-    margin: Margin
-    estimator: str = "dr"
 
 
 class GateResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -76,7 +62,7 @@ class GateResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def run_gate(
-    terms: GateTerms,
+    gate: Gate,
     experiment: Experiment,
     data: Path,
     *,
@@ -86,7 +72,7 @@ def run_gate(
     """Ask the record in a data folder.
 
     Args:
-        terms: What is asked of which log.
+        gate: What is asked of which log.
         experiment: The launched file; its policies are evaluated as they would have learned from
             that log, from nothing on.
         data: The data folder.
@@ -96,13 +82,13 @@ def run_gate(
     Raises:
         LogError: The record cannot be read.
     """
-    names = (terms.versus, terms.variant)
+    names = (gate.versus, gate.variant)
     try:
         evaluation = evaluate(
-            terms.log,
+            gate.log,
             policies=[VariantOf(experiment, name) for name in names],
             data_dir=data,
-            estimators=(terms.estimator,),
+            estimators=(gate.estimator,),
             alpha=alpha,
             interval=interval,
         )
@@ -110,32 +96,30 @@ def run_gate(
         # Whose decisions are used is not asked for here, so that it can only be nobody's.
         unexplored = error.path == "log_variants"
         reason = "no_exploration" if unexplored else "not_evaluable"
-        return _cannot_judge(terms, reason, str(error))
+        return _cannot_judge(gate, reason, str(error))
     except NotFound as error:
-        return _cannot_judge(terms, "not_evaluable", str(error))
+        return _cannot_judge(gate, "not_evaluable", str(error))
     baseline, target = evaluation.targets
-    return judge_evaluation(terms, evaluation, target, baseline)
+    return judge_evaluation(gate, evaluation, target, baseline)
 
 
-def judge_evaluation(
-    terms: GateTerms, evaluation: Evaluation, target: str, baseline: str
-) -> GateResult:
+def judge_evaluation(gate: Gate, evaluation: Evaluation, target: str, baseline: str) -> GateResult:
     """The judgement from an evaluation that compares these two of its targets."""
-    versus = evaluation.targets[baseline][terms.estimator]
+    versus = evaluation.targets[baseline][gate.estimator]
     # Decisions that are all too young are not compared: the target's own estimate says so.
-    difference = evaluation.targets[target][terms.estimator]
+    difference = evaluation.targets[target][gate.estimator]
     if evaluation.differences:
-        difference = evaluation.against(target, baseline)[terms.estimator]
-    return judge(terms, difference, versus)
+        difference = evaluation.against(target, baseline)[gate.estimator]
+    return judge(gate, difference, versus)
 
 
-def judge(terms: GateTerms, difference: Estimate, versus: Estimate) -> GateResult:
+def judge(gate: Gate, difference: Estimate, versus: Estimate) -> GateResult:
     """The judgement from the paired difference (variant − versus) and the other one's value."""
     if difference.reason or difference.low is None or difference.high is None:
-        return _cannot_judge(terms, difference.reason or "unstable", of=difference)
-    allowed = _allowed(terms.margin, versus)
+        return _cannot_judge(gate, difference.reason or "unstable", of=difference)
+    allowed = _allowed(gate.margin, versus)
     if allowed is None:
-        return _cannot_judge(terms, "control_near_zero", of=difference)
+        return _cannot_judge(gate, "control_near_zero", of=difference)
     verdict: GateVerdict = "unknown"
     if difference.low > -allowed:
         verdict = "passed"
@@ -144,7 +128,7 @@ def judge(terms: GateTerms, difference: Estimate, versus: Estimate) -> GateResul
     reason = "margin_undecided" if verdict == "unknown" else ""
     return GateResult(
         verdict,
-        _sentence(terms, verdict, difference),
+        _sentence(gate, verdict, difference),
         reason,
         difference.estimator,
         difference.value,
@@ -167,29 +151,27 @@ def _allowed(margin: Margin, versus: Estimate) -> float | None:
     return margin.value * versus.low
 
 
-def _sentence(terms: GateTerms, verdict: GateVerdict, difference: Estimate) -> str:
+def _sentence(gate: Gate, verdict: GateVerdict, difference: Estimate) -> str:
     rows = formatting.several(difference.diagnostics.rows, "decision")
     interval = formatting.significant_interval(difference.low, difference.high)
     ends = {
-        "passed": f"not worse by more than {terms.margin}",
-        "harmful": f"worse, and not shown to be within {terms.margin}",
-        "unknown": (
-            f"{REASONS['margin_undecided']}; wait for more, or allow more than {terms.margin}"
-        ),
+        "passed": f"not worse by more than {gate.margin}",
+        "harmful": f"worse, and not shown to be within {gate.margin}",
+        "unknown": f"{REASONS['margin_undecided']}; wait, or allow more than {gate.margin}",
     }
     return (
-        f"{terms.variant} against {terms.versus}: {formatting.significant(difference.value)} a "
-        f"decision ({interval}, by {difference.estimator} on {rows} of {terms.log}): "
+        f"{gate.variant} against {gate.versus}: {formatting.significant(difference.value)} a "
+        f"decision ({interval}, by {difference.estimator} on {rows} of {gate.log}): "
         f"{ends[verdict]}"
     )
 
 
 def _cannot_judge(
-    terms: GateTerms, reason: str, detail: str = "", of: Estimate | None = None
+    gate: Gate, reason: str, detail: str = "", of: Estimate | None = None
 ) -> GateResult:
     """No judgement, and why; `detail` is said in place of the reason's own sentence."""
     why = detail or f"{REASONS[reason]}. {REMEDIES.get(reason, '')}".strip()
-    sentence = f"the log of {terms.log} cannot judge {terms.variant}: {why}"
+    sentence = f"the log of {gate.log} cannot judge {gate.variant}: {why}"
     if of is None:
         return GateResult("unknown", sentence, reason)
     d = of.diagnostics

@@ -175,8 +175,10 @@ def evaluate(
         key: the experiment's key.
         policy: an experiment file or Experiment (each of its variants, or `variant`), learning as
             it goes from the log's past only; "snapshot" or "snapshot:VERSION" (a stored state,
-            scored on what came after it); "uniform"; "always ACTION"; or a callable from context
-            and remaining actions to their probabilities. A list holds several candidates.
+            scored on what came after it); "shadow" (the experiment's own variants by what they
+            logged in the shadow step of a launch); "uniform"; "always ACTION"; or a callable from
+            context and remaining actions to their probabilities. A list holds several
+            candidates.
         policies: further candidates, compared with each other on the same decisions.
         data_dir: the data folder of `topbill serve`.
         variant: the only variant of `policy` to evaluate.

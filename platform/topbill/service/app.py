@@ -339,11 +339,19 @@ def _line(compiled: CompiledExperiment) -> dict[str, Any]:
         "policy_version": compiled.version,
         "slots": experiment.slots,
         "actions": len(experiment.actions),
+        **_in_shadow(compiled),
         "variants": {
             v.name: {"policy": v.policy, "share": v.share, "control": v.control}
             for v in experiment.variants
         },
     }
+
+
+def _in_shadow(compiled: CompiledExperiment) -> dict[str, Any]:
+    """The variants that decide unseen, where some do, and the last failure of each."""
+    names = [shadow.variant.name for shadow in compiled.shadows]
+    failures = {name: compiled.shadow_failures.get(name) for name in names}
+    return {"shadow": failures} if failures else {}
 
 
 def _shares_changed(change: AssignmentChange | None) -> dict[str, Any]:
@@ -369,6 +377,7 @@ def _explained(log: Log, engine: Engine, decision: Decision, data: Path) -> dict
         **msgspec.structs.asdict(decision),
         "slate": [msgspec.structs.asdict(placement) for placement in decision.slate],
         "entities": [msgspec.structs.asdict(use) for use in decision.entities],
+        "shadows": [msgspec.structs.asdict(shadow) for shadow in decision.shadows],
         "scores": engine.explain(decision, snapshot),
         "rewards": [msgspec.structs.asdict(event) for event in rewards.values()],
     }

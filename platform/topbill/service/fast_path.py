@@ -44,6 +44,7 @@ from topbill.service.bodies import (
 )
 from topbill.service.events import UnitEvents
 from topbill.service.few_a_second import FewASecond
+from topbill.service.override_header import OverrideHeaders
 from topbill.service.page import PageService
 from topbill.service.request_id import identified
 from topbill.service.rewards import Rewards
@@ -75,8 +76,10 @@ class FastPath:
     def __init__(
         self, rest: App, backend: Backend, pages: PageService, admission: Admission
     ) -> None:
+        """Raises TopbillError where the settings' secret of overrides cannot be used."""
         self._rest = rest
         self._admission = admission
+        self._overrides = OverrideHeaders(backend.settings.override_file, backend.engine)
         self._backend = backend
         self._pages = pages
         self.engine = backend.engine
@@ -103,7 +106,7 @@ class FastPath:
             return await self._rest(scope, receive, send)
         send = identified(scope["headers"], send)
         path = scope["path"]
-        refusal = self._admission.refusal(scope)
+        refusal = self._admission.refusal(scope) or self._overrides.refusal(scope)
         if refusal is not None:
             telemetry.REFUSED.labels(str(refusal.status)).inc()
             body = problem(refusal.code, refusal.message)
@@ -239,7 +242,7 @@ class FastPath:
         stored = receipt.stored.get(decision.decision_id)
         if stored is None:
             self.rewards.remember(decision)
-            telemetry.decided(decision.experiment, decision.variant, decision.reason).inc()
+            telemetry.count_decision(decision)
             return self.engine.answer(decision)
         experiment = self.engine.experiments.get(stored.experiment)
         changed = experiment is None or experiment.revision != stored.revision

@@ -136,7 +136,7 @@ def read_keys(file: Path) -> Keys:
     in it is no key.
     """
     try:
-        _check_mode(file)
+        check_mode(file, "the keys")
         data = file.read_bytes()
     except OSError as error:
         raise TopbillError(f"{file}: cannot read the keys: {error.strerror or error}") from error
@@ -194,13 +194,13 @@ def day(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _check_mode(file: Path) -> None:
-    """Raises TopbillError where others than the owner's group may read, or others than the owner
-    may write."""
+def check_mode(file: Path, what: str) -> None:
+    """Raises TopbillError where others than the owner's group may read the file, or others than the
+    owner may write it; `what` it holds, for the message."""
     mode = stat.S_IMODE(file.stat().st_mode)
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise TopbillError(
-            f"{file}: its mode is {mode:04o}, so that others may read or change the keys; "
+            f"{file}: its mode is {mode:04o}, so that others may read or change {what}; "
             f"expected 0600 or 0640: chmod 600 {file}"
         )
 

@@ -272,7 +272,7 @@ class PageService:
             return await self._serve_again(compiled_page, request, earlier, now)
 
         for decision in composed.decisions:
-            telemetry.decided(decision.experiment, decision.variant, decision.reason).inc()
+            telemetry.count_decision(decision)
         for stage in composed.answer.fallbacks:
             telemetry.PAGE_FALLBACKS.labels(request.page, stage).inc()
         # The page's own decision holds its answer, as the log keeps it.

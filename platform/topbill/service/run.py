@@ -38,6 +38,7 @@ def serve(
     host_names: tuple[str, ...] = (),
     audit_file: Path | None = None,
     remember: float = REMEMBERED_FOR,
+    override_file: Path | None = None,
 ) -> None:
     """Serve until stopped, and then for `drain` seconds more, in which it is not ready.
 
@@ -45,7 +46,13 @@ def serve(
     or listen.
     """
     settings = Settings(
-        experiments, data, keys, host_names=host_names, audit=audit_file, remember=remember
+        experiments,
+        data,
+        keys,
+        host_names=host_names,
+        audit=audit_file,
+        remember=remember,
+        override_file=override_file,
     )
     audit.write_to(settings.audit)
     # Before anything opens the folder: the rest of the service knows one schema version.

@@ -23,6 +23,8 @@ class Settings:
         host_names: Names under which it is called, beside those of loopback, where it asks for no
             keys.
         audit: File of the audit log; None for standard error.
+        override_file: File of the secret that signs `Topbill-Override`; None where no such header
+            is taken.
     """
 
     experiments: Path
@@ -32,6 +34,7 @@ class Settings:
     host_names: tuple[str, ...] = ()
     audit: Path | None = None
     remember: float = REMEMBERED_FOR
+    override_file: Path | None = None
 
     def to_environment(self) -> dict[str, str]:
         """Variables from which another process makes the same settings. No key is among them, only
@@ -43,6 +46,7 @@ class Settings:
             "TOPBILL_HOST_NAMES": " ".join(self.host_names),
             "TOPBILL_AUDIT": str(self.audit or ""),
             "TOPBILL_REMEMBER": str(self.remember),
+            "TOPBILL_OVERRIDE_SECRET": str(self.override_file or ""),
             "TOPBILL_KEY_FILE": str(self.keys.file or ""),
             "TOPBILL_KEY_ENTRIES": self.keys.to_json(),
         }
@@ -61,6 +65,7 @@ class Settings:
             host_names=tuple(os.environ["TOPBILL_HOST_NAMES"].split()),
             audit=_path(os.environ["TOPBILL_AUDIT"]),
             remember=float(os.environ["TOPBILL_REMEMBER"]),
+            override_file=_path(os.environ["TOPBILL_OVERRIDE_SECRET"]),
         )
 
     @property

@@ -7,6 +7,8 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from topbill.domain.records import Decision
+
 DECISIONS = Counter(
     "topbill_decisions", "Decisions answered and durable", ["experiment", "variant", "reason"]
 )
@@ -35,6 +37,17 @@ SECONDS = Histogram(
     "From the whole body read to the answer sent, commit included",
     ["route"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+)
+SHADOWS = Counter(
+    "topbill_shadow_decisions",
+    "What variants in shadow made of decisions: ok, late, resting, or the name of an error",
+    ["experiment", "variant", "outcome"],
+)
+SHADOW_SECONDS = Histogram(
+    "topbill_shadow_seconds",
+    "How long a variant in shadow took for a decision",
+    ["experiment", "variant"],
+    buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
 )
 # Of several processes the oldest version is shown: that one is what an alarm is about.
 POLICY_VERSION = Gauge(
@@ -68,6 +81,16 @@ WORKER_LAG = Gauge(
 def decided(experiment: str, variant: str | None, reason: str) -> Counter:
     """The counter of these labels, looked up once."""
     return DECISIONS.labels(experiment, variant or "", reason)
+
+
+def count_decision(decision: Decision) -> None:
+    """Count a decision, and what variants in shadow made of it."""
+    decided(decision.experiment, decision.variant, decision.reason).inc()
+    for shadow in decision.shadows:
+        labels = decision.experiment, shadow.variant
+        SHADOWS.labels(*labels, shadow.failure or "ok").inc()
+        if shadow.latency_us:
+            SHADOW_SECONDS.labels(*labels).observe(shadow.latency_us / 1e6)
 
 
 @cache

@@ -5,19 +5,19 @@ where the log cannot tell.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from topbill.domain.margin import Margin
-from topbill.launch.gate import GateResult, GateTerms, judge, run_gate
+from topbill.launch.gate import GateResult, judge, run_gate
 from topbill.ope import Estimate
 from topbill.ope.diagnostics import Diagnostics
-from topbill.spec import load
+from topbill.spec import Gate, load
 from topbill.stats.intervals import normal
 
 from ..ope.conftest import CANDIDATE, ONE_SLOT, World, published
@@ -25,7 +25,7 @@ from ..ope.conftest import CANDIDATE, ONE_SLOT, World, published
 __all__ = ["published"]
 
 Make = Callable[..., World]
-TERMS = GateTerms("home", "greedy", "fixed-b", Margin.parse("5%"))
+GATE = Gate("home", "greedy", "fixed-b", Margin.parse("5%"))
 FIXED_B = CANDIDATE.replace("fixed-d", "fixed-b").replace("order: [d]", "order: [b]")
 finite = st.floats(-1.0, 1.0)
 
@@ -38,8 +38,8 @@ def an_estimate(value: float, low: float, high: float, reason: str | None = None
 
 
 def judged(low: float, high: float, margin: str = "10%") -> GateResult:
-    terms = msgspec.structs.replace(TERMS, margin=Margin.parse(margin))
-    return judge(terms, an_estimate((low + high) / 2, low, high), an_estimate(0.6, 0.5, 0.7))
+    gate = replace(GATE, margin=Margin.parse(margin))
+    return judge(gate, an_estimate((low + high) / 2, low, high), an_estimate(0.6, 0.5, 0.7))
 
 
 # The judgement
@@ -72,16 +72,16 @@ def test_what_earns_more_is_never_judged_worse(
     order = ["harmful", "unknown", "passed"]
 
     def place(value: float, margin: float) -> int:
-        terms = msgspec.structs.replace(TERMS, margin=Margin(round(margin, 4), "absolute"))
+        gate = replace(GATE, margin=Margin(round(margin, 4), "absolute"))
         difference = an_estimate(value, value - half, value + half)
-        return order.index(judge(terms, difference, an_estimate(0.6, 0.5, 0.7)).verdict)
+        return order.index(judge(gate, difference, an_estimate(0.6, 0.5, 0.7)).verdict)
 
     assert place(value, 0.1) <= place(value + more, 0.1)
     assert place(value, 0.1) <= place(value, 0.1 + wider)
 
 
 def test_a_refused_estimate_is_no_verdict_and_says_what_to_do() -> None:
-    result = judge(TERMS, an_estimate(0, 0, 0, "no_overlap"), an_estimate(0.6, 0.5, 0.7))
+    result = judge(GATE, an_estimate(0, 0, 0, "no_overlap"), an_estimate(0.6, 0.5, 0.7))
     assert (result.verdict, result.reason, result.low) == ("unknown", "no_overlap", None)
     assert result.sentence == (
         "the log of home cannot judge greedy: the policy never chooses what the log shows: every "
@@ -90,21 +90,21 @@ def test_a_refused_estimate_is_no_verdict_and_says_what_to_do() -> None:
 
 
 def test_a_part_of_what_may_be_nothing_is_no_margin() -> None:
-    result = judge(TERMS, an_estimate(0.0, -0.01, 0.01), an_estimate(0.1, -0.1, 0.3))
+    result = judge(GATE, an_estimate(0.0, -0.01, 0.01), an_estimate(0.1, -0.1, 0.3))
     assert (result.verdict, result.reason) == ("unknown", "control_near_zero")
-    points = msgspec.structs.replace(TERMS, margin=Margin.parse("2pp"))
-    assert judge(points, an_estimate(0.0, -0.01, 0.01), an_estimate(0.1, -0.1, 0.3)).passed
+    absolute = replace(GATE, margin=Margin.parse(0.02))
+    assert judge(absolute, an_estimate(0.0, -0.01, 0.01), an_estimate(0.1, -0.1, 0.3)).passed
 
 
 def test_harm_at_the_margin_passes_as_rarely_as_the_level_says() -> None:
     rng = np.random.default_rng(17)
-    terms = msgspec.structs.replace(TERMS, margin=Margin(0.02, "absolute"))
+    gate = replace(GATE, margin=Margin(0.02, "absolute"))
     versus = an_estimate(0.6, 0.59, 0.61)
     verdicts = {truth: [] for truth in (-0.04, -0.02, 0.0)}  # type: dict[float, list[str]]
     for truth, said in verdicts.items():
         for value in rng.normal(truth, 0.01, 2_000):
             low, high = normal(float(value), 0.01, 0.05)
-            said.append(judge(terms, an_estimate(float(value), low, high), versus).verdict)
+            said.append(judge(gate, an_estimate(float(value), low, high), versus).verdict)
     # One side of a 95% interval: 2.5%, with four standard errors of 2,000 tries.
     assert verdicts[-0.02].count("passed") < 2_000 * (0.025 + 4 * 0.0035)
     assert verdicts[0.0].count("harmful") < 2_000 * (0.025 + 4 * 0.0035)
@@ -118,7 +118,7 @@ def test_harm_at_the_margin_passes_as_rarely_as_the_level_says() -> None:
 
 def asked(world: World, candidate: str = FIXED_B, **terms: Any) -> GateResult:
     experiment = load(world.file(candidate))
-    return run_gate(msgspec.structs.replace(TERMS, **terms), experiment, world.data)
+    return run_gate(replace(GATE, **terms), experiment, world.data)
 
 
 def test_a_log_that_explored_judges_either_way_round(published: Make) -> None:

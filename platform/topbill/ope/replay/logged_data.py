@@ -197,6 +197,16 @@ class LoggedData:
         logged = {str(name) for (name,) in self._rows(query, {"key": self.key}) if name is not None}
         return frozenset(logged | {variant.name for variant in self.experiment.variants})
 
+    @cached_property
+    def shadows(self) -> tuple[str, ...]:
+        """The variants that were in shadow, in the order of their names."""
+        rows = self._rows(
+            "SELECT DISTINCT shadow.variant FROM "
+            "(SELECT unnest(shadows) AS shadow FROM decisions WHERE experiment = $key) ORDER BY 1",
+            {"key": self.key},
+        )
+        return tuple([str(name) for (name,) in rows])
+
     def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         return list(self._connection.execute(query, parameters or {}).fetchall())
 

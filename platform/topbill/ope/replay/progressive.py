@@ -26,6 +26,7 @@ from topbill.entities import MissingVersion
 from topbill.ope.replay.logged_data import LoggedData, LoggedDecision, weight_of
 from topbill.ope.replay.reward_model import Link, RewardModel
 from topbill.ope.replay.selection import Selection
+from topbill.ope.replay.shadows import ShadowPolicy
 from topbill.ope.replay.targets import TargetPolicy, remaining
 
 _BATCHES, _SMALLEST, _LARGEST = 50, 100, 5_000
@@ -309,7 +310,8 @@ class ProgressivePass:
         looked_at = examined(self._data.judged, decision, logged.events)
         if not self._with_unseen and not any(looked_at):
             return "not looked at"
-        return None
+        shadows = [target for target in self.targets if isinstance(target, ShadowPolicy)]
+        return next(filter(None, [target.unfit(decision) for target in shadows]), None)
 
     # Decisions
 

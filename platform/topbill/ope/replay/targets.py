@@ -29,6 +29,7 @@ from topbill.engine import CompiledExperiment, examples, logged_actions
 from topbill.entities import NO_TABLES, EntityStore, MissingVersion
 from topbill.ope.inputs import vector
 from topbill.ope.replay.logged_data import LoggedData, Offers, weight_of
+from topbill.ope.replay.shadows import ShadowPolicy
 from topbill.spec import Experiment, Variant, load
 from topbill.spec.fields import nearest
 
@@ -329,7 +330,8 @@ def resolve(
 
     An experiment or its file gives one for each variant (or `variant`, or the one that stands
     behind an @, as in `other.yaml@greedy`); "snapshot" (or "snapshot:VERSION") the stored policies
-    of the evaluated experiment; "uniform" and "always X" what they say.
+    of the evaluated experiment; "shadow" its variants by what they logged unseen; "uniform" and
+    "always X" what they say.
 
     Args:
         policy: what to resolve.
@@ -374,6 +376,8 @@ def _named(
         return [always(text[len("always ") :].strip(), data.offers)]
     if "@" in text and not Path(text).exists():
         text, _, variant = text.rpartition("@")
+    if text == "shadow":
+        return _in_shadow(variant, data)
     word, _, version = text.partition(":")
     if word == "snapshot":
         return _of_snapshot(text, version, variant, data, snapshot)
@@ -397,6 +401,15 @@ def _of_snapshot(
     return [
         VariantPolicy(data.experiment, name, data.offers, stored, data.tables) for name in names
     ]
+
+
+def _in_shadow(variant: str | None, data: LoggedData) -> list[TargetPolicy]:
+    names = data.shadows
+    if not names:
+        raise NotFound(f"{data.key}: no variant was in shadow; expected one with launch: shadow")
+    if variant is not None and variant not in names:
+        raise NotFound(f"{data.key}: {variant!r} was not in shadow; expected {', '.join(names)}")
+    return [ShadowPolicy(data.key, name) for name in names if variant in (None, name)]
 
 
 def _of_file(path: Path, variant: str | None, data: LoggedData) -> list[TargetPolicy]:
