@@ -28,6 +28,8 @@ REASONS: dict[str, str] = OPE_REASONS | reasons(
 )
 """Why a gate cannot judge: code → sentence."""
 
+GateTerms = Gate
+"""What is asked of a log, as the file says it."""
 GateVerdict = Literal["passed", "harmful", "unknown"]
 
 
@@ -62,7 +64,7 @@ class GateResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def run_gate(
-    gate: Gate,
+    terms: Gate,
     experiment: Experiment,
     data: Path,
     *,
@@ -72,7 +74,7 @@ def run_gate(
     """Ask the record in a data folder.
 
     Args:
-        gate: What is asked of which log.
+        terms: What is asked of which log.
         experiment: The launched file; its policies are evaluated as they would have learned from
             that log, from nothing on.
         data: The data folder.
@@ -82,13 +84,13 @@ def run_gate(
     Raises:
         LogError: The record cannot be read.
     """
-    names = (gate.versus, gate.variant)
+    names = (terms.versus, terms.variant)
     try:
         evaluation = evaluate(
-            gate.log,
+            terms.log,
             policies=[VariantOf(experiment, name) for name in names],
             data_dir=data,
-            estimators=(gate.estimator,),
+            estimators=(terms.estimator,),
             alpha=alpha,
             interval=interval,
         )
@@ -96,30 +98,30 @@ def run_gate(
         # Whose decisions are used is not asked for here, so that it can only be nobody's.
         unexplored = error.path == "log_variants"
         reason = "no_exploration" if unexplored else "not_evaluable"
-        return _cannot_judge(gate, reason, str(error))
+        return _cannot_judge(terms, reason, str(error))
     except NotFound as error:
-        return _cannot_judge(gate, "not_evaluable", str(error))
+        return _cannot_judge(terms, "not_evaluable", str(error))
     baseline, target = evaluation.targets
-    return judge_evaluation(gate, evaluation, target, baseline)
+    return judge_evaluation(terms, evaluation, target, baseline)
 
 
-def judge_evaluation(gate: Gate, evaluation: Evaluation, target: str, baseline: str) -> GateResult:
+def judge_evaluation(terms: Gate, evaluation: Evaluation, target: str, baseline: str) -> GateResult:
     """The judgement from an evaluation that compares these two of its targets."""
-    versus = evaluation.targets[baseline][gate.estimator]
+    versus = evaluation.targets[baseline][terms.estimator]
     # Decisions that are all too young are not compared: the target's own estimate says so.
-    difference = evaluation.targets[target][gate.estimator]
+    difference = evaluation.targets[target][terms.estimator]
     if evaluation.differences:
-        difference = evaluation.against(target, baseline)[gate.estimator]
-    return judge(gate, difference, versus)
+        difference = evaluation.against(target, baseline)[terms.estimator]
+    return judge(terms, difference, versus)
 
 
-def judge(gate: Gate, difference: Estimate, versus: Estimate) -> GateResult:
+def judge(terms: Gate, difference: Estimate, versus: Estimate) -> GateResult:
     """The judgement from the paired difference (variant − versus) and the other one's value."""
     if difference.reason or difference.low is None or difference.high is None:
-        return _cannot_judge(gate, difference.reason or "unstable", of=difference)
-    allowed = _allowed(gate.margin, versus)
+        return _cannot_judge(terms, difference.reason or "unstable", of=difference)
+    allowed = _allowed(terms.margin, versus)
     if allowed is None:
-        return _cannot_judge(gate, "control_near_zero", of=difference)
+        return _cannot_judge(terms, "control_near_zero", of=difference)
     verdict: GateVerdict = "unknown"
     if difference.low > -allowed:
         verdict = "passed"
@@ -128,7 +130,7 @@ def judge(gate: Gate, difference: Estimate, versus: Estimate) -> GateResult:
     reason = "margin_undecided" if verdict == "unknown" else ""
     return GateResult(
         verdict,
-        _sentence(gate, verdict, difference),
+        _sentence(terms, verdict, difference),
         reason,
         difference.estimator,
         difference.value,
@@ -151,27 +153,27 @@ def _allowed(margin: Margin, versus: Estimate) -> float | None:
     return margin.value * versus.low
 
 
-def _sentence(gate: Gate, verdict: GateVerdict, difference: Estimate) -> str:
+def _sentence(terms: Gate, verdict: GateVerdict, difference: Estimate) -> str:
     rows = formatting.several(difference.diagnostics.rows, "decision")
     interval = formatting.significant_interval(difference.low, difference.high)
     ends = {
-        "passed": f"not worse by more than {gate.margin}",
-        "harmful": f"worse, and not shown to be within {gate.margin}",
-        "unknown": f"{REASONS['margin_undecided']}; wait, or allow more than {gate.margin}",
+        "passed": f"not worse by more than {terms.margin}",
+        "harmful": f"worse, and not shown to be within {terms.margin}",
+        "unknown": f"{REASONS['margin_undecided']}; wait, or allow more than {terms.margin}",
     }
     return (
-        f"{gate.variant} against {gate.versus}: {formatting.significant(difference.value)} a "
-        f"decision ({interval}, by {difference.estimator} on {rows} of {gate.log}): "
+        f"{terms.variant} against {terms.versus}: {formatting.significant(difference.value)} a "
+        f"decision ({interval}, by {difference.estimator} on {rows} of {terms.log}): "
         f"{ends[verdict]}"
     )
 
 
 def _cannot_judge(
-    gate: Gate, reason: str, detail: str = "", of: Estimate | None = None
+    terms: Gate, reason: str, detail: str = "", of: Estimate | None = None
 ) -> GateResult:
     """No judgement, and why; `detail` is said in place of the reason's own sentence."""
     why = detail or f"{REASONS[reason]}. {REMEDIES.get(reason, '')}".strip()
-    sentence = f"the log of {gate.log} cannot judge {gate.variant}: {why}"
+    sentence = f"the log of {terms.log} cannot judge {terms.variant}: {why}"
     if of is None:
         return GateResult("unknown", sentence, reason)
     d = of.diagnostics
