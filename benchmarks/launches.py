@@ -34,12 +34,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
-from topbill.ab import ArmEstimate, Margin, Rule, harm
+from topbill.ab import ArmEstimate, Margin, harm
 from topbill.ab.checks.srm import log_bayes_factor
 from topbill.ab.core.effect import RATE, Pair
 from topbill.ab.core.units import Rate
+from topbill.ab.harm import fixed_horizon
 from topbill.ab.planning import Outlook
-from topbill.ab.power.runtime import units_for
 from topbill.domain.records import Floats, Indices
 from topbill.launch.evidence import LaunchEvidence
 from topbill.launch.gate import GateResult, GateTerms, judge
@@ -51,7 +51,8 @@ WINDOW = 6
 STEPS = (0.01, 0.05, 0.25, 0.5, 1.0)
 HOLD_HOURS, HOLD_UNITS = 24, 5_000
 HORIZONS = 1.5
-"""How many fixed horizons a launch is watched."""
+"""How many fixed horizons it may take until all traffic takes part; and how many fixed-horizon
+samples are exposed while it is watched."""
 SPLIT_ALPHA = 0.01
 
 
@@ -71,8 +72,7 @@ class Guardrail(NamedTuple):
     def fixed_horizon(self) -> int:
         """The units of a fixed-horizon test, both variants together."""
         sd = sqrt(self.base * (1.0 - self.base)) if self.is_rate else self.base
-        aim = Outlook(self.base, sd).harmless(self.margin, self.better, (0.5, 0.5))
-        units = units_for(aim, Rule(method="fixed"), 0.8)
+        units = fixed_horizon(Outlook(self.base, sd), self.margin, self.better)
         if units is None:
             raise ValueError(f"{self.name}: no number of units would do")
         return units
@@ -197,7 +197,8 @@ class Launched:
     def __init__(self, guardrail: Guardrail, truth: Truth, seed: Sequence[int]) -> None:
         self._guardrail, self._truth = guardrail, truth
         self._horizon = guardrail.fixed_horizon()
-        self._hours = round(HORIZONS * 24.0 * self._horizon / UNITS_A_DAY)
+        # Steps before the last one take about a horizon, in which few are exposed.
+        self._hours = round((HORIZONS + 1.5) * 24.0 * self._horizon / UNITS_A_DAY)
         self._world = World(guardrail, truth, self._hours, seed)
         # Who takes part and in which variant: another stream, which a change of the world leaves
         # as it is.
@@ -213,6 +214,8 @@ class Launched:
         """Until it is rolled back, or watched for long enough."""
         reached_at: float | None = None
         for hour in range(self._hours):
+            if self._exposed >= HORIZONS * self._horizon:
+                break
             self._expose(hour)
             before = self._ramp.traffic
             self._ramp.look(self._evidence(), hour + 1)

@@ -18,11 +18,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from math import inf
+from math import inf, sqrt
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
+from scipy.stats import norm
 
 from topbill.ab import reasons
 from topbill.ab.analysis import Design, Table, judged_table, prepare
@@ -31,7 +32,8 @@ from topbill.ab.core.effect import Effect, Pair, Rule, checked_rule, effect_of
 from topbill.ab.core.units import Covariates
 from topbill.ab.judged import Direction
 from topbill.ab.parts import Columns
-from topbill.ab.power.runtime import planned_drift
+from topbill.ab.planning import Outlook
+from topbill.ab.power.runtime import planned_drift, units_for
 from topbill.ab.results import SampleRatio
 from topbill.ab.verdict import guardrail, room_of
 from topbill.domain.margin import Margin, MarginUnit
@@ -85,6 +87,15 @@ class StagedRule(Rule):
 
     bound: float = inf
 
+    @classmethod
+    def at(cls, fraction: float, alpha: float) -> StagedRule:
+        """The rule of a look at a fraction of the fixed-horizon sample, at one-sided `alpha`."""
+        # One side of a two-sided sequence has half of its error.
+        return cls(
+            alpha=2.0 * sequential.UNSTAGED * alpha,
+            bound=sequential.staged_multiplier(fraction, alpha),
+        )
+
     def reach(self, n: int, df: float) -> float:
         """How many standard errors the interval reaches to either side."""
         return min(Rule.reach(self, n, df), self.bound)
@@ -102,11 +113,7 @@ def harm(
     """Judge one variant on one guardrail at error `alpha` (0.05 over all that are judged: who
     judges k of them gives each 0.05/k)."""
     fraction = fraction_of(pair, margin)
-    rule = StagedRule(
-        # One side of a two-sided sequence has half of its error.
-        alpha=2.0 * sequential.UNSTAGED * alpha,
-        bound=sequential.staged_multiplier(fraction, alpha),
-    )
+    rule = StagedRule.at(fraction, alpha)
     result = guardrail(metric, variant, pair, rule, margin=margin, better=better)
     verdict: HarmVerdict = "unknown" if result.status == "unknown" else "not_failed"
     if _is_harmed(effect_of(metric, variant, pair, rule), pair, margin, better):
@@ -137,6 +144,24 @@ def fraction_of(pair: Pair, margin: Margin) -> float:
     size = margin.value * (abs(c.value) if margin.is_relative else 1.0)
     drift = planned_drift(FIXED_HORIZON, 1, FIXED_POWER)
     return (size / drift) ** 2 / variance if variance > 0.0 else 0.0
+
+
+def fixed_horizon(
+    outlook: Outlook, margin: Margin, better: Direction, shares: tuple[float, float] = (0.5, 0.5)
+) -> int | None:
+    """The units of the fixed-horizon sample, the control's and the variant's, of those `shares`;
+    None where no number would do."""
+    aim = outlook.harmless(margin, better, shares)
+    return units_for(aim, FIXED_HORIZON, FIXED_POWER)
+
+
+def shown_harm(units: int, horizon: int, alpha: float = ALPHA) -> float:
+    """The harm, in margins, that a look at so many units shows with 80% power, where `horizon` are
+    those of the fixed-horizon sample."""
+    fraction = units / horizon
+    reach = StagedRule.at(fraction, alpha).reach(units, inf)
+    z_power = float(norm.isf(1.0 - FIXED_POWER))
+    return (reach + z_power) / (planned_drift(FIXED_HORIZON, 1, FIXED_POWER) * sqrt(fraction))
 
 
 def _is_harmed(effect: Effect, pair: Pair, margin: Margin, better: Direction) -> bool:

@@ -112,8 +112,8 @@ def _page(page: PageFile) -> str:
 
 def _notes(experiment: Experiment, candidates: int, slots: int | None = None) -> Iterator[str]:
     """What is no mistake but worth knowing: variants whose `min_probability` leaves little to the
-    policy, or whose probabilities may vanish for want of one. `candidates` is 0 where nobody knows
-    yet how many there will be.
+    policy, or whose probabilities may vanish for want of one; and what the steps of a launch
+    cannot show. `candidates` is 0 where nobody knows yet how many there will be.
     """
     from topbill.spec.exploration import little_is_left, may_vanish
 
@@ -130,6 +130,11 @@ def _notes(experiment: Experiment, candidates: int, slots: int | None = None) ->
         for sentence in sentences:
             if sentence is not None:
                 yield sentence
+    if experiment.launch is not None:
+        # Statistics are waited for only where they are needed.
+        from topbill.launch.hold import hold_notes
+
+        yield from hold_notes(experiment)
 
 
 def _notes_of_page(page: PageFile, experiments: Mapping[str, Experiment]) -> Iterator[str]:

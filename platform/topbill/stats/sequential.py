@@ -22,7 +22,7 @@ from topbill.domain.records import Floats
 TUNING = 5_000.0
 """Units at which a confidence sequence is tightest, unless told."""
 
-STAGES = ((0.14, 0.25), (0.48, 0.45), (1.0, 0.2))
+STAGES = ((0.14, 0.27), (0.485, 0.5), (1.0, 0.18))
 """Until which fraction of the planned information `staged_multiplier` spends which part of its
 error. Just before 15% and 50% of a sample planned for one margin, so that harm of four and of two
 margins shows by then, and at its end.
