@@ -59,6 +59,24 @@ def _form(struct: type[msgspec.Struct]) -> dict[str, object]:
     }
 
 
+def test_a_developers_header_is_passed_on_with_that_request_alone() -> None:
+    sent: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers.get("topbill-override"))
+        return httpx.Response(403, json={"error": {"message": "expired"}})
+
+    with Client(transport=httpx.MockTransport(answer)) as client:
+        choice = client.decide("home", override="home=a;exp=1;sig=0", default=["a"])
+        # Whoever sent it, the viewer gets something.
+        assert (choice.action, choice.fallback) == ("a", True)
+        client.page("home", override="home=a;exp=1;sig=0")
+        client.decide("home")
+        client.decide("home", override="ä \udc80")
+    assert sent[:3] == ["home=a;exp=1;sig=0"] * 2 + [None]
+    assert len(sent) == 4
+
+
 @pytest.mark.parametrize(
     ("own", "of_the_service"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -163,6 +164,30 @@ def command(folder: Path, secret: Path, *line: str) -> subprocess.CompletedProce
         text=True,
         env={**os.environ, "COLUMNS": "60"},
     )
+
+
+def test_what_the_page_tells_people_to_run_works(folder: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "running.md").read_text()
+    (text,) = [block for block in re.findall(r"```sh\n(.*?)```", page, re.S) if "override" in block]
+    # The service is this process.
+    lines = [line for line in text.splitlines() if not line.startswith("topbill serve")]
+    lines[-1] = lines[-1].replace("home-artwork", "art") + f" --experiments {folder}"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    printed = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    app = create_app(
+        Settings(folder, tmp_path / "data", override_file=tmp_path / "override.secret")
+    )
+    with LocalClient(app) as client:
+        assert decide(client, printed.strip().partition(": ")[2]).json()["reason"] == "override"
+        codes = set(re.findall(r"403 `(override_\w+)`", page))
+        assert codes == {"override_signature", "override_expired", "override_off"}
 
 
 def test_the_command_prints_a_header_that_works(

@@ -1,0 +1,43 @@
+"""On a page too, a variant in shadow gives what it would have given: under the rules, and with what
+they add to its scores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from topbill.domain.patience import Patience
+from topbill.engine.compiled import Shadow
+
+from ...small_page import PAGE, RULES
+
+DIVERSE = PAGE.replace("candidates: 16", "candidates: 16, diversity: 0.8")
+BOOSTED = (
+    RULES
+    + """
+boosts:
+  - {title: t55, by: 2, until: 2027-12-01}
+"""
+)
+
+
+@pytest.mark.parametrize(("page_file", "rules"), [(PAGE, RULES), (DIVERSE, BOOSTED)])
+def test_it_gives_what_the_variant_itself_gave(home: Any, page_file: str, rules: str) -> None:
+    home.write(page=page_file, rules=rules)
+    alone = home.compose(home.compiled_page(), 3)
+    page = home.compiled_page()
+    for compiled in page.engine.experiments.values():
+        compiled.shadows = [Shadow(compiled.variants["only"], Patience())]
+    beside = home.compose(page, 3)
+    assert beside.answer.rows == alone.answer.rows
+    layers = [decision for decision in beside.decisions if decision.layer != "page"]
+    assert {decision.layer for decision in layers} == {"rows", "titles", "artwork"}
+    for decision in layers:
+        (shadow,) = decision.shadows
+        assert shadow.failure == ""
+        own = [placed.propensity for placed in decision.slate]
+        assert shadow.propensities == pytest.approx(own, rel=1e-12)
+        for position in shadow.probabilities or ():
+            assert sum(position) == pytest.approx(1.0)
