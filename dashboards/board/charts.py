@@ -13,7 +13,7 @@ from board.amounts import (
     segments,
 )
 from board.arms import gaps, trade
-from board.effects import events, funnel, lifts, lines, spark, stacked
+from board.effects import events, funnel, lifts, lines, past, spark, stacked
 from board.style import GREY, LIFT, NUMBER, POINTS, colours, draw
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "heat",
     "lifts",
     "lines",
+    "past",
     "segments",
     "spark",
     "stacked",

@@ -38,6 +38,26 @@ def lifts(
     return zero + bars + points
 
 
+def past(frame: pd.DataFrame) -> alt.LayerChart:
+    """A lift as it is to be believed with its interval, and hollow as it was measured, a row for
+    each experiment. Columns: name, relative, low, high, measured, text.
+    """
+    y = alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=260, labelFontSize=13))
+    base = alt.Chart(frame).encode(y=y, tooltip=[alt.Tooltip("name:N"), alt.Tooltip("text:N")])
+    zero = (
+        alt.Chart(pd.DataFrame({"x": [0.0]}))
+        .mark_rule(strokeDash=[4, 4])
+        .encode(x="x:Q", color=RULE)
+    )
+    axis = alt.Axis(labelExpr=LIFT, tickCount=6)
+    bars = base.mark_rule(strokeWidth=5, opacity=0.45, color=palette()[0]).encode(
+        x=alt.X("low:Q", title="lift over the control", axis=axis), x2="high:Q"
+    )
+    points = base.mark_point(filled=True, size=130, opacity=1, color=palette()[0])
+    hollow = base.mark_point(filled=False, size=110, color=GREY)
+    return zero + bars + hollow.encode(x="measured:Q") + points.encode(x="relative:Q")
+
+
 def funnel(
     frame: pd.DataFrame, names: Sequence[str], control: str
 ) -> alt.LayerChart | alt.FacetChart:

@@ -76,6 +76,13 @@ PAGES = (
         question="Was it the row, the title or the picture?",
     ),
     Page(
+        name="library",
+        title="Library",
+        icon="local_library",
+        landmark="concluded",
+        question="What did past experiments find, and how much of it is to be believed?",
+    ),
+    Page(
         name="what_if",
         title="What if",
         icon="psychology_alt",

@@ -39,14 +39,16 @@ def chart(drawing: Chart, numbers: pd.DataFrame, name: str, height: int | None =
     download(numbers, name)
 
 
-def table(lines: pd.DataFrame, name: str, names: str = "", links: Sequence[str] = ()) -> None:
+def table(
+    lines: pd.DataFrame, name: str, names: str = "", links: Sequence[str | None] = ()
+) -> None:
     """A table of words; on a phone each line is a card.
 
     Args:
         lines: a line for each row.
         name: of the CSV file.
         names: tells more of columns that the experiment named.
-        links: where the lines' first cells lead.
+        links: where the lines' first cells lead, if anywhere.
     """
     # As HTML of our own: Streamlit's table explains no heading and scrolls sideways on a phone.
     columns = [str(column) for column in lines.columns]

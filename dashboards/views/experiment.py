@@ -15,6 +15,7 @@ from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison, ExposureSpan
 from topbill.domain.margin import amount
 from topbill.reporting import REASONS, Report
+from topbill.reporting.experiment.conclusion import conclusion_sentence
 from topbill.reporting.experiment.wording import (
     CALLS,
     GUARDRAILS,
@@ -401,8 +402,12 @@ def body() -> None:
         frame.no_decisions(key)
         file(report)
         return
+    if report.conclusion is not None:
+        st.info(words.plain(conclusion_sentence(report.conclusion)), icon=":material/flag:")
     frame.answer(answers.while_still(standing(report), data.age()))
     for note in report.notes:
+        if note.code in ("changed_after_exposure", "not_as_planned"):
+            st.warning(words.plain(note.sentence), icon=":material/edit_note:")
         if note.code == "other_control":
             st.info(words.plain(note.sentence), icon=":material/compare_arrows:")
         if note.code == "removed_by_age":

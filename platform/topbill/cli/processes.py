@@ -237,9 +237,10 @@ def answers(*, data: Data = DATA) -> None:
 
     process_log.configure_from_environment()
     if not ended(_FIRST_ANSWERS):
+        from topbill.launch import keep_reports
         from topbill.reporting import answer_cache
 
-        answer_cache.run(data, ended)
+        answer_cache.run(data, ended, first=lambda: keep_reports(data))
 
 
 @app.command

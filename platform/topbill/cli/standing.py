@@ -14,6 +14,7 @@ from topbill.domain.errors import NotFound
 if TYPE_CHECKING:
     from topbill.lake import Problem
     from topbill.log.protocol import Order
+    from topbill.reporting.past import ExperimentLibrary
     from topbill.reporting.queries.database import ListedExperiment
     from topbill.service.worker_health import WorkerHealth
 
@@ -30,13 +31,16 @@ class StandingNow(msgspec.Struct, frozen=True):
 @app.command(name="list")
 def list_(*, data: Data = DATA, as_json: Json = False) -> None:
     """List every experiment that the record knows, running ones first; also those whose file is
-    gone, for as long as their decisions are kept.
+    gone, for as long as their decisions are kept. Of those that were concluded: who won, with what
+    lift as measured and as it is to be believed beside all others, and why.
     """
+    from topbill.reporting import past
     from topbill.reporting.queries import database
 
     listed = database.experiments(data)
+    library = past.experiment_library(data)
     if as_json:
-        print_json(listed)
+        print_json([{**msgspec.to_builtins(e), "conclusion": library.of(e.key)} for e in listed])
         return
     for line in listed:
         span = "nothing decided yet"
@@ -44,6 +48,20 @@ def list_(*, data: Data = DATA, as_json: Json = False) -> None:
             first, last = (f"{at:%Y-%m-%d}" for at in (line.first_at, line.last_at))
             span = f"{line.decisions:,} decisions, {first} to {last}"
         say(f"{line.key}  {line.status}  {line.title or line.surface}  ({span})")
+        ended = library.of(line.key)
+        if ended is not None:
+            say(f"  {past.ended(ended)}")
+    _say_kept(library, {line.key for line in listed})
+
+
+def _say_kept(library: ExperimentLibrary, listed: set[str]) -> None:
+    """Those of which nothing is left but the report that was kept."""
+    from topbill.reporting import past
+
+    for ended in library.experiments:
+        if ended.key not in listed:
+            say(f"{ended.key}  {ended.title}")
+            say(f"  {past.ended(ended)}")
 
 
 @app.command

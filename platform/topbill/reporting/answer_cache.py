@@ -211,12 +211,15 @@ def refresh(data: Path | str) -> float:
     return monotonic() - started
 
 
-def run(data: Path, until: Callable[[float], bool]) -> None:
+def run(
+    data: Path, until: Callable[[float], bool], first: Callable[[], object] = lambda: None
+) -> None:
     """Refresh the answers again and again, with the least priority, in a sixth of the time.
 
     Args:
         data: the data folder.
         until: waits so many seconds, and says whether to end.
+        first: what else is to be done with each publication, before the answers.
     """
     # Answering must never be in the way of deciding, learning or publishing.
     os.nice(19)
@@ -224,6 +227,7 @@ def run(data: Path, until: Callable[[float], bool]) -> None:
     while not until(min(max(_PAUSE, 5.0 * took), _LONGEST_PAUSE)):
         started = monotonic()
         try:
+            first()
             took = refresh(data)
         except NotFound:
             took = 0.0

@@ -15,6 +15,7 @@ from topbill.ab import Method
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.reporting.experiment import html, text
 from topbill.reporting.experiment.build import load_experiment_report
+from topbill.reporting.experiment.conclusion import concluded_keys
 from topbill.reporting.experiment.model import Report
 from topbill.reporting.page import PageReport, load_page_report, page_html, render_page_report
 from topbill.reporting.queries import coverage
@@ -84,7 +85,9 @@ def is_page(key: str, data: Path | str) -> bool:
     """
     with open_database(data) as database:
         rows = database.rows("SELECT key FROM experiments ORDER BY key")
-    experiments = [row["key"] for row in rows]
+        # Of what was concluded the report is there when all else is gone.
+        kept = concluded_keys(database)
+    experiments = sorted({*kept, *(row["key"] for row in rows)})
     # First, since their list is short, where pages are found among all decisions.
     if key in experiments:
         return False

@@ -4,6 +4,7 @@ comparison, since everybody gets the winner."""
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ import msgspec
 from topbill.reporting.experiment.model import ConclusionReading, Report
 from topbill.reporting.queries.database import AnalyticsDatabase, experiment_row
 
-_AUDIT = """SELECT revision, revised_at, who, (spec -> '$.conclusion') IS NOT NULL AS is_concluded
+_AUDIT = """SELECT revision, revised_at, who, spec,
+    (spec -> '$.conclusion') IS NOT NULL AS is_concluded
 FROM revisions WHERE experiment = $key ORDER BY revised_at DESC"""
 _FROZEN = """SELECT made, concluded_at, who, report FROM conclusions
 WHERE experiment = $key ORDER BY concluded_at DESC"""
@@ -44,12 +46,13 @@ def standing_conclusion(database: AnalyticsDatabase, key: str) -> StandingConclu
 
     Raises NotFound where there is no such experiment.
     """
-    row = experiment_row(database, key)
+    audit = database.rows(_AUDIT, key=key)
+    row = _last(database, key, audit)
     said = msgspec.json.decode(row["spec"]).get("conclusion")
     if said is None:
         return None
     made, since, who = {row["revision"]}, None, ""
-    for line in database.rows(_AUDIT, key=key):
+    for line in audit:
         if not line["is_concluded"]:
             break
         made.add(line["revision"])
@@ -68,6 +71,26 @@ def standing_conclusion(database: AnalyticsDatabase, key: str) -> StandingConclu
         because=said.get("because", ""),
     )
     return StandingConclusion(reading, until, thawed(first["report"]))
+
+
+def _last(database: AnalyticsDatabase, key: str, audit: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What is in force of an experiment, or was last, also where nothing is left of its decisions.
+
+    Raises NotFound where there is no such experiment.
+    """
+    if audit and key in concluded_keys(database):
+        rows = database.rows("SELECT * FROM experiments WHERE key = $key", key=key)
+        return rows[0] if rows else audit[0]
+    return experiment_row(database, key)
+
+
+def concluded_keys(database: AnalyticsDatabase) -> list[str]:
+    """The experiments whose report was kept once."""
+    # A database of an earlier version has none until the worker publishes.
+    if not database.rows("FROM information_schema.tables WHERE table_name = 'conclusions'"):
+        return []
+    rows = database.rows("SELECT DISTINCT experiment FROM conclusions ORDER BY experiment")
+    return [str(row["experiment"]) for row in rows]
 
 
 def frozen(report: Report) -> bytes:

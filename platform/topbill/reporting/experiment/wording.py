@@ -86,6 +86,13 @@ _NO_CONTROL = Standing(
 _ONE_VARIANT = msgspec.structs.replace(
     _NO_CONTROL, sentence="There is one variant, and nothing to compare it with."
 )
+_CONCLUDED = Standing(
+    word="Concluded",
+    tone="neutral",
+    sentence="",
+    next="Build the winner in, then move the file out of the folder: the report stays in the "
+    "library. To take the experiment up again: topbill resume.",
+)
 _WAIT = "Keep it running; looking early costs nothing here."
 _WITHHELD = "sample_ratio_mismatch"
 _FIND_OUT = "Find out why units were not split as intended: bots, redirects, lost logs."
@@ -141,6 +148,8 @@ def standing(report: Report) -> Standing:
     if len(report.ab.units) < 2:
         return _ONE_VARIANT
     verdict = report.ab.verdict
+    if report.conclusion is not None:
+        return msgspec.structs.replace(_CONCLUDED, sentence=verdict.sentence)
     # The one word that no code stands for: what is safe has beaten the control and kept all
     # guardrails.
     if verdict.safe_to_ship:
@@ -410,7 +419,11 @@ def worsening(guardrail: GuardrailResult) -> tuple[str, str]:
 
 
 def alarms(report: Report) -> list[Note]:
-    """What must be repaired before numbers are believed, worst first; empty when all is well."""
+    """What must be repaired before numbers are believed, worst first; empty when all is well, and
+    where an experiment is over.
+    """
+    if report.conclusion is not None:
+        return []
     raised = [] if report.ab is None else _broken_guardrails(report.ab)
     if report.ab is not None and report.ab.sample_ratio.alarm:
         sentence = "Units were not split between variants as intended."

@@ -1,0 +1,135 @@
+"""Library: what past experiments found, and what their lifts are to be believed at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlencode
+
+import pandas as pd
+import streamlit as st
+
+from board import charts, data, frame, pieces, words
+from board.terms import TERMS
+from topbill.reporting import past
+from topbill.reporting.experiment.wording import Standing
+from topbill.reporting.past import ExperimentLibrary, PastExperiment
+
+OUTCOMES = ("a variant won", "the control won", "nobody won")
+
+
+def summary(library: ExperimentLibrary) -> Standing:
+    """What all of it comes down to."""
+    if not library.experiments:
+        return Standing(
+            word="Empty",
+            tone="neutral",
+            sentence="No experiment was concluded yet.",
+            next="End one that has run its time: topbill conclude KEY --winner VARIANT --because …",
+        )
+    return Standing(
+        word="Library",
+        tone="neutral",
+        sentence=past.sentence(library),
+        next="Before a new experiment, look for one that asked the same, and plan for a lift such "
+        "as those that are to be believed here.",
+    )
+
+
+def outcome(experiment: PastExperiment) -> str:
+    """One of OUTCOMES."""
+    if experiment.winner is None:
+        return OUTCOMES[2]
+    return OUTCOMES[1] if experiment.winner == experiment.control else OUTCOMES[0]
+
+
+def search(experiments: Sequence[PastExperiment]) -> list[PastExperiment]:
+    """Those that match what is typed and chosen; all where nothing is."""
+    left_column, right_column = st.columns([3, 2], vertical_alignment="bottom")
+    with left_column:
+        text = st.text_input(
+            "Search",
+            key="past",
+            bind="query-params",
+            placeholder="title, hypothesis, winner, why, who",
+            icon=":material/search:",
+        )
+    with right_column:
+        wanted = st.pills(
+            "Outcome",
+            [name for name in OUTCOMES if name in {outcome(e) for e in experiments}],
+            key="outcome",
+            bind="query-params",
+            selection_mode="multi",
+        )
+    needle = (text or "").lower()
+    matches = []
+    for experiment in experiments:
+        if needle in past.searchable(experiment) and (not wanted or outcome(experiment) in wanted):
+            matches.append(experiment)
+    return matches
+
+
+def lifts(experiments: Sequence[PastExperiment]) -> None:
+    """Each experiment's lift as it is to be believed, with what was measured beside it."""
+    lines = []
+    for experiment in experiments:
+        lift = experiment.lift
+        if lift is None or lift.shrunken is None:
+            continue
+        lines.append(
+            {
+                "name": experiment.title or experiment.key,
+                "relative": lift.shrunken,
+                "low": lift.shrunken_low,
+                "high": lift.shrunken_high,
+                "measured": lift.relative,
+                "text": past.believed(lift),
+            }
+        )
+    if lines:
+        pieces.section("Lifts as they are to be believed", TERMS["shrunken"])
+        numbers = pd.DataFrame(lines)
+        st.caption("Filled: drawn towards all others, with its 95% interval. Hollow: as measured.")
+        pieces.chart(charts.past(numbers), numbers, "library-lifts", 46 * len(numbers) + 46)
+
+
+def table(experiments: Sequence[PastExperiment]) -> None:
+    pieces.section("Concluded experiments", TERMS["concluded"])
+    listed = {experiment.key for experiment in data.experiments()}
+    lines: list[dict[str, str]] = []
+    links: list[str | None] = []
+    for experiment in experiments:
+        lift = experiment.lift
+        lines.append(
+            {
+                "experiment": experiment.title or experiment.key,
+                "concluded": experiment.concluded_at[:10],
+                "result": past.result(experiment),
+                "measured": words.MISSING if lift is None else past.measured(lift),
+                "believed": words.MISSING if lift is None else past.believed(lift),
+                "worth": past.worth(experiment),
+                "because": experiment.because,
+                "decided by": experiment.who,
+            }
+        )
+        # Of those that were archived long ago nothing is left but what stands here.
+        address = f"experiment?{urlencode({'experiment': experiment.key})}"
+        links.append(address if experiment.key in listed else None)
+    pieces.table(pd.DataFrame(lines), "library", links=links)
+
+
+def body() -> None:
+    frame.header("Library")
+    library = data.ask(past.experiment_library)
+    frame.answer(summary(library), TERMS["shrunken"])
+    if not library.experiments:
+        return
+    matches = search(library.experiments)
+    if not matches:
+        st.info("No experiment matches; clear the search.", icon=":material/search_off:")
+        return
+    lifts(matches)
+    table(matches)
+
+
+frame.show(body)
