@@ -22,7 +22,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 from topbill.domain.errors import AlreadyDecided, Conflict
 from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
@@ -72,6 +72,14 @@ class Revision(NamedTuple):
     spec: str
 
 
+OrderKind = Literal[
+    "status", "gate", "refusal", "shadow", "traffic", "tell", "pause", "rollback", "approval"
+]
+"""What an order says: a person's word on the status, or a step of a launch: its gate passed or did
+not, its variants decide unseen, traffic grows, harm was told, it paused, it went back; or somebody
+approved."""
+
+
 class Order(NamedTuple):
     """What somebody said of an experiment at `at` (µs) without its file: a status (None: the file's
     own), or how it ended, for the file as it was, of fingerprint `revision`; `made` is what becomes
@@ -101,6 +109,13 @@ class ConclusionLine(NamedTuple):
     winner: str | None
     because: str
     report: bytes
+    kind: OrderKind = "status"
+    step: int = 0
+    """Of a launch: 1, 2, 3, …, each once; 0 for what is no step."""
+    traffic: float | None = None
+    """Of a launch, since its ramp began."""
+    about: tuple[str, ...] = ()
+    """Of harm: metric:variant each. Of an approval: what was approved."""
 
 
 class Erasure(NamedTuple):
