@@ -5,7 +5,7 @@ Nothing else in Topbill imports `duckdb` or `deltalake`.
 """
 
 from topbill.domain.sql import identifier, quoted
-from topbill.lake.analytics import Problem, empty
+from topbill.lake.analytics import LaunchLine, Problem, empty
 from topbill.lake.database import DATABASE, Connection, Error, connect, read, sql
 from topbill.lake.delta import relation as delta_relation
 from topbill.lake.distinct import RepeatedRow
@@ -18,6 +18,7 @@ __all__ = [
     "Connection",
     "Error",
     "Lake",
+    "LaunchLine",
     "Problem",
     "RepeatedRow",
     "connect",

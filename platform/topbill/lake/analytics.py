@@ -23,7 +23,7 @@ from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import views
 from topbill.lake.database import Connection, confine, connect, files_of
 from topbill.lake.views import PinnedTable
-from topbill.log.protocol import ConclusionLine, Retention
+from topbill.log.protocol import ConclusionLine, Order, Retention
 from topbill.spec import Experiment
 
 _TABLES = """
@@ -46,6 +46,14 @@ CREATE TABLE revisions (
 CREATE TABLE conclusions (
     experiment VARCHAR, revision VARCHAR, made VARCHAR, concluded_at TIMESTAMP, who VARCHAR,
     winner VARCHAR, because VARCHAR, report BLOB);
+CREATE TABLE orders (
+    experiment VARCHAR, revision VARCHAR, made VARCHAR, ordered_at TIMESTAMP, who VARCHAR,
+    status VARCHAR, because VARCHAR, winner VARCHAR, kind VARCHAR, step BIGINT, traffic DOUBLE,
+    about VARCHAR[]);
+CREATE TABLE launches (
+    experiment VARCHAR, revision VARCHAR, step BIGINT, stage VARCHAR, traffic DOUBLE,
+    since TIMESTAMP, reason VARCHAR, sentence VARCHAR, until TIMESTAMP, next_traffic DOUBLE,
+    needs_approval BOOLEAN, ramp DOUBLE[]);
 CREATE TABLE published (
     published_at TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT,
     events_version BIGINT, files VARCHAR, schema_version BIGINT,
@@ -75,6 +83,27 @@ class Problem(NamedTuple):
     subject: str
     path: str
     message: str
+
+
+class LaunchLine(NamedTuple):
+    """Where the launch of an experiment stands, and what it waits for; times in µs since the epoch.
+
+    `revision` is that of its file, `since` when its present stage began, `until` when the wait ends
+    if nothing else happens, `next_traffic` that of the next step, `ramp` all of its steps.
+    """
+
+    experiment: str
+    revision: str
+    step: int
+    stage: str
+    traffic: float | None
+    since: int | None
+    reason: str
+    sentence: str
+    until: int | None
+    next_traffic: float | None
+    needs_approval: bool
+    ramp: tuple[float, ...]
 
 
 class AuditLine(Protocol):
@@ -108,6 +137,8 @@ class Publication:
         quarantine: Rows of the log that were set aside, oldest first.
         retention: When rows were last removed because of their age, where any were.
         conclusions: How experiments ended, oldest first.
+        orders: What was said of experiments without their files, oldest first.
+        launches: Where launches stand.
     """
 
     tables: Mapping[str, PinnedTable]
@@ -119,6 +150,8 @@ class Publication:
     quarantine: Sequence[QuarantinedRow] = ()
     retention: Retention | None = None
     conclusions: Sequence[ConclusionLine] = ()
+    orders: Sequence[Order] = ()
+    launches: Sequence[LaunchLine] = ()
 
 
 def write(path: Path, publication: Publication) -> None:
@@ -254,6 +287,21 @@ def _fill(connection: duckdb.DuckDBPyConnection, publication: Publication) -> No
     for ended in publication.conclusions:
         conclusions.append((*ended[:3], _moment(ended.at), *ended[4:]))
     _insert(connection, "conclusions", conclusions)
+    _insert(connection, "orders", [_order_row(order) for order in publication.orders])
+    _insert(connection, "launches", [_launch_row(line) for line in publication.launches])
+
+
+def _order_row(order: Order) -> tuple[Any, ...]:
+    winner = None if order.conclusion is None else order.conclusion.winner
+    about = (order.experiment, order.revision, order.made, _moment(order.at), order.who)
+    launch = (order.kind, order.step, order.traffic, list(order.about))
+    return (*about, order.status, order.because, winner, *launch)
+
+
+def _launch_row(line: LaunchLine) -> tuple[Any, ...]:
+    row = line._asdict()
+    row |= {"since": _moment(line.since), "until": _moment(line.until), "ramp": list(line.ramp)}
+    return tuple(row.values())
 
 
 def _experiment_row(

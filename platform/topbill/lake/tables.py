@@ -25,13 +25,14 @@ from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import analytics, healing
+from topbill.lake.analytics import LaunchLine
 from topbill.lake.database import DATABASE, Error, connect
 from topbill.lake.delta import files_of, relation
 from topbill.lake.distinct import IDS, KEYS, IdHashes, RepeatedRow, take_out
 from topbill.lake.lookup import read_decisions
 from topbill.lake.seals import Seals
 from topbill.lake.views import PinnedTable, base_view
-from topbill.log.protocol import ConclusionLine, Retention
+from topbill.log.protocol import ConclusionLine, Order, Retention
 from topbill.spec import Experiment
 
 Table = Literal["decisions", "rewards", "events"]
@@ -379,6 +380,8 @@ class Lake:
         quarantine: Sequence[QuarantinedRow] = (),
         retention: Retention | None = None,
         conclusions: Sequence[ConclusionLine] = (),
+        orders: Sequence[Order] = (),
+        launches: Sequence[LaunchLine] = (),
     ) -> None:
         """Write a new analytics database pinned to the tables as they are now, and rename it into
         place. Rows that repeat an id (see `repeated`) are taken out of the tables before.
@@ -386,7 +389,8 @@ class Lake:
         `at` (µs since the epoch): every log row stamped up to then is in the tables; what is mature
         is judged by it. `removed`: keys of those `experiments` that have no file any more.
         `quarantine`: rows that were set aside. `retention`: when rows were last removed because of
-        their age. `conclusions`: how experiments ended.
+        their age. `conclusions`: how experiments ended. `orders`: what was said without a file.
+        `launches`: where launches stand.
         """
         tables = {name: self._pinned(name, self._distinct_files(name)) for name in self._tables}
         publication = analytics.Publication(
@@ -399,6 +403,8 @@ class Lake:
             quarantine,
             retention,
             conclusions,
+            orders,
+            launches,
         )
         analytics.write(self.database_path, publication)
 

@@ -8,7 +8,7 @@ import msgspec
 
 from topbill.domain.errors import BadRequest, Conflict, NotFound
 from topbill.log import LOG_FILE, ConclusionLine, Log, open_log
-from topbill.log.orders import as_its_file, last_order, order_of, under
+from topbill.log.orders import as_its_file, order_of, orders_of, traffic_of, under
 from topbill.log.protocol import Order
 from topbill.reporting import load_experiment_report
 from topbill.reporting.experiment.conclusion import frozen, standing_conclusion
@@ -40,8 +40,8 @@ def conclude(
         raise NotFound(f"{data}: holds no log; name the data folder of the services with --data")
     with open_log(data / LOG_FILE) as log:
         file = as_its_file(log, key)
-        order = last_order(log, file)
-        running = file if order is None else under(file, order)
+        orders = orders_of(log, file)
+        running = under(file, orders[-1]) if orders else file
         _check_winner(running, winner)
         kept = _kept(log, running)
         if running.conclusion is not None and kept is not None:
@@ -58,7 +58,8 @@ def conclude(
         status: Status | None = None
         if winner is not None and file.status != "running":
             status = "running"
-        given = order_of(file, Order(key, "", "", 0, who, status, because, conclusion))
+        order = Order(key, "", "", 0, who, status, because, conclusion, traffic=traffic_of(orders))
+        given = order_of(file, order)
         compared = running.fingerprint if kept is None else kept.revision
         line = ConclusionLine(key, compared, given.made, 0, who, winner, because, report)
         log.conclude(line, given)

@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from topbill.log.protocol import Order, OrderKind
 from topbill.spec import Status
 
+Stage = Literal["gate", "shadow", "ramp", "over"]
+"""Where a launch stands; `gate` until something else began."""
 GATE = ("gate",)
 HARM = ("harm",)
 """What an approval is about; the step of the ramp otherwise, as a number."""
@@ -46,6 +48,15 @@ class LaunchState(msgspec.Struct, frozen=True):
     status: Status | None = None
     is_paused_for_harm: bool = False
     over: str = ""
+
+    @property
+    def stage(self) -> Stage:
+        """Where it stands, in a word."""
+        if self.over:
+            return "over"
+        if self.traffic is not None:
+            return "ramp"
+        return "gate" if self.shadow_since is None else "shadow"
 
     def after(self, order: Order) -> LaunchState:
         """The state once this order was given as well."""

@@ -45,6 +45,18 @@ NEEDS_APPROVAL: tuple[WaitReason, ...] = (
     *("gate_refused", "harm_paused", "guardrail_failed", "approval"),
 )
 """What `topbill approve KEY` ends."""
+STEPS: dict[OrderKind, str] = {
+    "gate": "gate passed",
+    "refusal": "gate not passed",
+    "shadow": "shadow",
+    "traffic": "traffic",
+    "tell": "harm",
+    "pause": "paused for harm",
+    "rollback": "rolled back",
+    "approval": "approved",
+    "status": "order",
+}
+"""What people call each kind of step."""
 MICROS = 1_000_000
 """Microseconds of a second."""
 
@@ -74,6 +86,13 @@ class Step(msgspec.Struct, frozen=True):
     traffic: float | None = None
     status: Status | None = None
     about: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """In a few words: 25% of traffic, rollback."""
+        if self.kind == "traffic" and self.traffic is not None:
+            return f"{percent(self.traffic)} of traffic"
+        return STEPS[self.kind]
 
 
 class Wait(msgspec.Struct, frozen=True):

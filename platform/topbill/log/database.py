@@ -99,6 +99,10 @@ CREATE TABLE IF NOT EXISTS orders (
     status TEXT NOT NULL,
     because TEXT NOT NULL,
     conclusion TEXT NOT NULL DEFAULT '',
+    kind TEXT NOT NULL DEFAULT 'status',
+    step INTEGER NOT NULL DEFAULT 0,
+    traffic TEXT NOT NULL DEFAULT '',
+    about TEXT NOT NULL DEFAULT '',
     checksum INTEGER);
 -- How experiments ended; an empty `winner` is nobody.
 CREATE TABLE IF NOT EXISTS conclusions (
@@ -205,7 +209,10 @@ ROWS = {
 CHECKED = {table: (*columns, "at") for table, columns in ROWS.items()} | {
     "policy_engines": ("experiment", "version", "variant", "engine"),
     "revisions": ("experiment", "revision", "at", "who", "spec"),
-    "orders": ("experiment", "revision", "made", "at", "who", "status", "because", "conclusion"),
+    "orders": (
+        *("experiment", "revision", "made", "at", "who", "status", "because", "conclusion"),
+        *("kind", "step", "traffic", "about"),
+    ),
     "conclusions": (
         *("experiment", "revision", "made", "at", "who", "winner", "because", "report"),
     ),
@@ -236,7 +243,18 @@ one without naming columns; `bundles`, whose checksum their decisions have; `clo
 which 0.1.0 writes likewise, and which the rows and the journal's file contradict where they are
 damaged.
 """
-ADDED = {"orders": {"conclusion": "TEXT NOT NULL DEFAULT ''"}}
+_LAUNCH_STEPS = """CREATE UNIQUE INDEX IF NOT EXISTS launch_steps
+ON orders (experiment, revision, step) WHERE step > 0"""
+"""No step of a launch is given twice, whoever gives it and however often they are killed."""
+ADDED = {
+    "orders": {
+        "conclusion": "TEXT NOT NULL DEFAULT ''",
+        "kind": "TEXT NOT NULL DEFAULT 'status'",
+        "step": "INTEGER NOT NULL DEFAULT 0",
+        "traffic": "TEXT NOT NULL DEFAULT ''",
+        "about": "TEXT NOT NULL DEFAULT ''",
+    }
+}
 """Columns that tables got after their first version, and how they are declared."""
 _SNAPSHOT = ("experiment", "version", "watermark", "at", "fingerprint", "start", "refit_at", "blob")
 Value = str | bytes | int
@@ -323,6 +341,8 @@ class LogDatabase:
             self._move_states()
         if not all(self._columns(table) >= columns.keys() for table, columns in ADDED.items()):
             self._add_columns()
+        # Only now: it is over columns that were added.
+        self._connection.execute(_LAUNCH_STEPS)
         if not all(self._has_checksum(table) for table in CHECKED):
             self._add_checksums()
 

@@ -28,6 +28,7 @@ from topbill.domain.records import (
 from topbill.log.bundles import decisions_of
 from topbill.log.entries import Entry, EventKey, KeyedIds, Receipt, Rows, UnitEventKey, admit
 from topbill.log.log_time import SETTLED, ClockStep, Stamps, offset_at, trouble
+from topbill.log.orders import check_order
 from topbill.log.protocol import (
     Clock,
     ConclusionLine,
@@ -518,10 +519,13 @@ class MemoryLog(Log):
             lines = self._store.revisions
             return [line for line in lines if experiment in (None, line.experiment)]
 
-    def give_order(self, order: Order) -> None:
-        """Store an order, stamped now."""
+    def give_order(self, order: Order, after: int | None = None) -> None:
+        """Store an order, stamped now; see `Log.give_order`."""
         self.check()
         with self._store.lock:
+            same = (order.experiment, order.revision)
+            given = [one for one in self._store.orders if (one.experiment, one.revision) == same]
+            check_order(order, after, len(given), max([one.step for one in given], default=0))
             self._store.orders.append(order._replace(at=self._clock()))
 
     def orders(self) -> list[Order]:

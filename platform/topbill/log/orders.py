@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
-from topbill.domain.errors import NotFound
+from topbill.domain.errors import Conflict, NotFound
 from topbill.log.database import LogDatabase
 from topbill.log.protocol import Clock, Log, Order
 from topbill.spec import Conclusion, Experiment, Status, from_audit
+from topbill.spec.fields import percent
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Conclusion).decode
@@ -24,30 +27,74 @@ class OrderTable:
         self._database = database
         self._clock = clock
 
-    def give(self, order: Order) -> None:
-        """Add a line, stamped now."""
+    def give(self, order: Order, after: int | None) -> None:
+        """Add a line, stamped now; see `Log.give_order`."""
         with self._database.transaction():
+            self._check(order, after)
             self.insert(order, self._clock())
+
+    def _check(self, order: Order, after: int | None) -> None:
+        query = "SELECT count(*), max(step) FROM orders WHERE experiment = ? AND revision = ?"
+        rows = self._database.rows(query, (order.experiment, order.revision))
+        check_order(order, after, *rows[0])
 
     def insert(self, order: Order, at: int) -> None:
         """The same as of `at` (µs), inside of a transaction."""
         concluded = "" if order.conclusion is None else _encode(order.conclusion).decode()
         about = (order.experiment, order.revision, order.made, at, order.who)
-        row = (*about, order.status or "", order.because, concluded)
+        traffic = "" if order.traffic is None else repr(order.traffic)
+        launch = (order.kind, order.step, traffic, ",".join(order.about))
+        row = (*about, order.status or "", order.because, concluded, *launch)
         self._database.insert("orders", [row])
 
     def read(self) -> list[Order]:
         """All lines, oldest first."""
         rows = self._database.rows(
-            """SELECT experiment, revision, made, at, who, status, because, conclusion
+            """SELECT experiment, revision, made, at, who, status, because, conclusion,
+                kind, step, traffic, about
             FROM orders ORDER BY place"""
         )
-        orders = []
-        for row in rows:
-            order = Order(*row)
-            conclusion = _decode(row[-1]) if row[-1] else None
-            orders.append(order._replace(status=order.status or None, conclusion=conclusion))
-        return orders
+        return [_order(row) for row in rows]
+
+
+def _order(row: Sequence[Any]) -> Order:
+    experiment, revision, made, at, who, status, because, conclusion, *launch = row
+    kind, step, traffic, about = launch
+    return Order(
+        experiment,
+        revision,
+        made,
+        at,
+        who,
+        status or None,
+        because,
+        _decode(conclusion) if conclusion else None,
+        kind,
+        step,
+        float(traffic) if traffic else None,
+        tuple(about.split(",")) if about else (),
+    )
+
+
+def check_order(order: Order, after: int | None, given: int, last_step: int | None) -> None:
+    """Raises Conflict where a step of a launch was given before, or orders came in between.
+
+    Args:
+        order: The order that is to be given.
+        after: How many orders its giver knows for this state of the file.
+        given: How many there are.
+        last_step: The last step of the launch among them.
+    """
+    if after is not None and given != after:
+        raise Conflict(
+            f"{order.experiment}: got an order that follows from {after} others; expected one that "
+            f"follows from {given}: somebody ordered something meanwhile, look again"
+        )
+    if order.step and order.step <= (last_step or 0):
+        raise Conflict(
+            f"{order.experiment}: got step {order.step} of the launch; expected step "
+            f"{(last_step or 0) + 1}: it was given already"
+        )
 
 
 def obeyed(experiments: Iterable[Experiment], orders: Iterable[Order]) -> list[Experiment]:
@@ -63,7 +110,24 @@ def obeyed(experiments: Iterable[Experiment], orders: Iterable[Order]) -> list[E
 
 def under(experiment: Experiment, order: Order) -> Experiment:
     """What an order makes of the experiment as its file is."""
-    return with_status(with_conclusion(experiment, order.conclusion), order.status)
+    launched = with_traffic(experiment, order.traffic)
+    return with_status(with_conclusion(launched, order.conclusion), order.status)
+
+
+def with_traffic(experiment: Experiment, traffic: float | None) -> Experiment:
+    """The experiment at a step of its launch; None for one that has not begun.
+
+    What becomes of it is what its file would be without a `launch`: so the block may be taken out
+    of the file when the last step is done, and nothing changes.
+    """
+    if traffic is None or experiment.launch is None:
+        return experiment
+    raw = {key: value for key, value in experiment.raw.items() if key != "launch"}
+    if traffic < 1.0:
+        raw["traffic"] = percent(traffic)
+    else:
+        raw.pop("traffic", None)
+    return dataclasses.replace(experiment, launch=None, traffic=traffic, raw=raw)
 
 
 def with_conclusion(experiment: Experiment, conclusion: Conclusion | None) -> Experiment:
@@ -88,12 +152,22 @@ def give_order(log: Log, key: str, status: Status | None, who: str, because: str
     Services obey within seconds. Raises NotFound where the log knows no such experiment.
     """
     file = as_its_file(log, key)
-    last = last_order(log, file)
-    # What is stopped or paused stays concluded; given back to its file, it is as that says.
-    conclusion = None if last is None or status is None else last.conclusion
-    order = order_of(file, Order(key, "", "", 0, who, status, because, conclusion))
-    log.give_order(order)
-    return order
+    while True:
+        given = orders_of(log, file)
+        order = Order(key, "", "", 0, who, status, because, traffic=traffic_of(given))
+        if given and status is not None:
+            # What is stopped or paused stays concluded; given back to its file, it is as that says.
+            order = order._replace(conclusion=given[-1].conclusion)
+        order = order_of(file, order)
+        # The launch may have made a step meanwhile: the order then follows from it.
+        with suppress(Conflict):
+            log.give_order(order, after=len(given))
+            return order
+
+
+def traffic_of(orders: Iterable[Order]) -> float | None:
+    """The traffic of a launch by the orders for one state of a file; None before its ramp."""
+    return max([order.traffic for order in orders if order.traffic is not None], default=None)
 
 
 def order_of(file: Experiment, order: Order) -> Order:
@@ -120,10 +194,10 @@ def as_its_file(log: Log, key: str) -> Experiment:
     return from_audit(line.spec, key, file)
 
 
-def last_order(log: Log, file: Experiment) -> Order | None:
-    """The last order that was given for an experiment as its file is; None where none was."""
-    orders = [o for o in log.orders() if (o.experiment, o.revision) == (file.key, file.fingerprint)]
-    return orders[-1] if orders else None
+def orders_of(log: Log, file: Experiment) -> list[Order]:
+    """The orders that were given for an experiment as its file is, oldest first."""
+    key = (file.key, file.fingerprint)
+    return [order for order in log.orders() if (order.experiment, order.revision) == key]
 
 
 def in_force(log: Log) -> list[Order]:

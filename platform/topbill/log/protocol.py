@@ -82,8 +82,8 @@ approved."""
 
 class Order(NamedTuple):
     """What somebody said of an experiment at `at` (µs) without its file: a status (None: the file's
-    own), or how it ended, for the file as it was, of fingerprint `revision`; `made` is what becomes
-    of it."""
+    own), how it ended, or a step of its launch, for the file as it was, of fingerprint `revision`;
+    `made` is what becomes of it. Each order says all that holds from then on."""
 
     experiment: str
     revision: str
@@ -93,6 +93,13 @@ class Order(NamedTuple):
     status: Status | None
     because: str
     conclusion: Conclusion | None = None
+    kind: OrderKind = "status"
+    step: int = 0
+    """Of a launch: 1, 2, 3, …, each once; 0 for what is no step."""
+    traffic: float | None = None
+    """Of a launch, since its ramp began."""
+    about: tuple[str, ...] = ()
+    """Of harm: metric:variant each. Of an approval: what was approved."""
 
 
 class ConclusionLine(NamedTuple):
@@ -109,13 +116,6 @@ class ConclusionLine(NamedTuple):
     winner: str | None
     because: str
     report: bytes
-    kind: OrderKind = "status"
-    step: int = 0
-    """Of a launch: 1, 2, 3, …, each once; 0 for what is no step."""
-    traffic: float | None = None
-    """Of a launch, since its ramp began."""
-    about: tuple[str, ...] = ()
-    """Of harm: metric:variant each. Of an approval: what was approved."""
 
 
 class Erasure(NamedTuple):
@@ -441,8 +441,17 @@ class Log(Protocol):
         """The audit, oldest first: of one experiment, or of all."""
 
     @abstractmethod
-    def give_order(self, order: Order) -> None:
-        """Store an order, stamped now."""
+    def give_order(self, order: Order, after: int | None = None) -> None:
+        """Store an order, stamped now.
+
+        Args:
+            order: What is said.
+            after: How many orders for this state of the file its giver knows; None where it follows
+                from none of them.
+
+        Raises Conflict, and stores nothing, where there are others by now, or where its step of the
+        launch was given before.
+        """
 
     @abstractmethod
     def orders(self) -> list[Order]:

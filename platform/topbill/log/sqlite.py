@@ -708,9 +708,9 @@ class SqliteLog(Log):
         """The audit, oldest first: of one experiment, or of all."""
         return self._revisions.read(experiment)
 
-    def give_order(self, order: Order) -> None:
-        """Store an order, stamped now."""
-        self._orders.give(order)
+    def give_order(self, order: Order, after: int | None = None) -> None:
+        """Store an order, stamped now; see `Log.give_order`."""
+        self._orders.give(order, after)
 
     def orders(self) -> list[Order]:
         """All orders that were given, oldest first."""

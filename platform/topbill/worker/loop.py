@@ -26,6 +26,7 @@ from topbill.log.unit_ids import unit_ids
 from topbill.migration import migrate
 from topbill.pages import PageFile
 from topbill.worker import archive, candidate_signals, retention
+from topbill.worker.launching import Launching
 from topbill.worker.learner import Learner
 from topbill.worker.policy_fold import BATCH
 from topbill.worker.publisher import Publisher
@@ -91,12 +92,14 @@ class Worker:
         self.learner = Learner(
             self._log, self._experiments, archive.reader(data), EntityStore(data)
         )
+        self.launching = Launching(self._log, data)
         self.publisher = Publisher(
             self._log,
             Lake(data),
             lambda: self._experiments,
             learned=self.learner.needed_after,
             problems=self.problems,
+            launches=lambda: list(self.launching.lines.values()),
             progressed=self._beat,
             remember=remember,
         )
@@ -135,6 +138,7 @@ class Worker:
             started = time.time_ns()
             rows = self.publisher.step()
             tracing.finished("publish", started, rows=rows)
+            self.launching.step(self._files)
             self._retain()
             self._collect_tables()
             self._log.tend(thorough=True)
@@ -158,6 +162,7 @@ class Worker:
             self._log.check()
             self.publisher.step()
         finally:
+            self.launching.close()
             self._log.close()
 
     def problems(self) -> list[Problem]:

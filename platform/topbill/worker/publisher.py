@@ -16,7 +16,7 @@ from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_eve
 from topbill.domain.errors import LogError, SpecError
 from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent
-from topbill.lake import Lake, Problem
+from topbill.lake import Lake, LaunchLine, Problem
 from topbill.lake.tables import Table, schemas
 from topbill.log import REMEMBERED_FOR, Log, Revision
 from topbill.spec import Experiment, from_audit
@@ -48,12 +48,13 @@ class Publisher:
     """Publishes a log to a lake, step by step. It keeps no position of its own, so it may die at
     any moment.
 
-    `experiments` gives the experiments as they are now, `problems` what is wrong now. `learned`
-    gives the last `seq` of decisions that no learner needs any more; without it the log forgets by
-    age alone. `keep_log` (seconds) is how long rows stay in the log; default: the longest metric
-    window and an hour, and `RETRIED_WITHIN` at least for events of units. `remember` (seconds) is
-    how long the ids of decisions and rewards are known, whether their rows are still there or not.
-    `progressed` is called after each part of a step that may take long.
+    `experiments` gives the experiments as they are now, `problems` what is wrong now, `launches`
+    where launches stand. `learned` gives the last `seq` of decisions that no learner needs any
+    more; without it the log forgets by age alone. `keep_log` (seconds) is how long rows stay in the
+    log; default: the longest metric window and an hour, and `RETRIED_WITHIN` at least for events of
+    units. `remember` (seconds) is how long the ids of decisions and rewards are known, whether
+    their rows are still there or not. `progressed` is called after each part of a step that may
+    take long.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Publisher:
         *,
         learned: Callable[[], int] | None = None,
         problems: Callable[[], Sequence[Problem]] = tuple,
+        launches: Callable[[], Sequence[LaunchLine]] = tuple,
         keep_log: float | None = None,
         progressed: Callable[[], None] = lambda: None,
         remember: float = REMEMBERED_FOR,
@@ -73,6 +75,7 @@ class Publisher:
         self._experiments = experiments
         self._learned = learned
         self._problems = problems
+        self._launches = launches
         self._keep_log = keep_log
         self._progressed = progressed
         self._remember = remember
@@ -136,6 +139,8 @@ class Publisher:
             quarantine,
             self._log.retention(),
             self._log.conclusions(),
+            self._log.orders(),
+            self._launches(),
         )
         self.published_at = as_of
 

@@ -68,8 +68,9 @@ class World:
     def give(self, step: Step, number: int | None = None) -> None:
         number = self.state.step + 1 if number is None else number
         at = round(self.now * 1e6)
-        order = Order("home", "r", "m", at, "launch", step.status, step.because, step.kind, number)
-        self.orders.append(order._replace(traffic=step.traffic, about=step.about))
+        order = Order("home", "r", "m", at, "launch", step.status, step.because)
+        said = {"kind": step.kind, "traffic": step.traffic, "about": step.about}
+        self.orders.append(order._replace(step=number, **said))
 
     def person(self, status: Any) -> None:
         order = Order("home", "r", "m", round(self.now * 1e6), "ann", status, "")
@@ -400,6 +401,6 @@ def test_a_fold_in_two_parts_is_the_fold_of_all(launch: Launch, events: list[Any
 
 def test_every_kind_of_order_is_folded_and_every_wait_is_known() -> None:
     for kind in get_args(OrderKind):
-        order = Order("home", "r", "m", 1, "launch", None, "", kind, 1, about=("0.5",))
+        order = Order("home", "r", "m", 1, "launch", None, "", None, kind, 1, about=("0.5",))
         assert isinstance(state_of([order]), LaunchState)
     assert set(NEEDS_APPROVAL) <= set(get_args(WaitReason))

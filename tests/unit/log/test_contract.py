@@ -723,6 +723,24 @@ def a_conclusion_and_its_order_are_stored_together_and_known_to_all(world: World
     assert one.conclusions("home") == [line._replace(at=8)]
 
 
+@law
+def a_step_of_a_launch_is_given_once_and_only_by_whoever_knows_all_orders(world: World) -> None:
+    one, other = world.log(), world.log()
+    world.now = 7
+    step = Order("home", "r1", "r2", 0, "launch", None, "first", None, "traffic", 1, 0.05)
+    one.give_order(step, after=0)
+    with pytest.raises(Conflict, match="expected step 2: it was given already"):
+        other.give_order(step)
+    with pytest.raises(Conflict, match="expected one that follows from 1"):
+        other.give_order(step._replace(step=2), after=0)
+    # Another state of the file has a launch of its own.
+    other.give_order(step._replace(revision="r5"), after=0)
+    harm = step._replace(kind="pause", step=2, status="paused", about=("abandon:b", "play:c"))
+    other.give_order(harm, after=1)
+    expected = [step, step._replace(revision="r5"), harm]
+    assert one.orders() == [order._replace(at=7) for order in expected]
+
+
 # ---------------------------------------------------------------------- all logs, all laws
 
 
@@ -1043,6 +1061,11 @@ class ConcludesInSilence(MemoryLog):
         super().conclude(line)
 
 
+class ObeysTwice(MemoryLog):
+    def give_order(self, order: Order, after: int | None = None) -> None:  # noqa: ARG002 (the contract's)
+        self._store.orders.append(order._replace(at=self._clock()))
+
+
 BROKEN: dict[type[MemoryLog], set[str]] = {
     StoresAgain: {
         "the_same_id_again_returns_the_first_and_stores_nothing",
@@ -1089,6 +1112,7 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
     ForgetsTheKids: {"what_a_profile_may_see_is_known_to_all_and_changes_by_what_is_said"},
     LiftsByMerging: {"a_merge_is_known_to_all_once_and_the_strictest_limits_hold_with_it"},
     NotesEverything: {"the_audit_notes_a_revision_only_when_it_changed"},
+    ObeysTwice: {"a_step_of_a_launch_is_given_once_and_only_by_whoever_knows_all_orders"},
     ConcludesInSilence: {"a_conclusion_and_its_order_are_stored_together_and_known_to_all"},
 }
 

@@ -213,7 +213,9 @@ def test_orders_of_a_file_from_before_conclusions_are_kept_and_sound(tmp_path: P
     with closing(SqliteLog(path)) as log:
         log.give_order(given)
     with closing(sqlite3.connect(path)) as file:
-        file.execute("ALTER TABLE orders DROP COLUMN conclusion")
+        file.execute("DROP INDEX launch_steps")
+        for column in ("conclusion", "kind", "step", "traffic", "about"):
+            file.execute(f"ALTER TABLE orders DROP COLUMN {column}")
         file.execute("DROP TABLE conclusions")
         file.commit()
     with closing(SqliteLog(path)) as log:

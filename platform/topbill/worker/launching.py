@@ -1,0 +1,196 @@
+"""The worker gives each launch its next step when it is due: after a publication, from what the
+record says then. A step is in the log before it is true, and each is there once; so a worker may be
+killed at any moment, and the next one goes on from where the log stands.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from topbill.domain.errors import Conflict, TopbillError
+from topbill.lake import LaunchLine
+from topbill.launch.evidence import LaunchEvidence, launch_evidence
+from topbill.launch.gate import GateResult, GateTerms, run_gate
+from topbill.launch.launch_state import LaunchState, state_of
+from topbill.launch.ramp import MICROS, Look, Step, Wait, next_step
+from topbill.launch.stepping import give_step
+from topbill.log import Log
+from topbill.log.orders import orders_of, under
+from topbill.log.protocol import Order
+from topbill.spec import Experiment, Gate, Launch
+
+_logger = logging.getLogger("topbill")
+LOOK_EVERY = 10.0
+"""Seconds between two looks at the evidence of one launch, at least."""
+SHARE = 0.05
+"""Of the worker's time, at most, that looking takes."""
+ASK_EVERY = 3_600.0
+"""Seconds after which a log that did not let a launch pass is asked again."""
+
+
+class ReadsEvidence(Protocol):
+    """What tells how a launch stands: `launch_evidence`."""
+
+    def __call__(
+        self, key: str, data: Path, *, since: datetime | None, step_since: datetime | None
+    ) -> LaunchEvidence: ...
+
+
+class AsksLog(Protocol):
+    """What asks a log of a candidate: `run_gate`."""
+
+    def __call__(self, terms: GateTerms, experiment: Experiment, data: Path) -> GateResult: ...
+
+
+class _AskedGate(msgspec.Struct):
+    """A log that is being asked, or what it said, and when it was asked (seconds)."""
+
+    answer: Future[GateResult]
+    at: float
+
+
+class Launching:
+    """Gives the launches of a data folder their steps.
+
+    Attributes:
+        lines: Where each launch stands, and what it waits for, as of the last look.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        data: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        evidence: ReadsEvidence = launch_evidence,
+        gate: AsksLog = run_gate,
+        every: float = LOOK_EVERY,
+    ) -> None:
+        self._log, self._data = log, data
+        self._clock, self._evidence, self._gate = clock, evidence, gate
+        self._every = every
+        self._due: dict[str, float] = {}
+        """By experiment: when its evidence is looked at again, in seconds of the clock."""
+        # Of its own: to ask a log may take minutes, and learning goes on meanwhile.
+        self._asking = ThreadPoolExecutor(1, "gate")
+        self._gates: dict[str, _AskedGate] = {}
+        self.lines: dict[str, LaunchLine] = {}
+
+    def step(self, files: Sequence[Experiment]) -> int:
+        """Give every step that is due; returns how many were. One launch's trouble is its own: it
+        is logged, and told as what the launch waits for.
+
+        Args:
+            files: The experiments as their files say, without orders.
+        """
+        launched = {file.key for file in files if file.launch is not None}
+        self.lines = {key: line for key, line in self.lines.items() if key in launched}
+        given = 0
+        for file in files:
+            if file.launch is None:
+                continue
+            try:
+                given += self._step(file, file.launch)
+            except TopbillError as error:
+                self._note_trouble(file.key, str(error))
+        return given
+
+    def close(self) -> None:
+        """Ask no log any more."""
+        self._asking.shutdown(wait=False, cancel_futures=True)
+
+    def _step(self, file: Experiment, launch: Launch) -> bool:
+        """Whether a step was given."""
+        orders = orders_of(self._log, file)
+        state, now = state_of(orders), self._clock()
+        if state.traffic is not None and now < self._due.get(file.key, 0.0):
+            return False
+        look = self._look(file, orders, state)
+        result = next_step(launch, state, look, now)
+        if isinstance(result, Wait):
+            self.lines[file.key] = _line(file, launch, state, result)
+            return False
+        self._give(file, orders, result)
+        return True
+
+    def _give(self, file: Experiment, orders: Sequence[Order], step: Step) -> None:
+        try:
+            give_step(self._log, file, orders, step, "launch")
+        except Conflict as error:
+            # Somebody ordered something meanwhile: the next look sees it.
+            _logger.info("%s", error)
+            return
+        self._due.pop(file.key, None)
+        _logger.warning("%s: launch, %s: %s", file.key, step.name, step.because)
+
+    def _look(self, file: Experiment, orders: Sequence[Order], state: LaunchState) -> Look:
+        running = under(file, orders[-1]) if orders else file
+        revisions = self._log.revisions(file.key)
+        look = Look(
+            is_running=running.status == "running" and running.conclusion is None,
+            is_taken_over=bool(revisions) and revisions[-1].revision == running.fingerprint,
+        )
+        if state.over or not (look.is_running and look.is_taken_over):
+            return look
+        if state.traffic is not None:
+            return msgspec.structs.replace(look, evidence=self._read(file.key, state))
+        gate = None if file.launch is None else file.launch.gate
+        if gate is None or state.gate == "passed":
+            return look
+        return msgspec.structs.replace(look, gate=self._ask(file, gate))
+
+    def _read(self, key: str, state: LaunchState) -> LaunchEvidence:
+        started = time.monotonic()
+        since = None if state.launched_at is None else _moment(state.launched_at)
+        evidence = self._evidence(key, self._data, since=since, step_since=_moment(state.since))
+        took = time.monotonic() - started
+        self._due[key] = self._clock() + max(self._every, took / SHARE)
+        return evidence
+
+    def _ask(self, file: Experiment, gate: Gate) -> GateResult | None:
+        """What the log says; None while it is being asked."""
+        asked = self._gates.get(file.fingerprint)
+        if asked is None or (asked.answer.done() and self._clock() - asked.at >= ASK_EVERY):
+            terms = GateTerms(gate.log, gate.variant, gate.versus, gate.margin, gate.estimator)
+            answer = self._asking.submit(self._gate, terms, file, self._data)
+            asked = _AskedGate(answer, self._clock())
+            self._gates[file.fingerprint] = asked
+        return asked.answer.result() if asked.answer.done() else None
+
+    def _note_trouble(self, key: str, message: str) -> None:
+        before = self.lines.get(key)
+        if before is None or before.sentence != message:
+            _logger.warning("%s: its launch waits: %s", key, message)
+        if before is not None:
+            self.lines[key] = before._replace(reason="trouble", sentence=message)
+        self._due[key] = self._clock() + self._every
+
+
+def _line(file: Experiment, launch: Launch, state: LaunchState, wait: Wait) -> LaunchLine:
+    until = None if wait.until is None else round(wait.until * MICROS)
+    return LaunchLine(
+        experiment=file.key,
+        revision=file.fingerprint,
+        step=state.step,
+        stage=state.stage,
+        traffic=state.traffic,
+        since=state.since or None,
+        reason=wait.reason,
+        sentence=wait.sentence,
+        until=until,
+        next_traffic=wait.next_traffic,
+        needs_approval=wait.needs_approval,
+        ramp=launch.ramp,
+    )
+
+
+def _moment(micros: int) -> datetime:
+    return datetime.fromtimestamp(micros / MICROS, UTC)
