@@ -102,15 +102,37 @@ def resume(key: str, *, now: Now = False, because: Because = "", data: Data = DA
     _order(key, None, "resume", now, because, data)
 
 
+@app.command
+def approve(key: str, *, because: Because = "", data: Data = DATA) -> None:
+    """Approve what an experiment's launch waits for: its next step, harm that it was paused for, or
+    a gate that did not let it pass.
+
+    Args:
+        key: The experiment's key.
+    """
+    from topbill.launch.stepping import approve as give_approval
+    from topbill.log import open_log
+
+    with open_log(_log_of(data)) as log:
+        order = give_approval(log, key, getpass.getuser(), because)
+    say(f"{key}: {order.because} (step {order.step}). The launch goes on within seconds.")
+
+
+def _log_of(data: Path) -> Path:
+    from topbill.log import LOG_FILE
+
+    if not (data / LOG_FILE).exists():
+        raise NotFound(f"{data}: holds no log; name the data folder of the services with --data")
+    return data / LOG_FILE
+
+
 def _order(key: str, status: Status | None, verb: str, now: bool, because: str, data: Path) -> None:
-    from topbill.log import LOG_FILE, open_log
+    from topbill.log import open_log
     from topbill.log.orders import give_order
 
     if not now:
         raise BadRequest("--now", f"is missing; expected topbill {verb} {key} --now")
-    if not (data / LOG_FILE).exists():
-        raise NotFound(f"{data}: holds no log; name the data folder of the services with --data")
-    with open_log(data / LOG_FILE) as log:
+    with open_log(_log_of(data)) as log:
         order = give_order(log, key, status, getpass.getuser(), because)
     becomes = "is as its file says" if status is None else f"is {status}"
     say(
