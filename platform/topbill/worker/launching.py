@@ -18,7 +18,7 @@ import msgspec
 from topbill.domain.errors import Conflict, TopbillError
 from topbill.lake import LaunchLine
 from topbill.launch.evidence import LaunchEvidence, launch_evidence
-from topbill.launch.gate import GateResult, GateTerms, run_gate
+from topbill.launch.gate import GateResult, run_gate
 from topbill.launch.launch_state import LaunchState, state_of
 from topbill.launch.ramp import MICROS, Look, Step, Wait, next_step
 from topbill.launch.stepping import give_step
@@ -47,7 +47,7 @@ class ReadsEvidence(Protocol):
 class AsksLog(Protocol):
     """What asks a log of a candidate: `run_gate`."""
 
-    def __call__(self, terms: GateTerms, experiment: Experiment, data: Path) -> GateResult: ...
+    def __call__(self, gate: Gate, experiment: Experiment, data: Path) -> GateResult: ...
 
 
 class _AskedGate(msgspec.Struct):
@@ -159,8 +159,7 @@ class Launching:
         """What the log says; None while it is being asked."""
         asked = self._gates.get(file.fingerprint)
         if asked is None or (asked.answer.done() and self._clock() - asked.at >= ASK_EVERY):
-            terms = GateTerms(gate.log, gate.variant, gate.versus, gate.margin, gate.estimator)
-            answer = self._asking.submit(self._gate, terms, file, self._data)
+            answer = self._asking.submit(self._gate, gate, file, self._data)
             asked = _AskedGate(answer, self._clock())
             self._gates[file.fingerprint] = asked
         return asked.answer.result() if asked.answer.done() else None

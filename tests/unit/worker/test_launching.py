@@ -16,13 +16,13 @@ from topbill.ab import GuardrailHarm
 from topbill.domain.errors import Conflict, LogError
 from topbill.domain.margin import Margin
 from topbill.launch.evidence import LaunchEvidence
-from topbill.launch.gate import GateResult, GateTerms
+from topbill.launch.gate import GateResult
 from topbill.launch.ramp import Step
 from topbill.launch.stepping import approve, give_step
 from topbill.log import Log, open_log
 from topbill.log.orders import give_order, in_force, obeyed, orders_of
 from topbill.log.protocol import Order
-from topbill.spec import Experiment, from_raw
+from topbill.spec import Experiment, Gate, from_raw
 from topbill.worker.launching import Launching
 
 HOUR = 3_600.0
@@ -38,7 +38,7 @@ class World:
         self.art = art
         self.write(launch)
         self.seen: list[tuple[datetime | None, datetime | None]] = []
-        self.asked: list[GateTerms] = []
+        self.asked: list[Gate] = []
         self.evidence: LaunchEvidence | LogError = SOUND
         self.gate = GateResult("passed", "as good")
         self.launching = Launching(
@@ -57,8 +57,8 @@ class World:
             raise self.evidence
         return self.evidence
 
-    def _gate(self, terms: GateTerms, _file: Experiment, _data: Path) -> GateResult:
-        self.asked.append(terms)
+    def _gate(self, gate: Gate, _file: Experiment, _data: Path) -> GateResult:
+        self.asked.append(gate)
         return self.gate
 
     def write(self, launch: str) -> None:
@@ -245,7 +245,7 @@ def test_a_log_is_asked_once_and_again_after_an_hour(art: Experiment) -> None:
     for _ in range(3):
         world.step(20.0)
     assert (world.reason, len(world.asked)) == ("gate_refused", 1)
-    assert world.asked == [GateTerms("art", "thompson", "editorial", Margin(0.02), "dr")]
+    assert world.asked == [Gate("art", "thompson", "editorial", Margin(0.02), "dr")]
     world.gate = GateResult("passed", "as good")
     world.now += HOUR
     assert asked(world) == 1
