@@ -47,7 +47,7 @@ class ReadsEvidence(Protocol):
 class AsksLog(Protocol):
     """What asks a log of a candidate: `run_gate`."""
 
-    def __call__(self, gate: Gate, experiment: Experiment, data: Path) -> GateResult: ...
+    def __call__(self, gate: Gate, experiment: Experiment, data: Path, /) -> GateResult: ...
 
 
 class _AskedGate(msgspec.Struct):
