@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
-import yaml
 
 from board import answers, charts, choose, data, frame, pieces, words
 from board.terms import TERMS
@@ -37,11 +35,12 @@ from topbill.reporting.experiment.wording import (
     value_cells,
     worsening,
 )
-from topbill.reporting.queries import database, series
+from topbill.reporting.queries import history, series
 
 SIGNS = {"better": "✔", "worse": "✖", "no_call": "…"}
 GUARDRAIL_SIGNS = {"not_worse": "✔", "worse": "✖", "undecided": "…", "unknown": "?"}
 """A sign beside the word, so that no colour speaks alone."""
+SHOWN_REVISIONS = 10
 SEE_BELOW = "? see below"
 """Instead of a reading, where the reason why there is none takes more words than a cell has room
 for."""
@@ -378,16 +377,23 @@ def phases(report: Report) -> None:
 
 
 def file(report: Report) -> None:
-    """The experiment file as it is in force, and its audit."""
-    with st.expander("The experiment file, and what changed when", icon=":material/description:"):
-        audit = data.ask(database.revisions, report.experiment)
-        for row in audit.to_dict("records"):
-            since, who = words.moment(row["revised_at"]), words.plain(row["who"])
-            st.caption(f"Revision {words.code(row['revision'])} since {since}, by {who}")
-        if len(audit):
-            # As YAML, which is what people edit; the record holds JSON.
-            newest = json.loads(audit["spec"].iloc[0])
-            st.code(yaml.safe_dump(newest, sort_keys=False, allow_unicode=True), "yaml")
+    """What changed when, and the experiment file as it is in force."""
+    revisions = data.ask(history.revision_lines, report.experiment)
+    if not revisions:
+        return
+    pieces.section("What changed when", TERMS["history"])
+    for line in revisions[:SHOWN_REVISIONS]:
+        since, who = words.moment(line.since), words.plain(line.who)
+        st.markdown(f"**{since}**, by {who}: {words.plain(' '.join(line.sentences))}")
+        if line.diff:
+            with st.expander(f"Revision {line.revision}: the diff of the file"):
+                st.code(line.diff, "diff")
+    if len(revisions) > SHOWN_REVISIONS:
+        earlier = words.count(len(revisions) - SHOWN_REVISIONS)
+        st.caption(f"{earlier} earlier revisions stand in the record's table `revisions`.")
+    with st.expander("The experiment file", icon=":material/description:"):
+        # As YAML, which is what people edit; the record holds JSON.
+        st.code(revisions[0].file, "yaml")
 
 
 def body() -> None:

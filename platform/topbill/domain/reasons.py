@@ -235,6 +235,7 @@ PLAN_FINDINGS = MappingProxyType(
         "experiment_removed": "services that ask for it would get an error",
         "back_to_draft": "what decides for viewers would be a draft",
         "comparison_ends": "only one variant would be left",
+        "conclusion_changed": "what was decided would be decided otherwise, or not at all",
         "order_outranked": "an order that halts it would end by an edit that mends nothing",
         # What was learned, and who can ask.
         "learns_anew": "policies would forget what they learned",

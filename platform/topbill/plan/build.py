@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import msgspec
+from msgspec.structs import replace
 
 from topbill import pages
-from topbill.domain.assignment import Assignment, assignment_changes
 from topbill.domain.errors import FileProblem, NotFound, SpecError
 from topbill.lake import DATABASE
 from topbill.log import LOG_FILE
 from topbill.log.orders import obeyed
-from topbill.log.protocol import Order
-from topbill.plan.edit import ExperimentEdit, learners
+from topbill.plan.edit import ExperimentEdit
+from topbill.plan.launching import LAUNCHES, check_restart, launch_steps
 from topbill.plan.model import ExperimentKind, ExperimentPlan, FolderPlan, PlanFinding
 from topbill.plan.movement import unit_movement
 from topbill.plan.outlook import (
@@ -24,23 +24,28 @@ from topbill.plan.outlook import (
     policy_outlook,
     traffic_outlook,
 )
-from topbill.plan.running import NOTHING_RECORDED, WhatRuns, what_runs
-from topbill.plan.standing import describes, standing
+from topbill.plan.running import WhatRuns, what_runs
+from topbill.plan.standing import STANDING, describes, standing
 from topbill.plan.under_way import UNDER_WAY
-from topbill.reporting.experiment.differences import spec_differences
-from topbill.reporting.experiment.planned import changes as planned_changes
+from topbill.reporting.experiment.revising import revision_change
 from topbill.spec import Experiment, validate
-from topbill.spec.authors import author_of
-from topbill.spec.renames import modern
+from topbill.spec.authors import author_in
 
 
-def plan_folder(folder: Path, data: Path | None = None, *, evaluates: bool = True) -> FolderPlan:
+def plan_folder(
+    folder: Path,
+    data: Path | None = None,
+    *,
+    evaluates: bool = True,
+    clock: Callable[[], float] = time.time,
+) -> FolderPlan:
     """What the files of a folder would change against what runs.
 
     Args:
         folder: The experiments' folder.
         data: The data folder of what runs; None, or one that holds nothing yet: all is new.
         evaluates: Whether new policies are evaluated on the record, which takes longest.
+        clock: Gives the time in seconds since the epoch, from which launches are dated.
 
     Raises:
         NotFound: The folder is not there.
@@ -56,7 +61,12 @@ def plan_folder(folder: Path, data: Path | None = None, *, evaluates: bool = Tru
     gone = [] if refused else [key for key in runs.experiments if key not in after]
     plans = []
     for key in sorted({*after, *gone}):
-        plans.append(_plan_of(key, after.get(key), runs, folder, evaluates=evaluates))
+        edit, traffic = _edit(key, after.get(key), runs)
+        plan = _described(edit, traffic)
+        if plan.kind in ("new", "changed"):
+            plan = _expected(plan, edit, runs.data if evaluates else None)
+            plan = _dated(plan, edit, folder, clock())
+        plans.append(plan)
     record = "nothing: all is new" if not runs.experiments else f"what runs in {data}"
     return FolderPlan(record=record, experiments=plans, refused=refused)
 
@@ -88,18 +98,12 @@ def _refusal(problem: FileProblem) -> PlanFinding:
     )
 
 
-def _plan_of(
-    key: str,
-    after: Experiment | None,
-    runs: WhatRuns,
-    folder: Path,
-    *,
-    evaluates: bool,
-) -> ExperimentPlan:
-    before = runs.experiments.get(key)
-    record = runs.recorded(key) if before is not None else NOTHING_RECORDED
-    traffic = TrafficOutlook()
-    movement = None
+def _edit(
+    key: str, after: Experiment | None, runs: WhatRuns
+) -> tuple[ExperimentEdit, TrafficOutlook]:
+    """All that checks look at, and what the record's traffic says."""
+    before, record = runs.experiments.get(key), runs.recorded(key)
+    traffic, movement = TrafficOutlook(), None
     if after is not None and before is not None:
         movement = unit_movement(before, after, record)
         if before.fingerprint != after.fingerprint:
@@ -112,15 +116,16 @@ def _plan_of(
         record=record,
         movement=movement,
         power=traffic.power,
+        file_before=runs.file(key),
+        orders=tuple([order for order in runs.in_force if order.experiment == key]),
         units_at_full=traffic.units_at_full,
         logs=runs.logs,
     )
-    return _described(edit, traffic, runs, folder, evaluates=evaluates)
+    return edit, traffic
 
 
-def _described(
-    edit: ExperimentEdit, traffic: TrafficOutlook, runs: WhatRuns, folder: Path, *, evaluates: bool
-) -> ExperimentPlan:
+def _described(edit: ExperimentEdit, traffic: TrafficOutlook) -> ExperimentPlan:
+    """What differs, and what is wrong with it."""
     before, after = edit.before, edit.after
     plan = ExperimentPlan(
         experiment=edit.key,
@@ -131,25 +136,37 @@ def _described(
         revision="" if before is None else before.fingerprint,
         new_revision="" if after is None else after.fingerprint,
         units=edit.record.exposed,
-        orders=_orders(edit, runs),
+        orders=_orders(edit),
         movement=edit.movement,
         findings=_findings(edit),
     )
-    if after is None or plan.kind == "same":
+    if after is None:
         return plan
-    plan = msgspec.structs.replace(plan, author=_author(folder, edit.file))
     if before is None:
-        return msgspec.structs.replace(plan, changes=[describes(after)])
-    plan = _with_changes(plan, before, after)
-    if not edit.record.exposed:
+        return replace(plan, says=describes(after))
+    if plan.kind == "same":
+        return plan
+    decision = decision_outlook(traffic, after) if edit.record.exposed else None
+    return replace(plan, change=revision_change(before, after), decision=decision)
+
+
+def _expected(plan: ExperimentPlan, edit: ExperimentEdit, data: Path | None) -> ExperimentPlan:
+    """The plan with what the log expects of new policies; none where there is no log to ask."""
+    after = edit.after
+    if after is None or data is None or not edit.record.exposed:
         return plan
     policies = []
-    if evaluates and runs.data is not None:
-        for variant in new_policies(after, before):
-            policies.append(policy_outlook(after, variant, runs.data))
-    return msgspec.structs.replace(
-        plan, policies=policies, decision=decision_outlook(traffic, after)
-    )
+    for variant in new_policies(after, edit.before):
+        policies.append(policy_outlook(after, variant, data))
+    return replace(plan, policies=policies)
+
+
+def _dated(plan: ExperimentPlan, edit: ExperimentEdit, folder: Path, now: float) -> ExperimentPlan:
+    """The plan with who wrote the file, and the steps of its launch from now on."""
+    if edit.after is None:
+        return plan
+    author = author_in(pages.experiment_folders(folder), edit.file) or ""
+    return replace(plan, author=author, launch=launch_steps(edit.after, edit.units_at_full, now))
 
 
 def _kind(before: Experiment | None, after: Experiment | None) -> ExperimentKind:
@@ -160,28 +177,9 @@ def _kind(before: Experiment | None, after: Experiment | None) -> ExperimentKind
     return "same" if before.fingerprint == after.fingerprint else "changed"
 
 
-def _with_changes(plan: ExperimentPlan, before: Experiment, after: Experiment) -> ExperimentPlan:
-    one, other = modern(before.raw), modern(after.raw)
-    anew = []
-    if before.learning_fingerprint != after.learning_fingerprint:
-        anew = [variant.name for variant in learners(after)]
-    return msgspec.structs.replace(
-        plan,
-        changes=spec_differences(one, other),
-        phase=assignment_changes(_assignment(before), _assignment(after)),
-        reweighed=planned_changes(one, other),
-        learns_anew=anew,
-    )
-
-
-def _assignment(experiment: Experiment) -> Assignment:
-    shares = {variant.name: variant.share for variant in experiment.variants}
-    return Assignment(shares, experiment.control.name, experiment.traffic)
-
-
 def _findings(edit: ExperimentEdit) -> list[PlanFinding]:
-    findings = standing(edit)
-    for check in UNDER_WAY:
+    findings = standing(edit, (*STANDING, *LAUNCHES))
+    for check in (*UNDER_WAY, check_restart):
         findings += check(edit)
     return sorted(findings, key=lambda finding: finding.severity != "harm")
 
@@ -193,25 +191,14 @@ def _file_of(before: Experiment | None, after: Experiment | None) -> str:
     return "" if before is None else f"{before.key}.yaml"
 
 
-def _author(folder: Path, file: str) -> str:
-    for place in pages.experiment_folders(folder):
-        if (place / file).is_file():
-            return author_of(place / file) or ""
-    return ""
-
-
-def _orders(edit: ExperimentEdit, runs: WhatRuns) -> list[str]:
+def _orders(edit: ExperimentEdit) -> list[str]:
     """The orders on an experiment, and what becomes of them."""
     sentences = []
-    for order in runs.in_force:
-        if order.experiment != edit.key:
-            continue
+    for order in edit.orders:
         because = f" ({order.because})" if order.because else ""
-        holds = edit.after is not None and _is_obeyed(edit.after, order)
-        what = "holds on: the file is as it was" if holds else "ends: the file is another one"
-        sentences.append(f"the order of {order.who} that it is {order.status}{because} {what}")
+        becomes = "ends, since the file is another one"
+        if edit.after is not None and edit.after.fingerprint == order.made:
+            becomes = "holds on"
+        said = f"that it is {order.status}" if order.status else "of a step"
+        sentences.append(f"The order of {order.who} {said}{because} {becomes}.")
     return sentences
-
-
-def _is_obeyed(after: Experiment, order: Order) -> bool:
-    return after.fingerprint == order.made

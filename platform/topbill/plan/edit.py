@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from topbill.ab import Plan as PowerPlan
+from topbill.log.protocol import Order
 from topbill.plan.model import PlanFinding, Severity, UnitMovement
 from topbill.plan.running import NOTHING_RECORDED, RecordedExperiment
-from topbill.policies import policy_class
+from topbill.reporting.experiment.revising import STATELESS
 from topbill.spec import Experiment, Variant
 
 
@@ -24,6 +25,8 @@ class ExperimentEdit:
         movement: What becomes of the record's units; None where there are none.
         power: How long it must run by the new file and the record's traffic; None where that is not
             known.
+        file_before: As its file says that runs, where orders made something else of it (`before`).
+        orders: The orders that hold on it.
         units_at_full: New units a day if all traffic took part.
         logs: The keys of experiments with a record.
     """
@@ -35,6 +38,8 @@ class ExperimentEdit:
     record: RecordedExperiment = NOTHING_RECORDED
     movement: UnitMovement | None = None
     power: PowerPlan | None = None
+    file_before: Experiment | None = None
+    orders: tuple[Order, ...] = ()
     units_at_full: float | None = None
     logs: frozenset[str] = frozenset()
 
@@ -45,6 +50,19 @@ class ExperimentEdit:
         if self.before is None or self.after is None or not self.record.exposed:
             return None
         return self.before, self.after
+
+    @property
+    def is_launching(self) -> bool:
+        """Whether a launch was begun: its file has one, and what runs is a step of it."""
+        before, file = self.before, self.file_before
+        if before is None or file is None or file.launch is None:
+            return False
+        return before.launch is None and before.conclusion is None and before.status == "running"
+
+    @property
+    def ends(self) -> bool:
+        """Whether the file ends the experiment by a conclusion."""
+        return self.after is not None and self.after.conclusion is not None
 
     @property
     def units_a_day(self) -> float:
@@ -89,7 +107,7 @@ def served(variant: Variant) -> bool:
 
 def learners(experiment: Experiment) -> list[Variant]:
     """The variants whose policies learn."""
-    return [v for v in experiment.variants if v.policy not in ("fixed", "uniform", "scored")]
+    return [v for v in experiment.variants if v.policy not in STATELESS]
 
 
 def shown_surely(experiment: Experiment, variant: Variant) -> tuple[str, ...] | None:
@@ -100,8 +118,3 @@ def shown_surely(experiment: Experiment, variant: Variant) -> tuple[str, ...] | 
     order = [str(action) for action in getattr(variant.params, "order", ())]
     every = dict.fromkeys([*order, *(action.id for action in experiment.actions)])
     return tuple(every)[: experiment.slots]
-
-
-def is_deterministic(variant: Variant) -> bool:
-    """Whether a policy shows what it favours, and nothing else."""
-    return policy_class(variant.policy).deterministic

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from topbill.reporting.experiment.revising import RevisionChange
+
 Severity = Literal["harm", "note"]
 ExperimentKind = Literal["new", "changed", "removed", "same"]
 
@@ -108,7 +110,7 @@ class PolicyOutlook(msgspec.Struct, frozen=True, kw_only=True):
 
 class LaunchStep(msgspec.Struct, frozen=True, kw_only=True):
     """One step that a launch would take: from when at the earliest, until when at least, and what
-    it waits for. Times are ISO 8601, UTC."""
+    it waits for. Times are ISO 8601, UTC, or `never`."""
 
     name: str
     earliest: str
@@ -129,10 +131,8 @@ class ExperimentPlan(msgspec.Struct, frozen=True, kw_only=True):
         author: Who last changed the file, where its folder is a git checkout.
         orders: The orders that hold as it runs, and whether they hold on, a sentence each.
         units: How many units the record has in its variants.
-        changes: What differs, a clause each.
-        phase: What begins a new phase; empty where none begins.
-        reweighed: What of its history would be read otherwise.
-        learns_anew: The variants whose policies begin anew.
+        says: Of one that is new: what it is.
+        change: What differs, and what follows.
         launch: The steps of its launch, where it has one and that begins.
     """
 
@@ -146,11 +146,9 @@ class ExperimentPlan(msgspec.Struct, frozen=True, kw_only=True):
     author: str = ""
     orders: list[str] = []
     units: int = 0
-    changes: list[str] = []
+    says: str = ""
+    change: RevisionChange = RevisionChange()
     movement: UnitMovement | None = None
-    phase: list[str] = []
-    reweighed: list[str] = []
-    learns_anew: list[str] = []
     decision: DecisionOutlook | None = None
     policies: list[PolicyOutlook] = []
     launch: list[LaunchStep] = []

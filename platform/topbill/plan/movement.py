@@ -19,8 +19,9 @@ def unit_movement(
     """What becomes of the units of the record; None where each decision is a unit of its own, and
     nobody comes back.
 
-    An experiment that is paused keeps its units, who find themselves in it again when it goes on:
-    so both are assigned as if they ran. Whether they run is told apart from this.
+    An experiment that is paused keeps its units, who find themselves in it again when it goes on,
+    and a launch reaches its whole traffic in the end: so both are assigned as if they ran, and were
+    launched. Whether and from when on they run is told apart from this.
     """
     if before.unit is None or after.unit is None:
         return None
@@ -55,4 +56,4 @@ def unit_movement(
 
 
 def _running(experiment: Experiment) -> CompiledExperiment:
-    return CompiledExperiment(replace(experiment, status="running"))
+    return CompiledExperiment(replace(experiment, status="running", launch=None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from topbill.domain.errors import SpecError
 from topbill.lake import DATABASE
 from topbill.log import LOG_FILE, open_log
-from topbill.log.orders import in_force
+from topbill.log.orders import as_its_file, in_force
 from topbill.log.protocol import Order
 from topbill.log.unit_ids import UnitIds, known_unit_ids
 from topbill.reporting.queries.database import AnalyticsDatabase, open_database
@@ -59,6 +60,7 @@ class WhatRuns:
     Attributes:
         experiments: As they run, by key.
         records: What the record knows of each of them.
+        files: The same as their files said, without orders.
         in_force: The orders that hold.
         orders: All orders, those for files as they once were among them.
         ids: How the folder stores ids of units.
@@ -67,6 +69,7 @@ class WhatRuns:
 
     experiments: Mapping[str, Experiment] = field(default_factory=dict)
     records: Mapping[str, RecordedExperiment] = field(default_factory=dict)
+    files: Mapping[str, Experiment] = field(default_factory=dict)
     in_force: tuple[Order, ...] = ()
     orders: tuple[Order, ...] = ()
     ids: UnitIds = field(default_factory=UnitIds)
@@ -75,6 +78,10 @@ class WhatRuns:
     def recorded(self, key: str) -> RecordedExperiment:
         """What the record knows of an experiment; nothing where nothing was published."""
         return self.records.get(key, NOTHING_RECORDED)
+
+    def file(self, key: str) -> Experiment | None:
+        """An experiment as its file said when it was last taken over; None where none runs."""
+        return self.files.get(key) or self.experiments.get(key)
 
     @property
     def logs(self) -> frozenset[str]:
@@ -100,6 +107,7 @@ def what_runs(data: Path) -> WhatRuns:
                 records[row["key"]] = _recorded(database, row["key"])
                 if row["status"] == _REMOVED:
                     gone.add(row["key"])
+    files: dict[str, Experiment] = {}
     holding: tuple[Order, ...] = ()
     orders: tuple[Order, ...] = ()
     if (data / LOG_FILE).exists():
@@ -107,10 +115,14 @@ def what_runs(data: Path) -> WhatRuns:
             for line in log.revisions():
                 audit[line.experiment] = (line.spec, line.revision)
             holding, orders = tuple(in_force(log)), tuple(log.orders())
+            for key in {order.experiment for order in orders}:
+                with suppress(SpecError):
+                    files[key] = as_its_file(log, key)
     running = _readable({key: line for key, line in audit.items() if key not in gone})
     return WhatRuns(
         experiments={experiment.key: experiment for experiment in in_layers(running)},
         records=records,
+        files=files,
         in_force=holding,
         orders=orders,
         ids=known_unit_ids(data),

@@ -4,7 +4,7 @@ what nobody sends, what nobody is shown."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -260,23 +260,19 @@ def _years(days: float) -> str:
     return f"{days / 365.25:,.0f} years" if days < 365.25 * 1e6 else "longer than anybody waits"
 
 
-def standing(edit: ExperimentEdit) -> list[PlanFinding]:
-    """What can never work; as notes what stands there already as it runs, for no edit did it."""
-    before = {}
-    if edit.before is not None:
-        as_it_runs = edit.as_it_runs()
-        for finding in _all(as_it_runs):
-            before[finding.code, finding.path, finding.got] = finding
-    findings = []
-    for finding in _all(edit):
-        if (finding.code, finding.path, finding.got) not in before:
-            findings.append(finding)
+def standing(edit: ExperimentEdit, checks: Iterable[Check]) -> list[PlanFinding]:
+    """What checks of a file by itself find, but for what stands there already as it runs: no edit
+    did that."""
+    as_it_runs = edit.as_it_runs()
+    findings: list[PlanFinding] = []
+    for check in checks:
+        before = [] if edit.before is None else [_place(one) for one in check(as_it_runs)]
+        findings += [one for one in check(edit) if _place(one) not in before]
     return findings
 
 
-def _all(edit: ExperimentEdit) -> Iterator[PlanFinding]:
-    for check in STANDING:
-        yield from check(edit)
+def _place(finding: PlanFinding) -> tuple[str, str, str]:
+    return finding.code, finding.path, finding.got
 
 
 STANDING: tuple[Check, ...] = (

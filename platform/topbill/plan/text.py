@@ -18,7 +18,6 @@ from topbill.plan.model import (
 
 MARKER = "<!-- topbill plan -->"
 """Tells the comment of a pull request that is to be updated."""
-_MOST_CHANGES = 20
 
 
 def lines(plan: FolderPlan) -> list[str]:
@@ -99,18 +98,11 @@ def sentences(plan: ExperimentPlan) -> list[str]:
     text = list(plan.orders)
     if plan.author:
         text.append(f"By {plan.author}.")
-    if plan.changes:
-        shown = plan.changes[:_MOST_CHANGES]
-        more = len(plan.changes) - len(shown)
-        text.append("; ".join(shown) + (f"; and {more} more" if more else "") + ".")
+    if plan.says:
+        text.append(f"{plan.says}.")
+    text += plan.change.sentences()
     if plan.movement is not None and plan.units:
         text.append(_movement(plan.movement))
-    if plan.phase:
-        text.append(f"A new phase begins: {', '.join(plan.phase)}.")
-    if plan.reweighed and plan.units:
-        text.append(f"Read anew for all of history: {'; '.join(plan.reweighed)}.")
-    if plan.learns_anew and plan.units:
-        text.append(f"Begin to learn anew: {listing(plan.learns_anew)}.")
     if plan.decision is not None:
         text.append(_decision(plan.decision))
     text += [_policy(policy) for policy in plan.policies]

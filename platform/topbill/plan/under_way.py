@@ -10,9 +10,12 @@ from topbill.domain.formatting import several
 from topbill.domain.margin import Margin
 from topbill.plan.edit import Check, ExperimentEdit, learners, served, shown_surely
 from topbill.plan.model import PlanFinding, UnitMovement
+from topbill.reporting.experiment.differences import spec_differences
 from topbill.spec import Experiment, Metric, Variant
 from topbill.spec.fields import percent
 
+_WORDS = {"title", "owner", "hypothesis"}
+"""Keys of a file that change nothing of what it does."""
 NEW_KEY = "stop this experiment and start a new one, with a key of its own"
 
 
@@ -42,9 +45,12 @@ def check_status(edit: ExperimentEdit) -> Iterator[PlanFinding]:
 
 def check_movement(edit: ExperimentEdit) -> Iterator[PlanFinding]:
     """Units keep their variants."""
-    if edit.both is None or edit.movement is None or edit.both[1].status == "stopped":
+    # What a conclusion makes of units is meant: everybody gets what won.
+    if edit.both is None or edit.movement is None or edit.ends:
         return
     before, after = edit.both
+    if after.status == "stopped":
+        return
     movement = edit.movement
     if movement.moved:
         flows = [f"{flow}: {n:,}" for flow, n in list(movement.flows.items())[:3]]
@@ -349,7 +355,7 @@ def check_comparison(edit: ExperimentEdit) -> Iterator[PlanFinding]:
     before, after = edit.both
     several_before = len([v for v in before.variants if served(v)]) > 1
     left = [v.name for v in after.variants if served(v)]
-    if not several_before or len(left) > 1 or after.status == "stopped":
+    if not several_before or len(left) > 1 or after.status == "stopped" or edit.ends:
         return
     yield edit.harm(
         "comparison_ends",
@@ -359,6 +365,53 @@ def check_comparison(edit: ExperimentEdit) -> Iterator[PlanFinding]:
         f'write `topbill conclude {edit.key} --winner {left[0]} --because "…"`, which freezes the '
         "result",
     )
+
+
+def check_conclusion(edit: ExperimentEdit) -> Iterator[PlanFinding]:
+    """What was decided stays decided."""
+    before, after = edit.before, edit.after
+    if before is None or after is None or before.conclusion is None:
+        return
+    if after.conclusion == before.conclusion:
+        return
+    said = before.conclusion.winner or "nobody"
+    now = "no conclusion" if after.conclusion is None else after.conclusion.winner or "nobody"
+    if after.conclusion is not None and said == now:
+        text = "the words of the conclusion are others; the report stays as it was frozen"
+        yield edit.note("conclusion_changed", "conclusion", now, text)
+        return
+    yield edit.harm(
+        "conclusion_changed",
+        "conclusion",
+        now,
+        f"it ended with {said} as the winner, whom everybody gets: viewers would get something "
+        "else, and the report that was frozen would speak of what is no more",
+        "write the conclusion into the file, as `topbill conclude` says it; to try again, start a "
+        "new experiment with a key of its own",
+    )
+
+
+def check_orders(edit: ExperimentEdit) -> Iterator[PlanFinding]:
+    """What somebody stopped or paused stays so until something of it is mended."""
+    before, after, file = edit.before, edit.after, edit.file_before
+    if before is None or after is None or file is None or after.status != "running":
+        return
+    for order in edit.orders:
+        if order.status not in ("stopped", "paused") or order.made == after.fingerprint:
+            continue
+        because = f" because {order.because}" if order.because else ""
+        sentence = f"{order.who} ordered it to be {order.status}{because}; it would run again"
+        edited = {clause.partition(":")[0] for clause in spec_differences(file.raw, after.raw)}
+        if edited <= _WORDS:
+            yield edit.harm(
+                "order_outranked",
+                "status",
+                "running",
+                f"{sentence}, and the edit mends nothing",
+                f"write status: {order.status} into the file as well, or mend it in this edit",
+            )
+        else:
+            yield edit.note("order_outranked", "status", "running", sentence)
 
 
 def learning_cause(before: Experiment, after: Experiment) -> str:
@@ -457,5 +510,7 @@ UNDER_WAY: tuple[Check, ...] = (
     check_actions,
     check_learning,
     check_comparison,
+    check_conclusion,
+    check_orders,
 )
 """Checks of an edit against what runs."""

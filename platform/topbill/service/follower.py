@@ -23,6 +23,7 @@ from topbill.log.unit_ids import unit_ids
 from topbill.service import telemetry, worker_health
 from topbill.service.page import PageService
 from topbill.service.settings import Settings
+from topbill.spec.authors import author_in
 
 _logger = logging.getLogger("topbill")
 _POLL_SECONDS = 0.3
@@ -164,7 +165,7 @@ class Follower:
         for key, compiled in self._engine.experiments.items():
             text = msgspec.json.encode(compiled.experiment.raw).decode()
             ordered = {order.made: order.who for order in orders if order.experiment == key}
-            who = ordered.get(compiled.revision) or _user()
+            who = ordered.get(compiled.revision) or self._author(compiled)
             is_new = self._log.revise(key, compiled.revision, who, text)
             change = last_change(self._log.revisions(key))
             self.changes[key] = change
@@ -173,6 +174,16 @@ class Follower:
                 _logger.warning("%s: %s", key, change.sentence)
         # Only now: where the log could not take a revision, the next step tries again.
         self._marks, self._orders = marks, orders
+
+    def _author(self, compiled: CompiledExperiment) -> str:
+        """Who wrote a revision that is new: the author of the file's last commit, or else who runs
+        the service."""
+        experiment = compiled.experiment
+        noted = self._log.revisions(experiment.key)
+        if noted and noted[-1].revision == compiled.revision:
+            return noted[-1].who
+        folders = pages.experiment_folders(self._folder)
+        return author_in(folders, experiment.source) or _user()
 
     def _halt(self, orders: Sequence[Order]) -> None:
         """Obey what was said of stopping, by orders and in files that can be read: it must get

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from shutil import which
 
@@ -36,6 +36,12 @@ def author_of(file: Path) -> str | None:
     if not author:
         return None
     return "".join(letter for letter in author if letter.isprintable())[:_LONGEST]
+
+
+def author_in(folders: Iterable[Path], name: str) -> str | None:
+    """The same of the one file of that name in some folders; None where several have one."""
+    files = [folder / name for folder in folders if (folder / name).is_file()]
+    return author_of(files[0]) if len(files) == 1 else None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

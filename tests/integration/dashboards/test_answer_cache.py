@@ -17,7 +17,7 @@ import pytest
 from topbill import reporting
 from topbill.lake import Lake
 from topbill.reporting import answer_cache
-from topbill.reporting.queries import coverage, database, series
+from topbill.reporting.queries import coverage, database, history, series
 from topbill.spec import Experiment, from_raw
 
 KEY = "home-artwork"
@@ -67,7 +67,7 @@ def test_a_whole_page_is_answered_in_advance_too(answered: Path) -> None:
 
 
 def test_a_question_that_is_not_answered_in_advance_has_no_cached_answer(answered: Path) -> None:
-    assert answer_cache.find(answered, database.revisions, KEY) is None
+    assert answer_cache.find(answered, history.revision_lines, KEY) is None
     assert answer_cache.find(answered, series.progress, KEY, points=5) is None
     assert answer_cache.find(answered, series.progress, KEY) is not None
 

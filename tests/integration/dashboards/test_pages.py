@@ -217,6 +217,11 @@ def test_phases_and_what_is_not_counted_are_shown(open_app, phased: Path) -> Non
     text = said(app)
     assert "Not counted:" in text
     assert "units left out by their context" in text
+    # The same words as a plan says before the files are saved.
+    assert "variants.editorial: share 80% → 50%; variants.thompson: share 20% → 50%." in text
+    assert "A new phase begins: editorial 80% → 50%, thompson 20% → 50%." in text
+    assert "by ana: " in text
+    assert "+    share: 50%" in "".join(block.value for block in app.code)
     assert "changed variant; each counts for the one that it was given first" in text
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from topbill import reporting, spec
@@ -24,6 +23,7 @@ from topbill.reporting.queries import (
     decisions,
     drift,
     exposure,
+    history,
     preview,
     series,
     what_if,
@@ -316,4 +316,4 @@ def test_an_unknown_experiment_is_named(demo: Path) -> None:
 def test_an_empty_lake_gives_empty_tables(empty: Path) -> None:
     assert database.experiments(empty) == []
     assert decisions.latest(empty, KEY).empty
-    assert isinstance(database.revisions(empty, KEY), pd.DataFrame)
+    assert history.revision_lines(empty, KEY) == []

@@ -80,11 +80,11 @@ def make_action_labels(database: AnalyticsDatabase, key: str) -> list[ActionChan
 
 
 def revisions_of(database: AnalyticsDatabase, key: str) -> list[dict[str, Any]]:
-    """An experiment's lines of the audit (`revision`, `revised_at`, `spec`), oldest first; of one
-    moment those that were written first."""
+    """An experiment's lines of the audit (`revision`, `revised_at`, `who`, `spec`), oldest first;
+    of one moment those that were written first."""
     # Not by rowid: where a folder was moved or copied, the audit is read through a view.
     return database.rows(
-        """SELECT revision, revised_at, spec
+        """SELECT revision, revised_at, who, spec
         FROM (SELECT *, row_number() OVER () AS place FROM revisions)
         WHERE experiment = $key ORDER BY revised_at, place""",
         key=key,

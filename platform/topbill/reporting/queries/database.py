@@ -218,16 +218,6 @@ def load_experiment(data: Path | str, key: str) -> Experiment:
         return published_experiment(database, key)
 
 
-def revisions(data: Path | str, key: str) -> pd.DataFrame:
-    """The audit of an experiment, newest first: revision, revised_at, who, spec (JSON text)."""
-    with open_database(data) as database:
-        return database.frame(
-            """SELECT revision, revised_at, who, spec FROM revisions
-            WHERE experiment = $key ORDER BY revised_at DESC""",
-            key=key,
-        )
-
-
 def published_us(database: AnalyticsDatabase) -> int:
     """When the worker last published, in µs since the epoch."""
     return int(
