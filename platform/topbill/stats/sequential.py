@@ -22,10 +22,10 @@ from topbill.domain.records import Floats
 TUNING = 5_000.0
 """Units at which a confidence sequence is tightest, unless told."""
 
-STAGES = ((0.14, 0.27), (0.485, 0.5), (1.0, 0.18))
+STAGES = ((0.137, 0.33), (0.485, 0.5), (1.0, 0.12))
 """Until which fraction of the planned information `staged_multiplier` spends which part of its
-error. Just before 15% and 50% of a sample planned for one margin, so that harm of four and of two
-margins shows by then, and at its end.
+error. Before 15% and 50% of a sample planned for one margin, so that harm of four and of two
+margins shows by then, with room for those who come while rewards mature; and at its end.
 """
 UNSTAGED = 1.0 - sum(share for _, share in STAGES)
 """The part that is left for a sequence beside it, which never ends and is narrow at first."""
