@@ -5,11 +5,11 @@
 A quarter of the launches each is harmful by four times the margin of its guardrail, harmful by
 twice the margin, harmless, and better by the margin. Half of them have a rate for a guardrail
 (abandoned: 10% of units, margin 2%), half a mean of numbers (minutes watched: exponential, margin
-0.7%). Rates move by the hour, by the day and with the weeks; a unit counts once its window of 6
-hours is over. Each launch is that of the issue: steps of 1%, 5%, 25%, 50% and 100% of 40,000 new
-units a day, each for a day and 5,000 units at least. Once an hour `ab.harm` judges the sums, and
-`launch.ramp` says what follows; what happens in the world is drawn apart from who is in which
-variant.
+0.7%). Rates move by the hour (15%), from day to day (3%) and with the weeks (up to 10% a month). A
+unit counts once its window of 6 hours is over. Each launch is that of the issue: steps of 1%, 5%,
+25%, 50% and 100% of 40,000 new units a day, each for a day and 5,000 units at least. Once an hour
+`ab.harm` judges the sums, and `launch.ramp` says what follows; what happens in the world is drawn
+apart from who is in which variant. A launch is watched until 1.5 fixed-horizon samples are exposed.
 
 The fixed-horizon sample is that of a non-inferiority test at the margin which looks once, two-sided
 at 5% with 80% power: `topbill power`, method fixed. Shares of launches have 95% intervals
@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import exp, sqrt
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from scipy.stats import binomtest
 
@@ -42,14 +43,17 @@ from topbill.ab.harm import fixed_horizon
 from topbill.ab.planning import Outlook
 from topbill.domain.records import Floats, Indices
 from topbill.launch.evidence import LaunchEvidence
-from topbill.launch.gate import GateResult, GateTerms, judge
+from topbill.launch.gate import GateResult, judge
+from topbill.launch.launch_state import LaunchState, state_of
+from topbill.launch.ramp import MICROS, Look, Wait, next_step
+from topbill.log.protocol import Order
 from topbill.ope import delta_ope, estimate
+from topbill.spec import Gate, Hold, Launch
 
 UNITS_A_DAY = 40_000
 WINDOW = 6
 """Hours until a unit counts."""
-STEPS = (0.01, 0.05, 0.25, 0.5, 1.0)
-HOLD_HOURS, HOLD_UNITS = 24, 5_000
+LAUNCH = Launch(ramp=(0.01, 0.05, 0.25, 0.5, 1.0), hold=Hold(at_least=86_400.0, units=5_000))
 HORIZONS = 1.5
 """How many fixed horizons it may take until all traffic takes part; and how many fixed-horizon
 samples are exposed while it is watched."""
@@ -112,7 +116,7 @@ class World:
             1.0 if guardrail.is_rate else -1.0
         )
         t = np.arange(hours)
-        phase, slope = self._rng.uniform(0.0, 24.0), self._rng.uniform(-0.01, 0.01)
+        phase, slope = self._rng.uniform(0.0, 24.0), self._rng.uniform(-0.003, 0.003)
         by_day = self._rng.normal(0.0, 0.03, hours // 24 + 1)[t // 24]
         daily = np.sin(2.0 * np.pi * (t + phase) / 24.0)
         self.rates = guardrail.base * (1.0 + 0.15 * daily) * np.exp(by_day + slope * t / 24.0)
@@ -224,7 +228,7 @@ class Launched:
                 return Outcome(self._truth, self._guardrail, exposed, reached_at)
             if self._ramp.traffic != before:
                 self._in_step = 0
-            if reached_at is None and self._ramp.traffic == STEPS[-1]:
+            if reached_at is None and self._ramp.traffic == LAUNCH.ramp[-1]:
                 reached_at = (hour + 1) / 24.0 * UNITS_A_DAY / self._horizon
         return Outcome(self._truth, self._guardrail, None, reached_at)
 
@@ -264,28 +268,39 @@ class Launched:
 
 
 class Ramp:
-    """Where the launch stands."""
+    """Where the launch stands, by its orders and what `next_step` says of them."""
 
     def __init__(self) -> None:
-        self._step = 0
-        self._since = 0
-        self.is_over = False
+        self._orders: list[Order] = []
+        self._state = LaunchState()
+        self.look(LaunchEvidence(), 0)
 
     @property
     def traffic(self) -> float:
         """The part of all viewers that take part."""
-        return STEPS[self._step]
+        return self._state.traffic or 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was rolled back."""
+        return bool(self._state.over)
 
     def look(self, evidence: LaunchEvidence, hour: int) -> None:
         """Go on, go back, or wait."""
-        if evidence.harmed:
-            self.is_over = True
+        now = hour * 3_600
+        evidence = msgspec.structs.replace(evidence, published_us=now * MICROS)
+        step = next_step(LAUNCH, self._state, Look(evidence=evidence), now)
+        if isinstance(step, Wait):
             return
-        has_lasted = hour - self._since >= HOLD_HOURS and evidence.units_in_step >= HOLD_UNITS
-        is_sound = evidence.guardrails_not_failed and evidence.sample_ratio_ok
-        if has_lasted and is_sound and self._step + 1 < len(STEPS):
-            self._step += 1
-            self._since = hour
+        order = Order("launched", "", "", now * MICROS, "launch", step.status, step.because)
+        order = order._replace(
+            kind=step.kind,
+            step=len(self._orders) + 1,
+            traffic=step.traffic,
+            about=step.about,
+        )
+        self._orders.append(order)
+        self._state = state_of(self._orders)
 
 
 def launch_all(launches: int, seed: int) -> list[Outcome]:
@@ -434,7 +449,7 @@ class Log(NamedTuple):
 
     def judged(self, candidate: Indices, usual: Indices) -> GateResult:
         """The gate's judgement of the one order against the other."""
-        terms = GateTerms("log", "candidate", "usual", GATE_MARGIN)
+        terms = Gate("log", "candidate", "usual", GATE_MARGIN)
         model = self._model()
         target = (candidate[self.segment] == self.action).astype(float)
         baseline = (usual[self.segment] == self.action).astype(float)
