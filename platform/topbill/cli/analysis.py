@@ -63,7 +63,8 @@ def report(
         weights: Of a page: METRIC=WEIGHT, several times, weighs the objective anew over all of
             history.
         instead: Of a page: LAYER=POLICY, once a layer: what pages would have earned with it, as in
-            artwork=uniform or titles=other.yaml@greedy; policies as in evaluate.
+            artwork=uniform or titles=other.yaml@greedy; policies as in evaluate. Where lengths are
+            drawn, also other ones: row_cost=0.03, title_cost=0.004, rows.count=4-12.
         calibration: Of a page: its catalogue's file; how far pages follow what their viewers watch,
             by its genres, and each provider's share of the places.
         since: Of an experiment: only decisions from then on: a date or a time, in UTC where it has

@@ -25,6 +25,7 @@ from topbill.domain.records import (
     RewardEvent,
     ShadowDecision,
     Stop,
+    Terms,
     UnitEvent,
 )
 
@@ -65,6 +66,13 @@ _SHADOW = pa.struct(
         "probabilities": pa.list_(_NUMBERS),
         "latency_us": pa.int64(),
         "failure": pa.string(),
+    }
+)
+_TERMS = pa.struct(
+    {
+        "boosts": pa.list_(pa.struct({"row": pa.int64(), "by": pa.float64()})),
+        "diversity": pa.float64(),
+        "alike": pa.list_(pa.list_(pa.int64())),
     }
 )
 SEQ = "seq"
@@ -199,6 +207,22 @@ def _stops(row: Mapping[str, Any]) -> tuple[Stop, ...]:
     return tuple(Stop(**stop) for stop in row["stops"] or ())
 
 
+def _terms_row(decision: Decision) -> dict[str, Any] | None:
+    terms = decision.terms
+    if terms is None:
+        return None
+    boosts = [{"row": row, "by": by} for row, by in terms.boosts]
+    return {"boosts": boosts, "diversity": terms.diversity, "alike": terms.alike}
+
+
+def _terms(row: Mapping[str, Any]) -> Terms | None:
+    terms = row["terms"]
+    if terms is None:
+        return None
+    boosts = tuple((boost["row"], boost["by"]) for boost in terms["boosts"])
+    return Terms(boosts, terms["diversity"], tuple(map(tuple, terms["alike"])))
+
+
 def _plain(name: str, type_: pa.DataType) -> RecordColumn[Decision]:
     """A column that is a field as it is."""
     return RecordColumn(name, type_, attrgetter(name), field=name)
@@ -270,6 +294,7 @@ DECISION_COLUMNS: list[RecordColumn[Decision]] = [
     RecordColumn("entities", pa.list_(_ENTITY), _entity_rows, field="entities", restore=_entities),
     RecordColumn("stops", pa.list_(_STOP), _stop_rows, field="stops", restore=_stops),
     RecordColumn("shadows", pa.list_(_SHADOW), _shadow_rows, field="shadows", restore=_shadows),
+    RecordColumn("terms", _TERMS, _terms_row, field="terms", restore=_terms),
 ]
 """What the lake has of a decision, in the order of view `decisions`; its `seq` comes last."""
 

@@ -124,6 +124,27 @@ class ShadowDecision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     failure: str = ""
 
 
+class Terms(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What was added to the scores of K `eligible` actions before each draw of a slate, in logits:
+    `boosts` (row → how much, where it is not 0), and less for what is alike what stands above:
+    `diversity` times the largest of the likenesses in `alike` (for each placement from the first on
+    that had another one below it, K hundredths, of 0 or less 0)."""
+
+    boosts: tuple[tuple[int, float], ...] = ()
+    diversity: float = 0.0
+    alike: tuple[tuple[int, ...], ...] = ()
+
+    def at(self, position: int, size: int) -> Floats:
+        """(size,) what was added at a position."""
+        by: Floats = np.zeros(size)
+        for row, logits in self.boosts:
+            by[row] = logits
+        above = self.alike[:position]
+        if above:
+            by -= self.diversity * (np.array(above).max(axis=0) / 100.0)
+        return by
+
+
 class Decision(
     msgspec.Struct,
     frozen=True,
@@ -144,6 +165,7 @@ class Decision(
     has `stops`, one for each position at which it could have ended, and ended by chance where the
     last of them is below its last placement. A placement's propensity is that of the action, given
     that there was one; `propensity` is of all, the length with it.
+    `terms`: what was added to the scores, None where nothing was.
     `entities` are the tables that features were looked up in by id: those of the context stand in
     it as they were found, those of actions are in the versions that are named.
     `row_weight`: how many decisions an imported one stands for, where its log was sub-sampled; None
@@ -179,6 +201,7 @@ class Decision(
     entities: tuple[EntityUse, ...] = ()
     stops: tuple[Stop, ...] = ()
     shadows: tuple[ShadowDecision, ...] = ()
+    terms: Terms | None = None
 
     @property
     def length_propensity(self) -> float:

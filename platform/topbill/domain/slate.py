@@ -13,7 +13,7 @@ import numpy as np
 
 from topbill.domain.chance import FEW, draw, invert, with_min_probability
 from topbill.domain.errors import OverBudget, PolicyError
-from topbill.domain.records import Floats, Indices, Mask, Scored, Stop, length_propensity
+from topbill.domain.records import Floats, Indices, Mask, Scored, Stop, Terms, length_propensity
 
 LARGEST_MATRIX = 1024
 """Above this many numbers (positions × eligible actions) a slate does not carry its probability
@@ -35,6 +35,7 @@ class Slate(msgspec.Struct, frozen=True, gc=False):
     probabilities: tuple[tuple[float, ...], ...] | None
     propensity: float
     stops: tuple[Stop, ...] = ()
+    terms: Terms | None = None
 
 
 class Length(msgspec.Struct, frozen=True, gc=False):
@@ -99,22 +100,32 @@ class Stopping(NamedTuple):
 class ScoreTerms:
     """What is added to the scores of K actions before each draw, in logits: a `boost` (K,), and
     less for what is alike what stands above on the slate: `weight` times the largest cosine with
-    any of that, of their `vectors` (K × c, of unit length or 0). One object serves one slate.
+    any of that, of their `vectors` (K × c, of unit length or 0), in hundredths. One object serves
+    one slate.
     """
 
     def __init__(self, boost: Floats, weight: float = 0.0, vectors: Floats | None = None) -> None:
         self._boost, self._weight, self._vectors = boost, weight, vectors
-        self._alike: Floats = np.zeros(len(boost))
-        self._accounted = 0
+        self._alike: list[tuple[int, ...]] = []
+        self._largest: Floats = np.zeros(len(boost))
 
     def at(self, placed: Sequence[int]) -> Floats:
         """(K,) what is added at the position below those `placed`."""
         if self._weight == 0.0 or self._vectors is None:
             return self._boost
-        for row in placed[self._accounted :]:
-            self._alike = np.maximum(self._alike, self._vectors @ self._vectors[row])
-        self._accounted = len(placed)
-        return self._boost - self._weight * self._alike
+        for row in placed[len(self._alike) :]:
+            # In hundredths, as the log has them: what is drawn from is what can be had again.
+            alike = np.rint(np.maximum(self._vectors @ self._vectors[row], 0.0) * 100.0)
+            self._alike.append(tuple(alike.astype(int).tolist()))
+            self._largest = np.maximum(self._largest, alike)
+        return self._boost - self._weight * (self._largest / 100.0)
+
+    @property
+    def record(self) -> Terms:
+        """What was added up to now, for the log."""
+        boosted = np.flatnonzero(self._boost).tolist()
+        boosts = tuple((row, float(self._boost[row])) for row in boosted)
+        return Terms(boosts, self._weight, tuple(self._alike))
 
 
 def shifted(scored: Scored, by: Floats) -> Scored:
@@ -133,11 +144,15 @@ class _Tilted:
         self.mean, self.width = scored.mean, scored.width
 
     def probabilities(self, remaining: Indices) -> Floats:
-        by = self._by[remaining]
-        p = self._scored.probabilities(remaining) * np.exp(by - by.max())
-        total = float(p.sum())
-        # What is buried by so much that nothing is left of it is not buried among its like.
-        return np.asarray(p / total) if total > 0.0 else self._scored.probabilities(remaining)
+        return tilted(self._scored.probabilities(remaining), self._by[remaining])
+
+
+def tilted(probabilities: Floats, by: Floats) -> Floats:
+    """Probabilities times exp(by), with the sum 1."""
+    p = probabilities * np.exp(by - by.max())
+    total = float(p.sum())
+    # What is buried by so much that nothing is left of it is not buried among its like.
+    return np.asarray(p / total) if total > 0.0 else probabilities
 
 
 class Best:
@@ -282,7 +297,8 @@ def _rank_allowed(
         propensities.append(float(p[j]))
         joint *= propensities[-1]
     joint *= length_propensity(stops, len(rows))
-    return Slate(tuple(rows), tuple(propensities), None, joint, tuple(stops))
+    record = None if terms is None else terms.record
+    return Slate(tuple(rows), tuple(propensities), None, joint, tuple(stops), record)
 
 
 def _probabilities(scored: Scored, may: Indices, least: float) -> list[float] | Floats:

@@ -205,6 +205,7 @@ class Engine:
             entities=inputs.entities,
             stops=slate.stops,
             shadows=shadows,
+            terms=slate.terms,
         )
 
     def _by_policy(

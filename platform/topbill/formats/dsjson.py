@@ -18,7 +18,16 @@ import msgspec
 
 from topbill.domain.chance import at_most_one
 from topbill.domain.errors import BadData
-from topbill.domain.records import NULL, Decision, Mask, Placement, Reason, RewardEvent, Stop
+from topbill.domain.records import (
+    NULL,
+    Decision,
+    Mask,
+    Placement,
+    Reason,
+    RewardEvent,
+    Stop,
+    Terms,
+)
 from topbill.formats.rows import (
     ActionFeatures,
     Row,
@@ -50,6 +59,7 @@ class _OwnDecision(msgspec.Struct, rename={"decided_at": "at", "latency_us": "mi
     place: str = ""
     masks: tuple[Mask, ...] = ()
     stops: tuple[Stop, ...] = ()
+    terms: Terms | None = None
     actions: msgspec.Raw = NULL
     whole: bool | None = None
     """Whether the line has all probabilities, or the chosen action's alone."""

@@ -52,7 +52,7 @@ def version(data: Path) -> int | None:
 
 
 ADDED_SINCE_1: dict[str, tuple[str, ...]] = {
-    "decisions": ("row_weight", "entities", "stops", "shadows"),
+    "decisions": ("row_weight", "entities", "stops", "shadows", "terms"),
     "rewards": (),
 }
 """Columns that 0.1.0 does not know, by table."""

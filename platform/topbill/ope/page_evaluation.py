@@ -21,7 +21,7 @@ from functools import partial
 from math import exp
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -37,6 +37,16 @@ from topbill.ope.diagnostics import Gates
 from topbill.ope.estimation import estimate
 from topbill.ope.evaluation import Evaluation, clipped_notes, explorers, stored_snapshot
 from topbill.ope.intervals import Interval
+from topbill.ope.page_lengths import (
+    KEYS,
+    LENGTHS_TOLD,
+    LengthsLog,
+    Spans,
+    StopRatio,
+    StopRatios,
+    other_lengths,
+    spans_of,
+)
 from topbill.ope.replay.logged_data import LoggedData
 from topbill.ope.replay.progressive import LARGEST_MOMENT, ProgressivePass
 from topbill.ope.replay.reward_model import Link
@@ -49,7 +59,7 @@ PAGE = ("iips", "sniips", "rips", "snrips", "sips", "snsips")
 _MOST = 300.0
 """No logarithm of a weight is larger: its square is a number still, and no gate lets it pass."""
 _PAGES = """
-SELECT decision_id, unit, epoch_us(decided_at), coalesce(row_weight, 1.0), actions
+SELECT decision_id, unit, epoch_us(decided_at), coalesce(row_weight, 1.0), actions, context
 FROM decisions WHERE experiment = $page ORDER BY seq
 """
 
@@ -63,6 +73,8 @@ class _Served(NamedTuple):
     weight: float
     """How many pages it stands for, in a log that was sub-sampled."""
     answer: PageAnswer
+    spans: Spans | None = None
+    """Between which lengths it was drawn, where it was."""
 
     def variant(self, layer: str) -> str | None:
         """The variant that decided a layer of this page."""
@@ -85,17 +97,18 @@ class _Served(NamedTuple):
 
 def evaluate_page(
     page: str,
-    instead: Mapping[str, Policy],
+    instead: Mapping[str, Policy | float | tuple[int, int]],
     data_dir: Path | str = "data",
     *,
-    estimators: Sequence[str] = PAGE,
+    estimators: Sequence[str] = (),
     alpha: float = 0.05,
     interval: Interval = "normal",
     link: Link = "linear",
     gates: Gates | None = None,
 ) -> Evaluation:
-    """What a page would have earned, had `instead` decided those layers: the sum over its titles of
-    the objective of the titles' experiment, per page, clustered by viewer.
+    """What a page would have earned, had `instead` decided those layers, or how many there are: the
+    sum over its titles of the objective of the titles' experiment, per page, clustered by viewer.
+    What rows and titles cost is not taken off.
 
     Pages whose replaced layers were not decided by a variant that explores, which are not mature,
     or of which nothing was looked at (`click_model` of the titles), are left out and counted.
@@ -103,9 +116,12 @@ def evaluate_page(
     Args:
         page: the page's key.
         instead: a policy by layer (`rows`, `titles`, `artwork`). A policy is what `evaluate` takes;
-            a file's or snapshot's variant is named behind an @, as `other.yaml@greedy`.
+            a file's or snapshot's variant is named behind an @, as `other.yaml@greedy`. Or other
+            lengths, where they are drawn: `row_cost`, `title_cost`, and `rows.count`,
+            `titles.count` as (least, most), within those of the log.
         data_dir: the data folder of `topbill serve`.
-        estimators: names from `SLATE_ESTIMATORS`.
+        estimators: names from `SLATE_ESTIMATORS`; by default all of PAGE, with other lengths those
+            that can tell of them.
         alpha, interval, gates: as in `estimate_slate`.
         link: the reward model's, as in `evaluate`.
 
@@ -117,6 +133,7 @@ def evaluate_page(
     """
     served = _served(Path(data_dir), page)
     log = _read(Path(data_dir), served[-1], instead, link)
+    estimators = _estimators(estimators, log)
     cells, left_out, clipped, looks = _Cells(), Counter[str](), Counter[str](), Looks()
     for one in served:
         cause = _unfit(one, log)
@@ -134,15 +151,21 @@ def evaluate_page(
         raise BadData(
             "pages", f"got none of {page} to score; left out: {causes}; expected some that explore"
         )
-    name = ", ".join(f"{layer}: {replaced.name}" for layer, replaced in log.layers.items())
+    names = [f"{layer}: {replaced.name}" for layer, replaced in log.layers.items()]
+    if log.lengths is not None:
+        names.append(log.lengths.asked.name)
+    name = ", ".join(names)
     variants: set[str] = set()
     for replaced in log.layers.values():
         variants |= set(replaced.used)
+    if log.lengths is not None:
+        variants |= set().union(*log.lengths.drawn.values())
     notes = [*clipped_notes(clipped, len(cells.units)), *looks.notes]
     for layer, replaced in log.layers.items():
         notes += [f"{layer}: {note}" for note in replaced.notes]
     # One layer that shows what the log never did is enough for the page to be another one.
-    facts = {"unsupported": max(replaced.unsupported for replaced in log.layers.values())}
+    unsupported = [replaced.unsupported for replaced in log.layers.values()]
+    facts = {"unsupported": max(unsupported, default=0.0)}
     # A page has many cells, each with a chance to fail a gate by luck alone.
     options = {
         "alpha": alpha,
@@ -175,21 +198,26 @@ class _PageLog(NamedTuple):
     """By decision, what of its rewards was clipped; only where something was."""
     looks: dict[str, Looks]
     """By row's decision, what of its titles was looked at."""
+    lengths: LengthsLog | None
+    """What is asked of other lengths, if anything is."""
 
 
-def _read(data: Path, last: _Served, instead: Mapping[str, Policy], link: Link) -> _PageLog:
+def _read(
+    data: Path,
+    last: _Served,
+    instead: Mapping[str, Policy | float | tuple[int, int]],
+    link: Link,
+) -> _PageLog:
     keys: dict[str, str] = {one.layer: one.experiment for one in last.answer.layers}
-    for layer in instead:
-        if layer not in keys:
-            raise BadRequest("instead", f"got layer {layer!r}; expected some of {', '.join(keys)}")
-    if not instead:
-        raise BadRequest("instead", "got no layer; expected LAYER=POLICY, as artwork=uniform")
+    lengths = _lengths(instead, keys)
     titles = LoggedData(data, keys["titles"])
     rewards: dict[str, list[float | None]] = {}
     clipped: dict[str, frozenset[str]] = {}
     looks: dict[str, Looks] = {}
     try:
         for _, decision, events in titles:
+            if lengths is not None:
+                lengths.note(decision, "titles")
             rewards[decision.decision_id] = item_rewards(titles.experiment, decision, events)
             looks[decision.decision_id] = own = Looks()
             own.note(titles.experiment, decision, events)
@@ -198,9 +226,51 @@ def _read(data: Path, last: _Served, instead: Mapping[str, Policy], link: Link) 
                 clipped[decision.decision_id] = sides
     finally:
         titles.close()
-    layers = {layer: _Layer(data, keys[layer], policy, link) for layer, policy in instead.items()}
-    window = max(titles.window, *(layer.window for layer in layers.values()))
-    return _PageLog(layers, rewards, titles.published - microseconds(window), clipped, looks)
+    if lengths is not None:
+        rows = LoggedData(data, keys["rows"])
+        try:
+            lengths.read(rows, "rows")
+        finally:
+            rows.close()
+    layers: dict[str, _Layer] = {}
+    for layer, policy in instead.items():
+        if layer not in KEYS:
+            layers[layer] = _Layer(data, keys[layer], cast(Policy, policy), link)
+    window = max([titles.window, *(layer.window for layer in layers.values())])
+    mature = titles.published - microseconds(window)
+    return _PageLog(layers, rewards, mature, clipped, looks, lengths)
+
+
+def _lengths(instead: Mapping[str, Any], keys: Mapping[str, str]) -> LengthsLog | None:
+    """What is asked of other lengths. Raises BadRequest, also for layers that are not there."""
+    for name in instead:
+        if name not in keys and name not in KEYS:
+            some = ", ".join([*keys, *KEYS])
+            raise BadRequest("instead", f"got layer {name!r}; expected some of {some}")
+    if not instead:
+        raise BadRequest("instead", "got no layer; expected LAYER=POLICY, as artwork=uniform")
+    asked = other_lengths(instead)
+    if asked is None:
+        return None
+    for layer in ("rows", "titles"):
+        if layer in instead and asked.asks(layer):
+            raise BadRequest(
+                "instead",
+                f"got another policy and another length of {layer}; expected one of the two: what "
+                "another policy expects of one more is not in the log",
+            )
+    return LengthsLog(asked)
+
+
+def _estimators(asked: Sequence[str], log: _PageLog) -> Sequence[str]:
+    """Those to work out. Raises BadRequest for some that cannot tell of other lengths."""
+    able = PAGE if log.lengths is None else LENGTHS_TOLD
+    if log.lengths is not None and not set(asked) <= set(able):
+        some = ", ".join(able)
+        raise BadRequest(
+            "estimators", f"got {', '.join(asked)}; of lengths expected some of {some}"
+        )
+    return asked or able
 
 
 def _served(data: Path, page: str) -> list[_Served]:
@@ -211,12 +281,13 @@ def _served(data: Path, page: str) -> list[_Served]:
         connection.close()
     decode = msgspec.json.Decoder(PageAnswer).decode
     served = []
-    for decision_id, unit, decided_at, weight, answer in rows:
+    for decision_id, unit, decided_at, weight, answer, context in rows:
         # A decision without an answer has no cells to weigh.
         if answer is None:
             continue
         try:
-            served.append(_Served(decision_id, unit, decided_at, weight, decode(answer)))
+            page_answer, spans = decode(answer), spans_of(context)
+            served.append(_Served(decision_id, unit, decided_at, weight, page_answer, spans))
         except msgspec.DecodeError as error:
             raise NotFound(
                 f"{page!r} has decisions that are no pages: {error}; expected the key of a page "
@@ -287,6 +358,11 @@ def _unfit(page: _Served, log: _PageLog) -> str | None:
             return "fallback or not to be scored"
     if any(decision not in log.rewards for decision in page.decisions("titles")):
         return "without its titles"
+    if log.lengths is not None:
+        own = {layer: list(page.decisions(layer)) for layer in ("rows", "titles")}
+        cause = log.lengths.unfit(page.spans, own)
+        if cause is not None:
+            return cause
     if all(reward is None for each in page.decisions("titles") for reward in log.rewards[each]):
         return "not looked at"
     return None
@@ -312,6 +388,17 @@ class _Draws:
         self.moment = min(self.moment + before * more, LARGEST_MOMENT)
         self.log_weight += ratio
         return ratio
+
+    def stop(self, ratio: StopRatio | None) -> None:
+        """Count a draw of whether there is one more; None where that was not drawn anew."""
+        if ratio is None:
+            return
+        before = exp(2.0 * min(self.log_weight, _MOST))
+        self.moment = min(self.moment + before * max(ratio.moment - 1.0, 0.0), LARGEST_MOMENT)
+        self.log_weight += ratio.log_ratio
+
+
+_NO_STOPS: StopRatios = {}
 
 
 class _Cells:
@@ -339,12 +426,20 @@ class _Cells:
         of_rows = cascade = 0.0
         count = 0
         draws = _Draws()
+        lengths = log.lengths
+        row_stops = title_stops = _NO_STOPS
+        if lengths is not None:
+            row_stops = lengths.ratios(page.spans, "rows", f"{page.id}:rows")
         for i, row in enumerate(page.answer.rows):
             decision = f"{page.id}:{row.row}"
+            if lengths is not None:
+                title_stops = lengths.ratios(page.spans, "titles", decision)
+            draws.stop(row_stops.get(i))
             of_rows += draws.add(rows, f"{page.id}:rows", i)
             of_titles = 0.0
             next_picture = 0
             for k, tile in enumerate(row.titles):
+                draws.stop(title_stops.get(k))
                 of_titles += draws.add(titles, decision, k)
                 picture = 0.0
                 if tile.picture is not None:
@@ -361,6 +456,8 @@ class _Cells:
                 self._earned.append(log.rewards[decision][k] or 0.0)
                 count += 1
                 draws = _Draws()
+            draws.stop(title_stops.get(len(row.titles)))
+        draws.stop(row_stops.get(len(page.answer.rows)))
         # A row without titles has no cell, but was drawn all the same.
         self._joint.append(cascade + draws.log_weight)
         self._weight.append(page.weight)

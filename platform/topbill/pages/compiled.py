@@ -257,6 +257,7 @@ class CompiledPage:
             "watched": len(viewer.watched),
             **({} if request.after is None else {"after": request.after}),
             **({"boosts": boosts} if (boosts := self.boosts.told(now)) else {}),
+            **({"lengths": lengths} if (lengths := self.file.lengths) else {}),
             "resting": {rule: [ids[title] for title in titles] for rule, titles in resting},
             **made_of,
         }

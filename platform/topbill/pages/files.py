@@ -255,6 +255,16 @@ class PageFile:
                 rows[row] = (parts["signal"], parts.get("with", {}))
         return rows
 
+    @property
+    def lengths(self) -> dict[str, dict[str, float]]:
+        """Layer → between how many there are and what one more costs, where that is drawn."""
+        spans: dict[str, dict[str, float]] = {}
+        drawn = {"rows": (self.row_length, self.rows), "titles": (self.title_length, self.titles)}
+        for layer, (length, most) in drawn.items():
+            if length is not None:
+                spans[layer] = {"min": length.least, "max": most, "cost": length.cost}
+        return spans
+
     def unit_types(self, experiments: Iterable[Experiment]) -> frozenset[str]:
         """What those of the experiments that are its layers' call their units: events of such units
         are its viewers'.

@@ -163,11 +163,12 @@ def test_what_was_published_is_read_back_as_it_was(tmp_path: Path) -> None:
         "entities": [],
         "stops": [],
         "shadows": [],
+        "terms": None,
         "seq": 1,
     }
 
 
-_NEWER = ("masks", "page", "row_weight", "entities", "stops", "shadows")
+_NEWER = ("masks", "page", "row_weight", "entities", "stops", "shadows", "terms")
 
 
 def test_a_lake_of_an_earlier_version_gets_the_columns_that_it_lacks(

@@ -19,9 +19,9 @@ from topbill.engine import DecideRequest, Engine
 from topbill.lake import Lake
 from topbill.spec import Experiment, load
 
-from ...small_page import home
+from ...small_page import home, home_class
 
-__all__ = ["home"]
+__all__ = ["home", "home_class"]
 
 START = 1_790_000_000_000_000
 SECOND = 1_000_000

@@ -13,16 +13,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from scipy import stats
 
+from topbill.domain.decision import decision_of, decision_rows
 from topbill.domain.errors import TopbillError
 from topbill.domain.records import Decision, RewardEvent
 from topbill.ope import OPEN, Gates, evaluate, evaluate_page
 from topbill.ope.page_evaluation import _Draws
+from topbill.ope.replay.logged_data import Offers
+from topbill.ope.replay.targets import VariantPolicy, uniform
 
-from ...small_page import lay
+from ...small_page import PAGE, lay
 
 SECOND = 1_000_000
 PAGES = 250
@@ -376,3 +380,39 @@ def test_the_truth_lies_in_the_intervals_of_95_percent(
         assert count >= 0.99 * logs
         low, high = stats.binom.ppf([0.001, 0.999], count, 0.95)
         assert low <= hits[name] <= high, hits
+
+
+TERMS = """
+boosts:
+  - {genre: drama, by: 1.5}
+  - {title: t12, by: -3}
+"""
+
+
+@pytest.mark.parametrize("policy", ["thompson, model: shared", "uniform"])
+def test_what_editors_add_to_scores_other_policies_have_too(home: Any, policy: str) -> None:
+    """The policy that decided, asked again of its own log, says what it was drawn with; and so it
+    does after log and lake."""
+    page = PAGE.replace("candidates: 16", "candidates: 16, diversity: 1.7") + TERMS
+    home.write(page=page, rules=RULES, policy=f"policy: {policy}")
+    compiled_page = home.compiled_page()
+    (experiment,) = [each for each in home.experiments() if each.key == "titles"]
+    offers = Offers({}, 0, frozenset())
+    targets: list[Any] = [VariantPolicy(experiment, "only", offers)]
+    if policy == "uniform":
+        targets.append(uniform())
+    for number in range(6):
+        for decision in home.compose(compiled_page, number).decisions:
+            if decision.layer != "titles":
+                continue
+            assert decision.terms is not None
+            assert decision.terms.boosts
+            assert decision.terms.diversity == 1.7
+            again = msgspec.json.decode(msgspec.json.encode(decision), type=Decision)
+            assert again.terms == decision.terms
+            (row,) = decision_rows([(1, decision)]).to_pylist()
+            assert decision_of({**row, "decided_at": 0}).terms == decision.terms
+            for target in targets:
+                for placed, p in zip(decision.slate, target.probabilities(again), strict=True):
+                    place = decision.eligible.index(placed.action)
+                    assert p[place] == pytest.approx(placed.propensity, rel=1e-12)

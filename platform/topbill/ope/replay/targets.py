@@ -24,7 +24,7 @@ from topbill.domain.records import (
     RewardEvent,
     Snapshot,
 )
-from topbill.domain.slate import choices, distribution
+from topbill.domain.slate import choices, distribution, shifted, tilted
 from topbill.engine import CompiledExperiment, examples, logged_actions
 from topbill.entities import NO_TABLES, EntityStore, MissingVersion
 from topbill.ope.inputs import vector
@@ -197,7 +197,13 @@ class VariantPolicy:
             # Where rules let only some actions stand, another one could not.
             others = none if _narrowed(decision, k) else unseen
             together = np.concatenate([rows[candidates], others])
-            p = distribution(scored, together, variant.min_probability)
+            now = scored
+            if decision.terms is not None:
+                # What editors add to scores they add to this policy's too.
+                by = np.zeros(len(actions.ids))
+                by[rows] = decision.terms.at(k, len(rows))
+                now = shifted(scored, by)
+            p = distribution(now, together, variant.min_probability)
             probabilities = np.zeros(len(decision.eligible))
             probabilities[candidates] = p[: candidates.size]
             positions.append(probabilities)
@@ -254,12 +260,16 @@ def _narrowed(decision: Decision, position: int) -> bool:
 
 def _by_position(decision: Decision, over: Callable[[Indices], Floats]) -> list[Floats]:
     """Position by position: ask for what could be drawn there below the logged items, under the
-    decision's rules.
+    decision's rules, and with what was added to scores there.
     """
+    size = len(decision.eligible)
     positions = []
-    for candidates in remaining(decision):
-        probabilities = np.zeros(len(decision.eligible))
-        probabilities[candidates] = over(candidates)
+    for k, candidates in enumerate(remaining(decision)):
+        probabilities = np.zeros(size)
+        p = over(candidates)
+        if decision.terms is not None:
+            p = tilted(p, decision.terms.at(k, size)[candidates])
+        probabilities[candidates] = p
         positions.append(probabilities)
     return positions
 
