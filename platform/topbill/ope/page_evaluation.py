@@ -41,7 +41,7 @@ from topbill.ope.page_lengths import (
     KEYS,
     LENGTHS_TOLD,
     LengthsLog,
-    Spans,
+    LengthSpans,
     StopRatio,
     StopRatios,
     other_lengths,
@@ -73,7 +73,7 @@ class _Served(NamedTuple):
     weight: float
     """How many pages it stands for, in a log that was sub-sampled."""
     answer: PageAnswer
-    spans: Spans | None = None
+    spans: LengthSpans | None = None
     """Between which lengths it was drawn, where it was."""
 
     def variant(self, layer: str) -> str | None:

@@ -31,7 +31,7 @@ BEYOND = "shorter or longer than the log could tell"
 _LAYERS = ("rows", "titles")
 
 
-class Span(msgspec.Struct, frozen=True):
+class LengthSpan(msgspec.Struct, frozen=True):
     """How many there were at least and at most, and what one more cost, as a page's own decision
     has it (`CompiledPage.facts`).
     """
@@ -41,15 +41,15 @@ class Span(msgspec.Struct, frozen=True):
     cost: float
 
 
-class Spans(msgspec.Struct, frozen=True):
+class LengthSpans(msgspec.Struct, frozen=True):
     """Of a page's rows, and of the titles of each; None where their number was fixed."""
 
-    rows: Span | None = None
-    titles: Span | None = None
+    rows: LengthSpan | None = None
+    titles: LengthSpan | None = None
 
 
 class _Facts(msgspec.Struct):
-    lengths: Spans | None = None
+    lengths: LengthSpans | None = None
 
 
 class StopRatio(NamedTuple):
@@ -122,7 +122,7 @@ def _count(asked: Mapping[str, Any], key: str) -> tuple[int, int] | None:
     return least, most
 
 
-def spans_of(context: str) -> Spans | None:
+def spans_of(context: str) -> LengthSpans | None:
     """What a page's own decision says of its lengths; None where they were fixed."""
     return msgspec.json.decode(context, type=_Facts).lengths
 
@@ -153,7 +153,7 @@ class LengthsLog:
         if decision.stops and variant is not None:
             self.drawn[layer].add(variant)
 
-    def unfit(self, spans: Spans | None, decisions: Mapping[str, list[str]]) -> str | None:
+    def unfit(self, spans: LengthSpans | None, decisions: Mapping[str, list[str]]) -> str | None:
         """Why a page tells nothing of these lengths; None where it does. `decisions` are its
         own, by layer.
         """
@@ -172,7 +172,7 @@ class LengthsLog:
                     return f"{layer} by a variant that draws no lengths, or a fallback"
         return None
 
-    def _moves(self, layer: str, spans: Spans | None) -> bool:
+    def _moves(self, layer: str, spans: LengthSpans | None) -> bool:
         """Whether a layer's stops have other probabilities. What a row costs, its titles cost
         too.
         """
@@ -181,7 +181,7 @@ class LengthsLog:
             layer == "rows" and has_titles and self.asked.asks("titles")
         )
 
-    def ratios(self, spans: Spans | None, layer: str, decision: str) -> StopRatios:
+    def ratios(self, spans: LengthSpans | None, layer: str, decision: str) -> StopRatios:
         """Of a decision's stops; none where they stay as they were."""
         span = None if spans is None else getattr(spans, layer)
         if span is None or spans is None or not self._moves(layer, spans):
@@ -202,11 +202,11 @@ class LengthsLog:
             ratios[most] = StopRatio(-inf, 1.0)
         return ratios
 
-    def _title_cost(self, spans: Spans) -> float:
+    def _title_cost(self, spans: LengthSpans) -> float:
         own = 0.0 if spans.titles is None else spans.titles.cost
         return self.asked.costs["titles"] or own
 
-    def _row_cost(self, spans: Spans, stop: Stop) -> float:
+    def _row_cost(self, spans: LengthSpans, stop: Stop) -> float:
         """What one more row costs with its titles, as many as rows had on average at that time."""
         own = 0.0 if spans.rows is None else spans.rows.cost
         cost = self.asked.costs["rows"] or own

@@ -187,6 +187,8 @@ class PageBuilder:
         self.kept: dict[str, Indices] = {}
         self.reach: dict[str, float] = {}
         self.decisions: list[Decision] = []
+        # What rows could be made of were there no rules: worked out when first asked for.
+        self._everything: Candidates | None = None
 
     def _go_on_below(self, above: PageAnswer) -> None:
         """Leave out what a page above has, and count it against the caps of the page."""
@@ -606,8 +608,10 @@ class PageBuilder:
         if row in self.viewer.own:
             could = np.array(self.viewer.own[row], dtype=np.intp)
         else:
-            everything = model.popular_only(np.ones(len(self.page.catalog), dtype=bool), self.id)
-            could = everything.members(source)
+            if self._everything is None:
+                all_titles = np.ones(len(self.page.catalog), dtype=bool)
+                self._everything = model.popular_only(all_titles, self.id)
+            could = self._everything.members(source)
         counts: dict[str, int] = {}
         for rule, allowed in holding_in(source, self.allowed_by_rule).items():
             counts[rule] = int(np.count_nonzero(~allowed[could]))

@@ -1,7 +1,9 @@
 """Whatever a catalogue leaves out or says wrong: no title above a viewer's age, outside its region
-or dates, blocked or watched; nothing invented; no empty page that doesn't say so.
+or dates, blocked or watched; nothing invented; no empty page that doesn't say so. Lengths are drawn,
+scores boosted, titles brought from outside, limits set of the profile, and viewers scroll on.
 
-The file is read here a second time, by Python's own csv module and by rules written anew.
+The file is read here a second time, by Python's own csv module and by rules written anew. All of
+the 100,000 pages: python -m pytest -p no:xdist -m slow tests/unit/pages/test_safety.py
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ import pytest
 
 from topbill.catalog import Catalog
 from topbill.domain.errors import TopbillError
-from topbill.engine import Engine
-from topbill.pages import CompiledPage, PageAnswer, PageRequest, compose
+from topbill.domain.profile import ProfileLimits
+from topbill.domain.records import RewardEvent
+from topbill.engine import Engine, examples
+from topbill.pages import CompiledPage, ComposedPage, PageAnswer, PageFile, PageRequest, compose
 from topbill.pages.request import ScoredTitle
 from topbill.pages.viewing_history import KnownViewer
 
@@ -57,6 +61,63 @@ rules:
   - {rule: fresh, count: 1, within: 60d, rows: [best]}
   - {rule: block, genres: [short]}
 """
+
+
+LENGTHS = PAGE.replace("count: 3}", "count: {min: 3, max: 8}, row_cost: 0.02}").replace(
+    "count: 6, candidates: 16",
+    "count: {min: 2, max: 6}, title_cost: 0.05, candidates: 16, diversity: 1.5",
+)
+# The best odds of all are of what is blocked.
+BOOSTS = """
+boosts:
+  - {genre: short, by: 5}
+  - {genre: drama, by: -2, until: 2026-10-01}
+  - {genre: comedy, by: 1, until: 2026-01-01}
+"""
+POLICY = "policy: thompson, min_probability: 3%"
+TAUGHT = 40
+"""Pages that policies learn from, so that they know what one more is worth."""
+
+
+class Served:
+    """The page file and its engine, over one catalogue after the other."""
+
+    def __init__(self, home: Home) -> None:
+        page = LENGTHS.replace("sources:\n", f"sources:\n{OWN}")
+        home.write(RULES + BOOSTS, page, f"{POLICY}, model: shared")
+        rows = layer("rows", "rows", POLICY, actions=f"{ROWS[:-1]}, {OWN_ROWS}]")
+        own = home.folder / "pages" / "home"
+        (own / "rows.yaml").write_text(rows)
+        self.csv = home.folder / "pages" / "titles.csv"
+        self.file: PageFile = home.file()
+        self.engine = Engine(home.experiments(), clock=lambda: 0.0)
+        self.pages = self.lengths = 0
+
+    def page(self, catalog: Catalog) -> CompiledPage:
+        """Over a catalogue."""
+        return CompiledPage(self.file, self.engine, catalog)
+
+    def note(self, page: ComposedPage) -> None:
+        """Count a page, and learn from the first ones, of which every third title was played."""
+        self.pages += 1
+        self.lengths += any(decision.stops for decision in page.decisions)
+        if self.pages > TAUGHT:
+            return
+        for decision in page.decisions[1:]:
+            live = self.engine.find(decision.experiment)
+            events = [
+                RewardEvent(
+                    decision_id=decision.decision_id,
+                    event_id=str(k),
+                    event="play",
+                    action=placed.action,
+                    position=k,
+                )
+                for k, placed in enumerate(decision.slate)
+                if k % 3 == 0
+            ]
+            if decision.variant is not None:
+                live.policies[decision.variant].update(list(examples(live, decision, events)))
 
 
 def messy(chance: random.Random, path: Path) -> list[dict[str, str]]:
@@ -113,17 +174,17 @@ def may_see(row: dict[str, str], region: str, age: int) -> bool:
     )
 
 
-def look_at_pages(home: Home, chance: random.Random, viewers: int) -> int:
-    """Compose pages over one messy catalogue and hold each against the file; how many there were.
+def look_at_pages(served: Served, chance: random.Random, viewers: int) -> None:
+    """Compose pages over one messy catalogue and hold each against the file.
 
     A catalogue that is refused has said so by name.
     """
-    rows = messy(chance, home.folder / "pages" / "titles.csv")
+    rows = messy(chance, served.csv)
     try:
-        catalog = Catalog.read(home.folder / "pages" / "titles.csv")
-        page = CompiledPage(home.file(), Engine(home.experiments(), clock=lambda: 0.0), catalog)
+        catalog = Catalog.read(served.csv)
+        page = served.page(catalog)
     except TopbillError:
-        return 0
+        return
     told = {int(note.split(":")[0].removeprefix("row ")) - 1 for note in catalog.set_aside}
     titles: dict[str, dict[str, str]] = {}
     for place, row in enumerate(rows):
@@ -135,25 +196,67 @@ def look_at_pages(home: Home, chance: random.Random, viewers: int) -> int:
     for viewer in range(viewers):
         asked: dict[str, Any] = {"region": chance.choice(REGIONS)}
         age = 99
-        if chance.random() < 0.4:
+        if chance.random() < 0.3:
             asked["kids"], age = True, 7
-        if chance.random() < 0.4:
+        if chance.random() < 0.3:
             asked["maturity"] = chance.choice((0, 7, 12, 15, 16, 18))
             age = min(age, asked["maturity"])
         known = somebody(chance, [*titles, "gone"])
         asked |= brought(chance, [*titles, "gone"])
         request = msgspec.convert({"page": "home", "profile": f"u{viewer}", **asked}, PageRequest)
-        asking = page.viewer(request, f"page-{viewer}", known)
-        answer = compose(page, request, asking, f"page-{viewer}", NOW).answer
-        shown = [tile.title for row_ in answer.rows for tile in row_.titles]
-        assert len(shown) == len(set(shown))
-        for title in shown:
-            assert may_see(titles[title], asked["region"], age), str((titles[title], asked))
-        theirs = (request.candidates or {}).get("theirs", [])
-        look_at_rows(answer, known, theirs, titles, asked["region"], age)
-        assert answer.made_up == ()
-        assert ("empty" in answer.fallbacks) == (not shown)
-    return viewers
+        limits = limits_of(chance)
+        request = request.within(limits)
+        age = min(age, 7 if limits.kids else 99)
+        age = age if limits.maturity is None else min(age, limits.maturity)
+        above: list[PageAnswer] = []
+        # A page, and often those below it.
+        while len(above) < 3 and (not above or chance.random() < 0.3):
+            page_id = f"page-{viewer}-{len(above)}"
+            asking = page.viewer(request, page_id, known)
+            composed = compose(page, request, asking, page_id, NOW, above=above)
+            served.note(composed)
+            answer = composed.answer
+            theirs = (request.candidates or {}).get("theirs", [])
+            look_at_rows(answer, known, theirs, titles, asked["region"], age)
+            look_at_lengths(answer, served.file)
+            shown = [tile.title for row_ in answer.rows for tile in row_.titles]
+            for title in shown:
+                assert may_see(titles[title], asked["region"], age), str((titles[title], asked))
+            assert answer.made_up == ()
+            # Below a page that had all there is, no rows are no surprise.
+            assert ("empty" in answer.fallbacks) == (not shown and not (above and not answer.rows))
+            above.append(answer)
+        look_at_all_of_it(above, titles)
+
+
+def limits_of(chance: random.Random) -> ProfileLimits:
+    """What may be set of a profile."""
+    maturity = chance.choice((None, None, None, 0, 7, 12, 16))
+    return ProfileLimits(kids=chance.random() < 0.2, maturity=maturity)
+
+
+def look_at_lengths(answer: PageAnswer, file: PageFile) -> None:
+    """Between the least and the most, or what is missing is said."""
+    assert len(answer.rows) <= file.rows
+    for row in answer.rows:
+        assert len(row.titles) <= file.titles
+        assert len(row.titles) + row.missing >= 2
+        assert row.titles or row.removed or any(f"row {row.row}" in n for n in answer.notes)
+
+
+def look_at_all_of_it(pages: list[PageAnswer], titles: dict[str, Any]) -> None:
+    """All that a viewer saw, scrolling: nothing twice, and no more of a kind than the rules say."""
+    rows = [row for page in pages for row in page.rows]
+    shown = [tile.title for row in rows for tile in row.titles]
+    assert len(shown) == len(set(shown))
+    assert len({row.row for row in rows}) == len(rows)
+    franchises = [titles[title].get("franchise") for title in shown]
+    for franchise in {name for name in franchises if name}:
+        assert franchises.count(franchise) <= 1
+    for row in rows:
+        genres = [g for tile in row.titles for g in titles[tile.title]["genres"].split("|")]
+        if row.row not in ("fun", "tension"):
+            assert all(genres.count(genre) <= 4 for genre in {*genres} - {""})
 
 
 def somebody(chance: random.Random, titles: list[str]) -> KnownViewer:
@@ -224,15 +327,13 @@ def catalog_id(catalog: Catalog, row: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize(
-    "pages", [150, pytest.param(20_000, marks=pytest.mark.slow)], ids=["few", "many"]
+    "pages", [200, pytest.param(100_000, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_no_page_shows_what_the_catalogue_does_not_allow(home: Home, pages: int) -> None:
-    page = PAGE.replace("count: 3}", "count: 8}").replace("sources:\n", f"sources:\n{OWN}")
-    home.write(RULES, page, "policy: uniform")
-    rows = layer("rows", "rows", "policy: uniform", actions=f"{ROWS[:-1]}, {OWN_ROWS}]")
-    (home.folder / "pages" / "home" / "rows.yaml").write_text(rows)
-    composed = tried = 0
-    while composed < pages:
-        composed += look_at_pages(home, random.Random(tried), viewers=10)
+    served = Served(home)
+    tried = 0
+    while served.pages < pages:
+        look_at_pages(served, random.Random(tried), viewers=10)
         tried += 1
         assert tried < pages, "catalogues are refused too often to say anything"
+    assert served.lengths > pages / 4, "lengths are drawn too seldom to say anything"
