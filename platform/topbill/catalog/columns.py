@@ -44,6 +44,10 @@ _LISTS = ("genres", "regions")
 # Characters of ids, as the API takes them.
 _LONGEST_ID = 128
 _LONGEST_PICTURE = 256
+_LONGEST_NAME = 1_000
+"""Characters of a title's name: it stands in every page that shows it."""
+_LONGEST_WORD = 256
+"""Characters of a genre, a region or a franchise."""
 _YEARS = (1800, 2200)
 
 
@@ -89,19 +93,23 @@ def read(
         raise NotFound(f"{path}: no such file; expected {what} as CSV, Parquet or DuckDB")
     try:
         if table is not None:
-            return _read_database(path, table)
-        if path.suffix == ".parquet":
+            rows = _read_database(path, table)
+        elif path.suffix == ".parquet":
             # Not as a dataset, which has no column twice: that can be told better.
-            if path.is_file():
-                return pa_parquet.ParquetFile(path).read()
-            return pa_parquet.read_table(path)
-        return _read_csv(path, texts, set_aside)
+            is_file = path.is_file()
+            rows = pa_parquet.ParquetFile(path).read() if is_file else pa_parquet.read_table(path)
+        else:
+            rows = _read_csv(path, texts, set_aside)
     except (pa.ArrowException, OSError, ValueError) as error:
         why = not_utf8(path) if path.suffix != ".parquet" and table is None else ""
         raise BadData(
             path.name,
             f"{why or error}; expected {what} as CSV, Parquet or a table of a DuckDB file",
         ) from error
+    for name, times in Counter(rows.column_names).items():
+        if times > 1:
+            raise BadData(path.name, f"column {name!r} is there twice; expected each column once")
+    return rows
 
 
 def _read_csv(path: Path, texts: Sequence[str], set_aside: bool) -> pa.Table:
@@ -128,7 +136,9 @@ def _read_csv(path: Path, texts: Sequence[str], set_aside: bool) -> pa.Table:
         parse_options=pa_csv.ParseOptions(invalid_row_handler=note),
         convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string())),
     )
-    _ = rows.column_names  # raises here already where they are no text
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        if pa.types.is_binary(column.type):
+            raise ValueError(f"column {name!r} is no text")
     last = rows.num_rows + len(ragged)
     if last in ragged and not _ends_with_a_line(path):
         # Somebody may be writing it: what is there of it must not take the last good one's place.
@@ -210,6 +220,7 @@ class CatalogColumns:
         set_aside: Row → why it can be no title: the first value of it that was wrong.
         without_pictures: Row → why its title has no pictures, once they were read.
         unread: Columns that mean nothing here.
+        commas_in_genres: How many rows have a genre with a comma in it.
         row_numbers: The number of each row in the file, from 1.
     """
 
@@ -227,16 +238,12 @@ class CatalogColumns:
         self.without_pictures: dict[int, str] = {}
         self._picture_owner: dict[str, int] = {}
         """The row of the title whose each picture is."""
-        try:
-            self._columns: dict[str, list[Any]] = table.to_pydict()
-        except (pa.ArrowException, ValueError, OverflowError) as error:
-            raise BadData(source, f"{error}; expected texts, numbers and dates") from error
+        self._columns: dict[str, list[Any]] = {}
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            self._columns[name] = values_of(column)
         if not self._size:
             reasons = "; ".join([*self.set_aside.values()][:3])
             raise BadData(source, reasons or "no title; expected at least one row")
-        if len(self._columns) < table.num_columns:
-            twice = Counter(table.column_names).most_common(1)[0][0]
-            raise BadData(source, f"column {twice!r} is there twice; expected each column once")
         read = ("id", *REQUIRED, *OPTIONAL)
         self.unread = tuple(name for name in self._columns if name not in read)
         missing = [name for name in REQUIRED if name not in self._columns]
@@ -250,14 +257,16 @@ class CatalogColumns:
             )
         self.titles = self.text("title")
         for row, title in enumerate(self.titles):
-            if not title:
-                self._set_aside("title", row, "a name")
+            if not 1 <= len(title) <= _LONGEST_NAME:
+                self._set_aside("title", row, f"a name of 1 to {_LONGEST_NAME:,} characters")
         self.years = self.numbers("year", *_YEARS)
         for row in np.flatnonzero(np.isnan(self.years)).tolist():
             self._set_aside("year", row, _between(*_YEARS))
         self.ids = self._ids()
         self.genres: list[tuple[str, ...]] = []
+        self.commas_in_genres = 0
         for words in self._words("genres"):
+            self.commas_in_genres += any("," in word for word in words)
             # "Sci-Fi" and "sci fi" are one genre: what differs in spelling only is merged.
             self.genres.append(_once(slug(word) for word in words))
 
@@ -298,7 +307,12 @@ class CatalogColumns:
 
     def text(self, name: str) -> list[str]:
         """Texts; an empty cell is the empty text."""
-        return ["" if value is None else str(value) for value in self._columns[name]]
+        texts: list[str] = []
+        for row, value in enumerate(self._columns[name]):
+            if _is_nested(value):
+                self._set_aside(name, row, "a text")
+            texts.append("" if value is None else str(value))
+        return texts
 
     def numbers(
         self, name: str, least: float, most: float, otherwise: Callable[[int], float] | None = None
@@ -333,15 +347,19 @@ class CatalogColumns:
     def _words(self, name: str) -> list[tuple[str, ...]]:
         """Texts separated by bars, or a column of lists, each word once."""
         rows: list[tuple[str, ...]] = []
-        for value in self._columns[name]:
-            if isinstance(value, list):
-                words = value
-            elif value is None:
-                words = []
-            else:
+        for row, value in enumerate(self._columns[name]):
+            cells = value if isinstance(value, list) else [value]
+            words: list[str] = []
+            if any(map(_is_nested, cells)):
+                self._set_aside(name, row, "texts separated by bars, or a list of texts")
+            elif isinstance(value, list):
+                words = ["" if word is None else str(word) for word in value]
+            elif value is not None:
                 words = str(value).split("|")
+            if any(len(word) > _LONGEST_WORD for word in words):
+                self._set_aside(name, row, f"words of at most {_LONGEST_WORD} characters")
             # Two bars in a row, or an empty text, hold no word.
-            rows.append(_once(str(word) for word in words if word))
+            rows.append(_once(word for word in words if word))
         return rows
 
     def times(self, name: str, otherwise: Callable[[int], float] | None = None) -> Floats:
@@ -412,6 +430,28 @@ class CatalogColumns:
                 expected = f"a name with which {picture.id[:80]!r} is short and its own"
                 raise Wrong(f"[{number}]", picture.payload["image"], expected)
         return tuple(pictures)
+
+
+def values_of(column: pa.ChunkedArray) -> list[Any]:
+    """A column as Python's values. What Python has no value for, a date beyond its calendar, is
+    the text that says so, which is no date.
+    """
+    try:
+        return list(column.to_pylist())
+    except (pa.ArrowException, ValueError, OverflowError):
+        return [_value_of(cell) for cell in column]
+
+
+def _value_of(cell: pa.Scalar) -> Any:
+    try:
+        return cell.as_py()
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        return str(error)
+
+
+def _is_nested(value: Any) -> bool:
+    """Whether it is no text, and none that a number or a date would be: a struct, say, or bytes."""
+    return isinstance(value, list | tuple | dict | bytes)
 
 
 def _numbers(size: int, ragged: Sequence[int]) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from topbill.catalog.columns import CatalogColumns, read
+from topbill.catalog.columns import CatalogColumns, read, values_of
 from topbill.domain.errors import BadData
 
 _TITLE = "title"
@@ -56,12 +56,10 @@ def _joined(titles: pa.Table, name: str, pictures: pa.Table, pictures_name: str)
                 pictures_name,
                 f"no column {column}; expected title (the title's id), url, and features",
             )
-    try:
-        rows = pictures.to_pylist()
-    except (pa.ArrowException, ValueError, OverflowError) as error:
-        raise BadData(pictures_name, f"{error}; expected texts and numbers") from error
+    columns = [values_of(column) for column in pictures.columns]
     of_title: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
+    for values in zip(*columns, strict=True):
+        row = dict(zip(pictures.column_names, values, strict=True))
         of_title.setdefault(str(row.pop(_TITLE)), []).append(_with_lists(row))
     ids = CatalogColumns(titles, name).ids
     cells = []
@@ -86,7 +84,8 @@ def _with_lists(row: dict[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
         if value is None or value == "":
             continue
-        own[name] = value
+        # JSON would have them as a text of its own making, which could be taken for an address.
+        own[name] = {"binary": repr(value[:20])} if isinstance(value, bytes) else value
         if isinstance(value, str) and value[:1] in ("[", "{"):
             try:
                 own[name] = msgspec.json.decode(value)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from topbill.catalog import made_up
 from topbill.catalog.column_features import ColumnFeature, read_column
-from topbill.catalog.columns import OPTIONAL, CatalogColumns, read
+from topbill.catalog.columns import OPTIONAL, CatalogColumns, read, values_of
 from topbill.catalog.pictures import FieldKind, Picture, PictureFields
 from topbill.catalog.tables import lost_pictures
 from topbill.domain.features import Encoder, Feature
@@ -51,6 +51,7 @@ class Catalog:
         everywhere: Whether the file names no regions: titles may be shown in any then.
         columns: The file's columns.
         unread: Those that mean nothing here.
+        commas_in_genres: How many rows have a genre with a comma in it.
         made_up: The columns that are made up, in a demonstration.
         missing: The OPTIONAL columns that the file leaves out.
         set_aside: Why rows of the file are no titles, one sentence each.
@@ -64,6 +65,7 @@ class Catalog:
         columns = CatalogColumns(table, source)
         self.columns: tuple[str, ...] = tuple(table.column_names)
         self.unread = columns.unread
+        self.commas_in_genres = columns.commas_in_genres
         self.missing = tuple(name for name in OPTIONAL if name not in columns)
         self.made_up = self.missing if demo else ()
         self.everywhere = "regions" in self.missing and not demo
@@ -188,7 +190,7 @@ class Catalog:
         """
         if name not in self.columns:
             return (None,) * len(self)
-        return _reordered(self._table[name].to_pylist(), self._rows)
+        return _reordered(values_of(self._table[name]), self._rows)
 
     def column(self, feature: Feature) -> ColumnFeature:
         """The column of the feature's name, read as that is declared; unknown of every title where

@@ -71,6 +71,10 @@ def _of_catalog(catalog: Catalog, declared: Collection[str]) -> Iterator[str]:
         hint = nearest(name, catalog.missing)
         if hint.startswith("did you mean"):
             yield f"column {name!r} of the catalogue is not read; {hint}"
+    if catalog.commas_in_genres:
+        count = catalog.commas_in_genres
+        rows = "1 row has a genre" if count == 1 else f"{count:,} rows have genres"
+        yield f"{rows} with a comma: genres are separated by bars, drama|comedy, and not by commas"
     nowhere = int((~catalog.regions.any(axis=1)).sum())
     if nowhere and "regions" not in catalog.missing:
         yield f"{nowhere:,} of {len(catalog):,} titles name no region and are shown nowhere"

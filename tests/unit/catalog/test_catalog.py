@@ -17,6 +17,7 @@ import pytest
 
 from topbill.catalog import Catalog, slug
 from topbill.domain.errors import BadData, NotFound
+from topbill.pages.candidate_table import read_table
 
 FILMS = Path(__file__).parents[3] / "experiments" / "catalogue.csv"
 
@@ -255,3 +256,56 @@ def test_a_column_that_is_there_twice_is_told_of_parquet_too(tmp_path: Path) -> 
     pa_parquet.write_table(pa.Table.from_arrays(columns, names), tmp_path / "films.parquet")
     with pytest.raises(BadData, match="column 'title' is there twice"):
         Catalog.read(tmp_path / "films.parquet")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "says"),
+    [
+        ("genres", [None, [{"name": "comedy"}]], "row 2: genres: got [{'name': 'comedy'}]; "),
+        ("genres", [None, [["comedy"]]], "a list of texts"),
+        ("regions", [{"c": "us"}, None], "row 1: regions: got {'c': 'us'}; expected texts"),
+        ("title", [{"en": "A"}, None], "row 1: title: got {'en': 'A'}; expected a text"),
+        ("title", ["A", "x" * 10**6], "row 2: title: got 'xxx"),
+        ("genres", ["drama", "x" * 10**6], "expected words of at most 256 characters"),
+        ("id", [b"a", None], "row 1: id: got b'a'; expected a text"),
+        ("franchise", [["saga"], None], "row 1: franchise: got ['saga']; expected a text"),
+        (
+            "added",
+            pa.array([2**62, 0], pa.timestamp("us")),
+            "row 1: added: got 'date value out of range'; expected a date",
+        ),
+    ],
+)
+def test_what_parquet_can_hold_and_a_catalogue_cannot_is_told_by_row(
+    tmp_path: Path, column: str, values: Any, says: str
+) -> None:
+    sound = {"id": ["a", "b"], "title": ["A", "B"], "year": [1990, 2000], "genres": ["x", "y"]}
+    pa_parquet.write_table(pa.table({**sound, column: values}), tmp_path / "titles.parquet")
+    try:
+        told = "; ".join(Catalog.read(tmp_path / "titles.parquet").set_aside)
+    except BadData as error:
+        told = str(error)
+    assert says in told
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("c.csv", b"title,title,score\na,b,1\n", "column 'title' is there twice"),
+        ("c.csv", "title,score\n\xe9,1\n".encode("latin-1"), "line 2: .* is no UTF-8"),
+        ("c.parquet", {"title": ["a"], "score": pa.array([2**62], pa.timestamp("us"))}, None),
+    ],
+)
+def test_tables_of_candidates_are_told_likewise(
+    tmp_path: Path, name: str, data: Any, says: str | None
+) -> None:
+    if isinstance(data, bytes):
+        (tmp_path / name).write_bytes(data)
+    else:
+        pa_parquet.write_table(pa.table(data), tmp_path / name)
+    if says is None:
+        (told,) = read_table(tmp_path / name, None).set_aside
+        assert told.startswith("row 1: score is 'date value out of range'; expected a number")
+        return
+    with pytest.raises(BadData, match=says):
+        read_table(tmp_path / name, None)

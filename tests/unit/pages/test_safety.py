@@ -1,6 +1,7 @@
 """Whatever a catalogue leaves out or says wrong: no title above a viewer's age, outside its region
-or dates, blocked or watched; nothing invented; no empty page that doesn't say so. Lengths are drawn,
-scores boosted, titles brought from outside, limits set of the profile, and viewers scroll on.
+or dates, blocked or watched; nothing invented; no empty page that doesn't say so. Lengths are
+drawn, scores boosted, titles brought from outside, limits set of the profile, and viewers scroll
+on.
 
 The file is read here a second time, by Python's own csv module and by rules written anew. All of
 the 100,000 pages: python -m pytest -p no:xdist -m slow tests/unit/pages/test_safety.py
