@@ -14,6 +14,7 @@ from topbill.reporting import PropensityLine, Report
 from topbill.reporting.experiment.wording import JOINED
 from topbill.reporting.queries import database, decisions, series
 from topbill.reporting.queries.drift import drift
+from topbill.reporting.queries.shadows import shadows
 
 DRIFT_SIGNS = {"stable": "✔ stable", "shifting": "… shifting", "changed": "✖ changed"}
 
@@ -192,6 +193,29 @@ def drifting(key: str) -> None:
     pieces.table(pd.DataFrame(lines), f"{key}-drift")
 
 
+def unseen(key: str) -> None:
+    """What variants in shadow would have done, where some were."""
+    summaries = data.ask(shadows, key)
+    if not summaries:
+        return
+    pieces.section("Unseen: variants in shadow", TERMS["shadow"])
+    lines = []
+    for each in summaries:
+        error = f" ({each.error})" if each.error else ""
+        lines.append(
+            {
+                "variant": each.variant,
+                "decisions": words.count(each.decisions),
+                "would show the same": words.share(each.shows_the_same),
+                "median time": words.milliseconds(each.median_ms),
+                "99% within": words.milliseconds(each.p99_ms),
+                "too late": words.share(each.late / each.decisions, digits=2),
+                "failed": f"{words.share(each.failed / each.decisions, digits=2)}{error}",
+            }
+        )
+    pieces.table(pd.DataFrame(lines), f"{key}-shadows")
+
+
 def retention() -> None:
     """From when on the record has rows, where older ones were removed."""
     retained = data.ask(database.retained)
@@ -214,11 +238,14 @@ def body() -> None:
     frame.problems()
     if not report.decisions:
         frame.no_decisions(key)
+        # Before a launch's first step there are decisions outside alone, and shadows beside them.
+        unseen(key)
         return
     traffic = data.ask(series.traffic, key)
     frame.answer(answers.healthy(report, data.age()))
     headline(report, traffic)
     retention()
+    unseen(key)
     service(key, traffic, report)
     errors(key, traffic, report)
     rewards(key, report)

@@ -30,6 +30,9 @@ REASONS: dict[str, str] = OPE_REASONS | reasons(
 
 GateTerms = Gate
 """What is asked of a log, as the file says it."""
+MOST = 200_000
+"""Of a longer log, about so many decisions are read: those of a sample of units. They take about a
+minute of one processor."""
 GateVerdict = Literal["passed", "harmful", "unknown"]
 
 
@@ -93,6 +96,7 @@ def run_gate(
             estimators=(terms.estimator,),
             alpha=alpha,
             interval=interval,
+            most=MOST,
         )
     except BadRequest as error:
         # Whose decisions are used is not asked for here, so that it can only be nobody's.

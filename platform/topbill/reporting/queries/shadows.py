@@ -1,0 +1,52 @@
+"""What variants in the shadow of a launch would have done: how fast, how often not at all, and how
+like what was shown.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from topbill.reporting.queries.database import open_database
+
+_OF_EACH = """
+WITH asked AS (
+    SELECT unnest(shadows) AS shadow FROM decisions WHERE experiment = $key
+)
+SELECT shadow.variant AS variant, count(*) AS decisions,
+    count(*) FILTER (shadow.failure IN ('late', 'resting')) AS late,
+    count(*) FILTER (shadow.failure NOT IN ('', 'late', 'resting')) AS failed,
+    mode(shadow.failure) FILTER (shadow.failure NOT IN ('', 'late', 'resting')) AS error,
+    quantile_cont(shadow.latency_us, 0.5) FILTER (shadow.failure = '') / 1000 AS median_ms,
+    quantile_cont(shadow.latency_us, 0.99) FILTER (shadow.failure = '') / 1000 AS p99_ms,
+    avg(list_product(shadow.propensities)) FILTER (shadow.failure = '') AS shows_the_same
+FROM asked GROUP BY ALL ORDER BY ALL
+"""
+
+
+class ShadowSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the record has of a variant in shadow.
+
+    Attributes:
+        decisions: How often it was asked, or should have been.
+        late: How often it had no answer in time; `failed`, for an error of its own.
+        error: The most frequent error; None where there was none.
+        median_ms, p99_ms: Its own time, where it had an answer.
+        shows_the_same: The mean probability with which it would have shown what was shown.
+    """
+
+    variant: str
+    decisions: int
+    late: int
+    failed: int
+    error: str | None
+    median_ms: float | None
+    p99_ms: float | None
+    shows_the_same: float | None
+
+
+def shadows(data: Path | str, key: str) -> list[ShadowSummary]:
+    """Of each variant that ever was in shadow, by name; empty where none was."""
+    with open_database(data) as database:
+        return [ShadowSummary(**row) for row in database.rows(_OF_EACH, key=key)]
