@@ -16,6 +16,13 @@ Checks = Annotated[
 Evaluates = Annotated[
     bool, Parameter(help="Evaluate new policies on the log, which takes some seconds each.")
 ]
+Base = Annotated[
+    str | None,
+    Parameter(
+        help="Without a data folder: a commit, branch or tag of the folder's checkout, whose files "
+        "are taken to run."
+    ),
+]
 Markdown = Annotated[bool, Parameter(negative="", help="Print it as a pull request's comment.")]
 
 
@@ -24,6 +31,7 @@ def plan(
     folder: Path = EXPERIMENTS,
     *,
     data: Data = DATA,
+    base: Base = None,
     check: Checks = False,
     evaluate: Evaluates = True,
     as_json: Json = False,
@@ -39,7 +47,7 @@ def plan(
     """
     from topbill import plan as planning
 
-    result = planning.plan_folder(folder, data, evaluates=evaluate)
+    result = planning.plan_folder(folder, data, base=base, evaluates=evaluate)
     if as_json:
         print_json(result)
     elif markdown:

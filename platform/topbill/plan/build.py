@@ -24,18 +24,20 @@ from topbill.plan.outlook import (
     policy_outlook,
     traffic_outlook,
 )
-from topbill.plan.running import WhatRuns, what_runs
+from topbill.plan.running import WhatRuns, as_files_ran, what_runs
 from topbill.plan.standing import STANDING, describes, standing
 from topbill.plan.under_way import UNDER_WAY
 from topbill.reporting.experiment.revising import revision_change
-from topbill.spec import Experiment, validate
-from topbill.spec.authors import author_in
+from topbill.spec import Experiment, readable
+from topbill.spec.checkout import author_in, folder_at
+from topbill.spec.fields import percent
 
 
 def plan_folder(
     folder: Path,
     data: Path | None = None,
     *,
+    base: str | None = None,
     evaluates: bool = True,
     clock: Callable[[], float] = time.time,
 ) -> FolderPlan:
@@ -44,17 +46,24 @@ def plan_folder(
     Args:
         folder: The experiments' folder.
         data: The data folder of what runs; None, or one that holds nothing yet: all is new.
+        base: A commit, branch or tag of the checkout that the folder is in: where no data folder
+            says what runs, its files are taken to run.
         evaluates: Whether new policies are evaluated on the record, which takes longest.
         clock: Gives the time in seconds since the epoch, from which launches are dated.
 
     Raises:
-        NotFound: The folder is not there.
+        NotFound: The folder is not there, or no such commit has it.
         LogError: The log or the record cannot be read.
     """
     if not folder.is_dir():
         raise NotFound(f"{folder}: no such folder; expected one of experiment files")
     holds = data is not None and ((data / LOG_FILE).exists() or (data / DATABASE).exists())
-    runs = what_runs(data) if holds and data is not None else WhatRuns()
+    record, runs = "nothing: all is new", WhatRuns()
+    if holds and data is not None:
+        record, runs = f"what runs in {data}", what_runs(data)
+    elif base is not None:
+        with folder_at(folder, base) as files_before:
+            record, runs = f"the files at {base}", as_files_ran(readable_files(files_before))
     files, refused = _read(folder, runs)
     after = {experiment.key: experiment for experiment in files}
     # With a file that is refused services go on with what runs: what is not read is not gone.
@@ -67,22 +76,25 @@ def plan_folder(
             plan = _expected(plan, edit, runs.data if evaluates else None)
             plan = _dated(plan, edit, folder, clock())
         plans.append(plan)
-    record = "nothing: all is new" if not runs.experiments else f"what runs in {data}"
     return FolderPlan(record=record, experiments=plans, refused=refused)
 
 
 def _read(folder: Path, runs: WhatRuns) -> tuple[list[Experiment], list[PlanFinding]]:
     """The experiments under the orders that hold, and what is wrong with other files."""
-    places = pages.experiment_folders(folder)
     try:
         read = pages.experiments_of(folder)
         pages.load_all(folder, read)
         problems: Iterable[FileProblem] = ()
     except SpecError as error:
         problems = error.problems
-        read = [v for _, v in validate(places) if isinstance(v, Experiment)]
+        read = readable_files(folder)
     experiments = obeyed(runs.ids.in_experiments(read), runs.orders)
     return experiments, [_refusal(problem) for problem in problems]
+
+
+def readable_files(folder: Path) -> list[Experiment]:
+    """The experiments of those files that can be read."""
+    return readable(pages.experiment_folders(folder))
 
 
 def _refusal(problem: FileProblem) -> PlanFinding:
@@ -135,7 +147,7 @@ def _described(edit: ExperimentEdit, traffic: TrafficOutlook) -> ExperimentPlan:
         becomes="" if after is None else after.status,
         revision="" if before is None else before.fingerprint,
         new_revision="" if after is None else after.fingerprint,
-        units=edit.record.exposed,
+        units=0 if edit.record.is_made_up else edit.record.exposed,
         orders=_orders(edit),
         movement=edit.movement,
         findings=_findings(edit),
@@ -146,7 +158,7 @@ def _described(edit: ExperimentEdit, traffic: TrafficOutlook) -> ExperimentPlan:
         return replace(plan, says=describes(after))
     if plan.kind == "same":
         return plan
-    decision = decision_outlook(traffic, after) if edit.record.exposed else None
+    decision = decision_outlook(traffic, after) if plan.units else None
     return replace(plan, change=revision_change(before, after), decision=decision)
 
 
@@ -193,12 +205,17 @@ def _file_of(before: Experiment | None, after: Experiment | None) -> str:
 
 def _orders(edit: ExperimentEdit) -> list[str]:
     """The orders on an experiment, and what becomes of them."""
+    is_same = _kind(edit.before, edit.after) == "same"
+    becomes = "holds on" if is_same else "ends, since the file is another one"
     sentences = []
     for order in edit.orders:
+        said = f"that it is {order.status}"
+        if order.conclusion is not None:
+            said = f"that it ended with {order.conclusion.winner or 'nobody'} as the winner"
         because = f" ({order.because})" if order.because else ""
-        becomes = "ends, since the file is another one"
-        if edit.after is not None and edit.after.fingerprint == order.made:
-            becomes = "holds on"
-        said = f"that it is {order.status}" if order.status else "of a step"
         sentences.append(f"The order of {order.who} {said}{because} {becomes}.")
+    if edit.is_launching and edit.before is not None:
+        goes_on = "goes on" if is_same else "begins anew, since the file is another one"
+        traffic = percent(edit.before.traffic)
+        sentences.append(f"Its launch, at {traffic} of traffic, {goes_on}.")
     return sentences

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from topbill.ab import Plan as PowerPlan
+from topbill.domain.formatting import several
 from topbill.log.protocol import Order
 from topbill.plan.model import PlanFinding, Severity, UnitMovement
 from topbill.plan.running import NOTHING_RECORDED, RecordedExperiment
@@ -50,6 +51,11 @@ class ExperimentEdit:
         if self.before is None or self.after is None or not self.record.exposed:
             return None
         return self.before, self.after
+
+    @property
+    def whoever(self) -> str:
+        """Who was in its variants: 1,204 units."""
+        return "viewers" if self.record.is_made_up else several(self.record.exposed, "unit")
 
     @property
     def is_launching(self) -> bool:

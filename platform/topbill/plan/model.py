@@ -47,6 +47,7 @@ class UnitMovement(msgspec.Struct, frozen=True, kw_only=True):
         moved: In another variant; `flows` says from where to where, as `old → new`.
         left: In none any more, `reasons` says by which reason of a decision.
         entered: In a variant, who were in none.
+        is_made_up: Whether they are nobody's, for want of a record.
     """
 
     units: int
@@ -57,6 +58,7 @@ class UnitMovement(msgspec.Struct, frozen=True, kw_only=True):
     entered: int = 0
     flows: dict[str, int] = {}
     reasons: dict[str, int] = {}
+    is_made_up: bool = False
 
     @property
     def assigned(self) -> int:

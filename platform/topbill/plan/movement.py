@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
+from topbill.domain.exclusion import EVERYBODY, NOBODY
 from topbill.engine import CompiledExperiment
 from topbill.plan.model import UnitMovement
 from topbill.plan.running import RecordedExperiment
@@ -25,7 +26,7 @@ def unit_movement(
     """
     if before.unit is None or after.unit is None:
         return None
-    one, other = _running(before), _running(after)
+    one, other = _running(before, record), _running(after, record)
     counts: Counter[str] = Counter()
     flows: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -51,9 +52,14 @@ def unit_movement(
         of=record.asked,
         flows=dict(flows.most_common()),
         reasons=dict(reasons.most_common()),
+        is_made_up=record.is_made_up,
         **counts,
     )
 
 
-def _running(experiment: Experiment) -> CompiledExperiment:
-    return CompiledExperiment(replace(experiment, status="running", launch=None))
+def _running(experiment: Experiment, record: RecordedExperiment) -> CompiledExperiment:
+    experiment = replace(experiment, status="running", launch=None)
+    if record.is_made_up:
+        # Nobody knows what such units would send.
+        experiment = replace(experiment, exclude=NOBODY, audience=EVERYBODY)
+    return CompiledExperiment(experiment)

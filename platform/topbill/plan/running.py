@@ -19,6 +19,7 @@ from topbill.spec import Experiment, from_audit, in_layers
 
 MOST_UNITS = 20_000
 """Of more units an even sample is looked at."""
+MADE_UP_UNITS = 5_000
 _REMOVED = "removed"
 
 
@@ -40,6 +41,7 @@ class RecordedExperiment:
         units: Those, or an even sample of them.
         first_at, last_at: Of decisions in a variant.
         events: The names of reward events and events of units that ever came.
+        is_made_up: Whether the units are nobody's: files are compared without a record.
     """
 
     exposed: int = 0
@@ -48,6 +50,7 @@ class RecordedExperiment:
     first_at: datetime | None = None
     last_at: datetime | None = None
     events: frozenset[str] = frozenset()
+    is_made_up: bool = False
 
 
 NOTHING_RECORDED = RecordedExperiment()
@@ -127,6 +130,21 @@ def what_runs(data: Path) -> WhatRuns:
         orders=orders,
         ids=known_unit_ids(data),
         data=data if is_published else None,
+    )
+
+
+def as_files_ran(experiments: Iterable[Experiment]) -> WhatRuns:
+    """What runs by other files, such as those of the branch that a change is to go into, where
+    nobody has the record at hand: of what is not a draft viewers are taken to have been in it, and
+    units are made up."""
+    units = tuple([RecordedUnit(f"unit-{number}", "{}") for number in range(MADE_UP_UNITS)])
+    record = RecordedExperiment(
+        exposed=MADE_UP_UNITS, asked=MADE_UP_UNITS, units=units, is_made_up=True
+    )
+    placed = in_layers(experiments)
+    return WhatRuns(
+        experiments={experiment.key: experiment for experiment in placed},
+        records={one.key: record for one in placed if one.status != "draft"},
     )
 
 

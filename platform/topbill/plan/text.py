@@ -18,6 +18,8 @@ from topbill.plan.model import (
 
 MARKER = "<!-- topbill plan -->"
 """Tells the comment of a pull request that is to be updated."""
+_LONGEST = 60_000
+"""Characters of a comment; GitHub takes 65,536."""
 
 
 def lines(plan: FolderPlan) -> list[str]:
@@ -35,7 +37,7 @@ def lines(plan: FolderPlan) -> list[str]:
 
 
 def markdown(plan: FolderPlan) -> str:
-    """A plan as a comment of a pull request."""
+    """A plan as a comment of a pull request, cut where that would be too long for one."""
     text = [MARKER, f"### topbill plan: {_summary(plan)}", "", f"Compared with {plan.record}.", ""]
     for finding in plan.refused:
         text += _bullets(_finding(finding))
@@ -43,7 +45,11 @@ def markdown(plan: FolderPlan) -> str:
         if not one.is_quiet:
             first, *rest = _experiment(one)
             text += [f"**{_escaped(first)}**", "", *_bullets(rest), ""]
-    return "\n".join(text).rstrip() + "\n"
+    comment = "\n".join(text).rstrip() + "\n"
+    if len(comment) <= _LONGEST:
+        return comment
+    whole = comment[:_LONGEST].rpartition("\n")[0]
+    return f"{whole}\n\nThere is more: run `topbill plan` to read all of it.\n"
 
 
 def _bullets(text: Iterable[str]) -> list[str]:
@@ -101,7 +107,7 @@ def sentences(plan: ExperimentPlan) -> list[str]:
     if plan.says:
         text.append(f"{plan.says}.")
     text += plan.change.sentences()
-    if plan.movement is not None and plan.units:
+    if plan.movement is not None and plan.movement.assigned + plan.movement.entered:
         text.append(_movement(plan.movement))
     if plan.decision is not None:
         text.append(_decision(plan.decision))
@@ -111,18 +117,19 @@ def sentences(plan: ExperimentPlan) -> list[str]:
 
 def _movement(movement: UnitMovement) -> str:
     """Who moves, of the units that were looked at."""
+    units = "made-up units" if movement.is_made_up else "units"
     sampled = ""
     if movement.units < movement.of:
-        sampled = f" (a sample: the record has {movement.of:,})"
+        sampled = f" (of a sample of {movement.units:,} of {movement.of:,})"
+    whose = f"{movement.assigned:,} {units} with a variant{sampled}"
     if not movement.moved + movement.left + movement.entered:
-        return f"No unit moves, of {several(movement.units, 'unit')}{sampled}."
-    parts = [f"{movement.moved:,} of {movement.assigned:,} change variant"]
-    if movement.flows:
-        flows = [f"{flow} {n:,}" for flow, n in movement.flows.items()]
-        parts[0] += f" ({listing(flows)})"
-    parts.append(f"{movement.entered:,} enter")
-    parts.append(f"{movement.left:,} leave")
-    return f"Of the record's units{sampled} {', '.join(parts)}."
+        return f"Of {whose} none moves."
+    flows = [f"{flow} {n:,}" for flow, n in movement.flows.items()]
+    told = f" ({listing(flows)})" if flows else ""
+    return (
+        f"Of {whose} {movement.moved:,} change it{told} and {movement.left:,} lose it; "
+        f"{movement.entered:,} others get one."
+    )
 
 
 def _decision(outlook: DecisionOutlook) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from topbill.domain.formatting import several
 from topbill.domain.margin import Margin
 from topbill.plan.edit import Check, ExperimentEdit, learners, served, shown_surely
 from topbill.plan.model import PlanFinding, UnitMovement
@@ -37,8 +36,7 @@ def check_status(edit: ExperimentEdit) -> Iterator[PlanFinding]:
             "back_to_draft",
             "status",
             "draft",
-            f"{several(edit.record.exposed, 'unit')} were in its variants: nobody reads a draft's "
-            "result",
+            f"{edit.whoever} were in its variants: nobody reads a draft's result",
             "write status: stopped to end it, or paused to go on later",
         )
 
@@ -143,8 +141,8 @@ def check_goal(edit: ExperimentEdit) -> Iterator[PlanFinding]:
             "reading_changed",
             "method" if before.method != after.method else "looks",
             after.method,
-            f"the result was to be read by method {before.method}, and {several_units(edit)} have "
-            "been in it: a method chosen after numbers were seen calls too often",
+            f"the result was to be read by method {before.method}, and {edit.whoever} have been in "
+            "it: a method chosen after numbers were seen calls too often",
             "leave it as it was planned",
         )
 
@@ -426,11 +424,6 @@ def learning_cause(before: Experiment, after: Experiment) -> str:
         for one in (before, after)
     ]
     return "metrics" if learned[0] != learned[1] else "variants"
-
-
-def several_units(edit: ExperimentEdit) -> str:
-    """1,204 units"""
-    return several(edit.record.exposed, "unit")
 
 
 def _part(count: int, movement: UnitMovement) -> str:

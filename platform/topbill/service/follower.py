@@ -23,7 +23,7 @@ from topbill.log.unit_ids import unit_ids
 from topbill.service import telemetry, worker_health
 from topbill.service.page import PageService
 from topbill.service.settings import Settings
-from topbill.spec.authors import author_in
+from topbill.spec.checkout import author_in
 
 _logger = logging.getLogger("topbill")
 _POLL_SECONDS = 0.3

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from topbill.spec.authors import author_in, author_of
+from topbill.domain.errors import NotFound
+from topbill.spec.checkout import author_in, author_of, folder_at
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -72,3 +73,28 @@ def test_a_checkouts_settings_run_no_program(checkout: Path) -> None:
     marker.unlink(missing_ok=True)
     assert author_of(checkout / "home.yaml") == "Ann Example <ann@example.com>"
     assert not marker.exists()
+
+
+def test_a_folder_as_it_was_at_a_commit(checkout: Path) -> None:
+    inner = checkout / "pages"
+    inner.mkdir()
+    (inner / "rows.yaml").write_text("experiment: rows\n")
+    git(checkout, "add", "pages")
+    git(checkout, "commit", "-qm", "rows")
+    (checkout / "home.yaml").write_text("experiment: other\n")
+    (inner / "rows.yaml").unlink()
+    with folder_at(checkout, "HEAD") as before:
+        assert (before / "home.yaml").read_text() == "experiment: home\n"
+        assert (before / "pages" / "rows.yaml").read_text() == "experiment: rows\n"
+    with folder_at(inner, "HEAD") as before:
+        assert [file.name for file in before.iterdir()] == ["rows.yaml"]
+    assert not before.exists()
+    with pytest.raises(NotFound, match="no checkout"), folder_at(inner, "HEAD~1"):
+        pass
+
+
+@pytest.mark.parametrize("commit", ["nothing", "--help", "", "HEAD --output=x"])
+def test_a_commit_that_is_not_there_is_told(commit: str, checkout: Path) -> None:
+    with pytest.raises(NotFound, match="no checkout with commit"), folder_at(checkout, commit):
+        pass
+    assert sorted(file.name for file in checkout.iterdir()) == [".git", "home.yaml"]

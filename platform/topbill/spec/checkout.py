@@ -1,12 +1,18 @@
-"""Who last changed a file, where its folder is a git checkout."""
+"""A folder as a git checkout: who last changed a file, and what the folder was at a commit."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from shutil import which
+from tempfile import TemporaryDirectory
+
+from topbill.domain.errors import NotFound
 
 _SECONDS = 5.0
 _LONGEST = 128
@@ -44,7 +50,43 @@ def author_in(folders: Iterable[Path], name: str) -> str | None:
     return author_of(files[0]) if len(files) == 1 else None
 
 
+@contextmanager
+def folder_at(folder: Path, commit: str) -> Iterator[Path]:
+    """The folder as it was at a commit, in a place of its own that is gone when the block ends.
+
+    Args:
+        folder: A folder within a checkout.
+        commit: Its name, or that of a branch or tag.
+
+    Raises:
+        NotFound: There is no checkout, no such commit, or the folder was not there then.
+    """
+    verify = ("rev-parse", "--verify", "--quiet", "--end-of-options")
+    known = _git(folder, *verify, f"{commit}^{{commit}}")
+    top, prefix = (_git(folder, "rev-parse", f"--show-{part}") for part in ("toplevel", "prefix"))
+    archive = None
+    if known and top and prefix is not None:
+        # From the top, as git takes only what lies in the working directory.
+        archive = _bytes(Path(top), "archive", "--format=tar", f"{known}:{prefix}")
+    if archive is None:
+        raise NotFound(
+            f"{folder}: no checkout with commit {commit!r} that has this folder; expected the name "
+            "of a commit, branch or tag"
+        )
+    with TemporaryDirectory(prefix="topbill-") as place:
+        with tarfile.open(fileobj=BytesIO(archive)) as files:
+            # Refuses what would be written elsewhere.
+            files.extractall(place, filter="data")
+        yield Path(place)
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
+    said = _bytes(folder, *arguments)
+    return None if said is None else said.decode(errors="replace").strip()
+
+
+def _bytes(folder: Path, *arguments: str) -> bytes | None:
+    """What git says; None where it is not there or refuses."""
     program = which("git")
     if program is None:
         return None
@@ -63,4 +105,4 @@ def _git(folder: Path, *arguments: str) -> str | None:
         return None
     if done.returncode:
         return None
-    return done.stdout.decode(errors="replace").strip()
+    return done.stdout
