@@ -30,6 +30,8 @@ REASONS: dict[str, str] = OPE_REASONS | reasons(
 
 GateTerms = Gate
 """What is asked of a log, as the file says it."""
+OF_RANKINGS = {"dr": "cascade-dr", "ips": "rips", "snips": "snrips"}
+"""By what a log of rankings is judged, where a file names an estimator of single choices."""
 MOST = 200_000
 """Of a longer log, about so many decisions are read: those of a sample of units. They take about a
 minute of one processor."""
@@ -94,6 +96,7 @@ def run_gate(
             policies=[VariantOf(experiment, name) for name in names],
             data_dir=data,
             estimators=(terms.estimator,),
+            of_rankings=(OF_RANKINGS.get(terms.estimator, terms.estimator),),
             alpha=alpha,
             interval=interval,
             most=MOST,
@@ -110,12 +113,13 @@ def run_gate(
 
 
 def judge_evaluation(terms: Gate, evaluation: Evaluation, target: str, baseline: str) -> GateResult:
-    """The judgement from an evaluation that compares these two of its targets."""
-    versus = evaluation.targets[baseline][terms.estimator]
+    """The judgement from an evaluation that compares these two of its targets, by one estimator."""
+    (estimator,) = evaluation.targets[target]
+    versus = evaluation.targets[baseline][estimator]
     # Decisions that are all too young are not compared: the target's own estimate says so.
-    difference = evaluation.targets[target][terms.estimator]
+    difference = evaluation.targets[target][estimator]
     if evaluation.differences:
-        difference = evaluation.against(target, baseline)[terms.estimator]
+        difference = evaluation.against(target, baseline)[estimator]
     return judge(terms, difference, versus)
 
 

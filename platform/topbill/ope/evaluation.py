@@ -153,6 +153,7 @@ def evaluate(
     until: Moment = None,
     objective: str | Mapping[str, float] | None = None,
     estimators: Sequence[str] | None = None,
+    of_rankings: Sequence[str] | None = None,
     lam: Lam | Mapping[str, Lam] = None,
     alpha: float = 0.05,
     interval: Interval = "normal",
@@ -193,6 +194,7 @@ def evaluate(
         objective: judges by another one: weights by metric, or text such as "play=1,watched=0.5".
             Policies learn by the objective of their own file.
         estimators: names of `ESTIMATORS` for one slot, of `SLATE_ESTIMATORS` for rankings.
+        of_rankings: where the log turns out to hold rankings, these in place of `estimators`.
         lam, alpha, interval, gates: as in `estimate`.
         link: the reward model's, "linear" or "logistic".
         progress: called now and then with the decisions done and the decisions in all.
@@ -236,7 +238,8 @@ def evaluate(
         data.close()
     selection.refuse_unseen()
     # What was found on the way decides: only the log knows whether its slates have several items.
-    names = estimators or (RANKING if scored.ranking else SINGLE)
+    ranked, single = of_rankings or estimators or RANKING, estimators or SINGLE
+    names = ranked if scored.ranking else single
     differences: dict[PairOfNames, Estimates] = {}
     if scored.decisions:
         options = EvaluationOptions(alpha, interval, gates, lam)

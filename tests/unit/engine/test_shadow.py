@@ -20,6 +20,7 @@ from topbill.domain.records import Decision, Floats, Indices
 from topbill.domain.slate import LARGEST_MATRIX, propensities
 from topbill.engine import CompiledExperiment, DecideRequest, Engine, teach
 from topbill.engine.compiled import Shadow
+from topbill.log.orders import with_traffic
 from topbill.spec import Experiment, from_raw
 
 from ...conftest import ARTWORK
@@ -69,6 +70,11 @@ def test_before_the_first_step_every_variant_but_the_control_is_asked(art: Exper
 def test_otherwise_nobody_is(art: Experiment, changed: dict[str, Any]) -> None:
     assert decided(Engine([launched(art, **changed)]), unit="u1").shadows == ()
     assert decided(Engine([art]), unit="u1").shadows == ()
+
+
+def test_with_the_first_step_it_ends(art: Experiment) -> None:
+    begun = with_traffic(launched(art), 0.1)
+    assert all(decided(Engine([begun]), unit=f"u{n}").shadows == () for n in range(20))
 
 
 @given(st.integers(0, 10_000), st.integers(1, 4), st.booleans())

@@ -136,6 +136,16 @@ def test_a_log_that_explored_judges_either_way_round(published: Make) -> None:
     assert worse.sentence.startswith("fixed-b against greedy: −0.")
 
 
+def test_rankings_are_judged_by_an_estimator_of_rankings(published: Make) -> None:
+    world = published(n=2000, spec=ONE_SLOT.replace("slots: 1", "slots: 2"))
+    three = FIXED_B.replace("surface: artwork", "surface: artwork\nslots: 2")
+    result = asked(world, three, variant="fixed-b", versus="greedy", margin=Margin.parse("1%"))
+    assert result.estimator == "cascade-dr", result.sentence
+    assert (result.low or 0.0) < (result.difference or 0.0) < (result.high or 0.0)
+    assert (result.difference or 0.0) < 0.0
+    assert asked(world, three, estimator="mips").reason == "not_evaluable"
+
+
 def test_a_log_of_one_order_cannot_judge(published: Make) -> None:
     spec = ONE_SLOT.replace("chance:  {policy: uniform", "other:   {policy: fixed, order: [d]")
     result = asked(published(n=200, spec=spec))
