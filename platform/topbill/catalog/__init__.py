@@ -1,7 +1,7 @@
 """The catalogue of titles, read from CSV, Parquet or DuckDB; what a file leaves out is unknown."""
 
 from topbill.catalog.column_features import names_in
-from topbill.catalog.columns import read, slug, values_of
+from topbill.catalog.columns import read, slug
 from topbill.catalog.pictures import FieldKind, Picture
 from topbill.catalog.tables import read_joined
 from topbill.catalog.titles import UNKNOWN_AGE, Bools, Catalog
@@ -16,5 +16,4 @@ __all__ = [
     "read",
     "read_joined",
     "slug",
-    "values_of",
 ]

@@ -23,6 +23,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from topbill.catalog.pictures import Picture, PictureFields, Wrong, pictures_of
+from topbill.domain.cells import values_of
 from topbill.domain.errors import BadData, NotFound
 from topbill.domain.records import Floats
 
@@ -430,23 +431,6 @@ class CatalogColumns:
                 expected = f"a name with which {picture.id[:80]!r} is short and its own"
                 raise Wrong(f"[{number}]", picture.payload["image"], expected)
         return tuple(pictures)
-
-
-def values_of(column: pa.ChunkedArray) -> list[Any]:
-    """A column as Python's values. What Python has no value for, a date beyond its calendar, is
-    the text that says so, which is no date.
-    """
-    try:
-        return list(column.to_pylist())
-    except (pa.ArrowException, ValueError, OverflowError):
-        return [_value_of(cell) for cell in column]
-
-
-def _value_of(cell: pa.Scalar) -> Any:
-    try:
-        return cell.as_py()
-    except (pa.ArrowException, ValueError, OverflowError) as error:
-        return str(error)
 
 
 def _is_nested(value: Any) -> bool:

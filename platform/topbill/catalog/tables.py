@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from topbill.catalog.columns import CatalogColumns, read, values_of
+from topbill.catalog.columns import CatalogColumns, read
+from topbill.domain.cells import values_of
 from topbill.domain.errors import BadData
 
 _TITLE = "title"

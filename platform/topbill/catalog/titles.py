@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from topbill.catalog import made_up
 from topbill.catalog.column_features import ColumnFeature, read_column
-from topbill.catalog.columns import OPTIONAL, CatalogColumns, read, values_of
+from topbill.catalog.columns import OPTIONAL, CatalogColumns, read
 from topbill.catalog.pictures import FieldKind, Picture, PictureFields
 from topbill.catalog.tables import lost_pictures
+from topbill.domain.cells import values_of
 from topbill.domain.features import Encoder, Feature
 from topbill.domain.records import Floats
 

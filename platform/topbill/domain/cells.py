@@ -1,6 +1,7 @@
 """Cells of tables that somebody else wrote, as values of features: one reading for every table.
 
-Each function gives the value as JSON has it, or raises ValueError that says what was expected.
+Each function for one cell gives the value as JSON has it, or raises ValueError that says what was
+expected.
 """
 
 from __future__ import annotations
@@ -9,8 +10,26 @@ import math
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 _FLAGS = {"true": True, "false": False}
+
+
+def values_of(column: pa.ChunkedArray) -> list[Any]:
+    """A column as Python's values. What Python has no value for, a date beyond its calendar, is
+    the text that says so, which is no date.
+    """
+    try:
+        return list(column.to_pylist())
+    except (pa.ArrowException, ValueError, OverflowError):
+        return [_value_of(cell) for cell in column]
+
+
+def _value_of(cell: pa.Scalar) -> Any:
+    try:
+        return cell.as_py()
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        return str(error)
 
 
 def shown(value: Any) -> str:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from topbill.domain.cells import values_of
 from topbill.domain.errors import BadData
 from topbill.spec.fields import NAME, listed, nearest
 
@@ -156,7 +157,7 @@ class EventRows:
             # A row counts once, by the first of its columns that is wrong.
             places = np.flatnonzero(pc.and_(is_good, pc.invert(good)))
             for place in places[: MOST_NAMED - len(self.named)].tolist():
-                got = values[place].as_py()
+                (got,) = values_of(pa.chunked_array([values.slice(place, 1)]))
                 shown = "nothing" if got is None else repr(str(got)[:60])
                 self._name(self._place(before + place + 1), f"{name}: got {shown}", expected)
             if len(places):

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from topbill import catalog
+from topbill.domain.cells import values_of
 from topbill.domain.errors import BadData, FileProblem, SpecError, TopbillError
 from topbill.domain.records import Floats
 from topbill.pages.files import PageFile
@@ -156,7 +157,7 @@ def _scores(column: pa.ChunkedArray) -> Floats:
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
-    return np.array([_number(value) for value in catalog.values_of(column)], dtype=np.float64)
+    return np.array([_number(value) for value in values_of(column)], dtype=np.float64)
 
 
 def _number(value: object) -> float:
@@ -174,7 +175,7 @@ def _told(column: str, wrong: np.ndarray, table: pa.Table, expected: str) -> Seq
     rows = np.flatnonzero(wrong).tolist()
     told = []
     for row in rows[:3]:
-        (got,) = catalog.values_of(table[column].slice(row, 1))
+        (got,) = values_of(table[column].slice(row, 1))
         told.append(f"row {row + 1}: {column} is {str(got)[:60]!r}; expected {expected}")
     if len(rows) > 3:
         told.append(f"{len(rows) - 3:,} more rows with such a {column}")

@@ -136,6 +136,16 @@ def test_a_file_that_holds_no_events_is_a_named_error(
         import_events(tmp_path / "none.csv", tmp_path / "data")
 
 
+def test_a_time_beyond_the_calendar_is_named_like_any_other(tmp_path: Path) -> None:
+    at = pa.array([2**62, 1_600_000_000_000_000], pa.timestamp("us"))
+    columns = {"unit": ["a", "b"], "event": ["play"] * 2, "action": ["t"] * 2, "value": [1.0] * 2}
+    pq.write_table(pa.table({**columns, "at": at}), tmp_path / "e.parquet")
+    done = import_events(tmp_path / "e.parquet", tmp_path / "data")
+    (named,) = done.named
+    assert "row 1: at: got 'date value out of range'; expected a time" in named
+    assert done.new == 1
+
+
 def test_an_event_is_known_by_its_id_else_by_its_row(tmp_path: Path) -> None:
     first = write(tmp_path / "1.csv", "a,play,t,1,2021-03-01", "a,play,t,1,2021-03-01")
     assert import_events(first, tmp_path / "data").new == 1
