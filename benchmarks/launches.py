@@ -6,10 +6,11 @@ A quarter of the launches each is harmful by four times the margin of its guardr
 twice the margin, harmless, and better by the margin. Half of them have a rate for a guardrail
 (abandoned: 10% of units, margin 2%), half a mean of numbers (minutes watched: exponential, margin
 0.7%). Rates move by the hour (15%), from day to day (3%) and with the weeks (up to 10% a month). A
-unit counts once its window of 6 hours is over. Each launch is that of the issue: steps of 1%, 5%,
-25%, 50% and 100% of 40,000 new units a day, each for a day and 5,000 units at least. Once an hour
-`ab.harm` judges the sums, and `launch.ramp` says what follows; what happens in the world is drawn
-apart from who is in which variant. A launch is watched until 1.5 fixed-horizon samples are exposed.
+unit counts once its window is over: half an hour for the one, six hours for the other. Each launch
+is that of the issue: steps of 1%, 5%, 25%, 50% and 100% of 40,000 new units a day, each for a day
+and 5,000 units at least. Once an hour `ab.harm` judges the sums, and `launch.ramp` says what
+follows; what happens in the world is drawn apart from who is in which variant. A launch is watched
+until 1.5 fixed-horizon samples are exposed.
 
 The fixed-horizon sample is that of a non-inferiority test at the margin which looks once, two-sided
 at 5% with 80% power: `topbill power`, method fixed. Shares of launches have 95% intervals
@@ -51,8 +52,6 @@ from topbill.ope import delta_ope, estimate
 from topbill.spec import Gate, Hold, Launch
 
 UNITS_A_DAY = 40_000
-WINDOW = 6
-"""Hours until a unit counts."""
 LAUNCH = Launch(ramp=(0.01, 0.05, 0.25, 0.5, 1.0), hold=Hold(at_least=86_400.0, units=5_000))
 HORIZONS = 1.5
 """How many fixed horizons it may take until all traffic takes part; and how many fixed-horizon
@@ -67,6 +66,8 @@ class Guardrail(NamedTuple):
     is_rate: bool
     base: float
     margin: Margin
+    window: int
+    """Hours until a unit counts, by the hour: those of the example file."""
 
     @property
     def better(self) -> Literal["higher", "lower"]:
@@ -83,8 +84,8 @@ class Guardrail(NamedTuple):
 
 
 GUARDRAILS = (
-    Guardrail("abandoned", True, 0.1, Margin(0.02)),
-    Guardrail("minutes", False, 1.0, Margin(0.007)),
+    Guardrail("abandoned", True, 0.1, Margin(0.02), 1),
+    Guardrail("minutes", False, 1.0, Margin(0.007), 6),
 )
 
 
@@ -233,7 +234,7 @@ class Launched:
         return Outcome(self._truth, self._guardrail, None, reached_at)
 
     def _expose(self, hour: int) -> None:
-        """An hour of viewers; those of six hours ago count from now on."""
+        """An hour of viewers; those whose window is over count from now on."""
         units = int(self._assignment.binomial(self._world.arrivals[hour], self._ramp.traffic))
         treated = int(self._assignment.binomial(units, 0.5))
         self._exposed += units
@@ -245,7 +246,7 @@ class Launched:
                 self._world.outcomes(hour, treated, is_treated=True),
             )
         )
-        if len(self._young) > WINDOW:
+        if len(self._young) > self._guardrail.window:
             control, variant = self._young.popleft()
             self._mature = (self._mature[0].plus(control), self._mature[1].plus(variant))
 

@@ -8,6 +8,7 @@ arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import inf, log, sqrt
 from typing import Literal
 
@@ -22,13 +23,15 @@ from topbill.domain.records import Floats
 TUNING = 5_000.0
 """Units at which a confidence sequence is tightest, unless told."""
 
-STAGES = ((0.137, 0.33), (0.485, 0.5), (1.0, 0.12))
-"""Until which fraction of the planned information `staged_multiplier` spends which part of its
-error. Before 15% and 50% of a sample planned for one margin, so that harm of four and of two
-margins shows by then, with room for those who come while rewards mature; and at its end.
+STAGES = ((0.137, 0.35), (0.485, 0.53), (1.0, 0.12))
+"""The stages of `staged_multiplier`: until which fraction of the planned information, and the part
+of the error that is spent there, in proportion. They end before 15% and 50% of a sample planned for
+one margin, so that harm of four and of two margins shows by then, with room for those who come
+while rewards mature; and at its end.
 """
-UNSTAGED = 1.0 - sum(share for _, share in STAGES)
-"""The part that is left for a sequence beside it, which never ends and is narrow at first."""
+UNSTAGED = 0.05
+"""The part of the error that is left for a sequence beside the stages, which never ends and is
+narrow at first."""
 
 Spending = Literal["obrien-fleming", "quadratic"]
 
@@ -74,14 +77,44 @@ def staged_multiplier(fraction: float, alpha: float = 0.05) -> float:
     """How many standard errors one side of an estimate reaches at a `fraction` of the planned
     information, at level α · (1 − `UNSTAGED`) at all looks together; infinite after the last stage.
 
-    With W = z·√fraction a Brownian motion, P(W reaches c before T) = 2·(1 − Φ(c/√T)) by reflection,
-    however often one looks: so a stage that ends at T asks for z ≥ c/√fraction until then.
+    With z·√fraction a Brownian motion, each stage has a level for that to pass: so it asks much at
+    its beginning, and at its end little more than a test that looks once.
     """
-    least = inf
-    for end, share in STAGES:
+    for (end, _), level in zip(STAGES, _stage_levels(alpha), strict=True):
         if 0.0 < fraction <= end:
-            least = min(least, -float(ndtri(share * alpha / 2.0)) * sqrt(end / fraction))
-    return least
+            return level / sqrt(fraction)
+    return inf
+
+
+@lru_cache(maxsize=64)
+def _stage_levels(alpha: float) -> tuple[float, ...]:
+    """The level of each stage that W, a Brownian motion without drift, is to pass before its end,
+    such that any is passed with probability α · (1 − `UNSTAGED`). They rise from stage to stage.
+    """
+
+    def levels(scale: float) -> list[float]:
+        return [-float(ndtri(scale * alpha * part / 2.0)) * sqrt(end) for end, part in STAGES]
+
+    def excess(scale: float) -> float:
+        return _passing_probability(levels(scale)) - (1.0 - UNSTAGED) * alpha
+
+    # By reflection each alone is passed with probability scale · α · part. A path that passes one
+    # may pass others: with scale 1 − UNSTAGED all together are passed less often than they may be.
+    return tuple(levels(float(brentq(excess, 0.9, 2.0, xtol=1e-12))))
+
+
+def _passing_probability(levels: Sequence[float]) -> float:
+    """The chance that a Brownian motion passes the level of a stage before that ends, by its
+    density from end to end, without what passed in between (reflection)."""
+    scores, mass, before = np.zeros(1), np.ones(1), 0.0
+    for (end, _), level in zip(STAGES, levels, strict=True):
+        step, reach = sqrt(end - before), 6.0 * sqrt(end)
+        following = level - reach * (1.0 - _NODES)
+        direct = norm.pdf((following[:, None] - scores) / step)
+        reflected = norm.pdf((2.0 * level - following[:, None] - scores) / step)
+        mass = reach * _WEIGHTS * ((direct - reflected) / step @ mass)
+        scores, before = following, end
+    return 1.0 - float(mass.sum())
 
 
 def mixture_rho(alpha: float, v_opt: float, *, two_sided: bool = True) -> float:

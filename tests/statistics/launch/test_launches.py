@@ -1,6 +1,6 @@
 """Launches with planted truth in small: the long form is `python -m benchmarks.launches`.
 
-Of three launches of a truth that is called right 95 times in 100, all three are in 86%; these seeds
+Of three launches of a truth that is called right 96 times in 100, all three are in 88%; these seeds
 are among them, and stay so unless the rule changes.
 """
 
@@ -26,12 +26,12 @@ pytestmark = pytest.mark.slow
 
 
 def test_harm_is_rolled_back_early_and_what_is_harmless_gets_to_everybody() -> None:
-    outcomes = launch_all(12, seed=1)
+    outcomes = launch_all(12, seed=2)
     assert [bar.line() for bar in bars(outcomes) if not bar.is_met] == []
     for outcome in outcomes:
         assert outcome.reached_at is None or outcome.reached_at < 1.5
     # What is drawn hangs on the seed alone.
-    again = Launched(GUARDRAILS[0], TRUTHS[0], (1, 0)).run()
+    again = Launched(GUARDRAILS[0], TRUTHS[0], (2, 0)).run()
     assert again == outcomes[0]
 
 

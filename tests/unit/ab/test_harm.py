@@ -4,7 +4,8 @@ as the verdict.
 
 from __future__ import annotations
 
-from math import isfinite, sqrt
+from itertools import pairwise
+from math import inf, isfinite, sqrt
 
 import numpy as np
 import pytest
@@ -48,35 +49,30 @@ def crossing(margins: float, until: float, alpha: float = 0.05) -> float:
     return crossing_probability(looks, critical, margins * DRIFT * sqrt(until))
 
 
-def test_a_stage_is_passed_without_harm_as_often_as_reflection_says() -> None:
-    end, share = STAGES[-1]
-    looks = [i / 400 for i in range(1, 401)]
-    level = float(norm.isf(share * 0.05 / 2.0))
-    chance = crossing_probability(looks, [level * sqrt(end / look) for look in looks], 0.0)
+@pytest.mark.parametrize("alpha", [0.2, 0.05, 0.0125, 0.001])
+def test_the_stages_spend_their_part_of_alpha(alpha: float) -> None:
+    looks = [i / 800 for i in range(1, 801)]
+    chance = crossing_probability(looks, [min(staged_multiplier(x, alpha), 40.0) for x in looks], 0)
     # Between looks a path may pass and come back: the bound is for all of them.
-    assert 0.85 * share * 0.05 < chance < share * 0.05
+    assert 0.88 < chance / ((1.0 - UNSTAGED) * alpha) < 1.0
 
 
-def passed_by(alpha: float) -> float:
-    """The chance that a Brownian motion without drift ever passes the stages' bound: its density
-    carried from stage to stage, with what was absorbed meanwhile left out."""
-    x, mass, before = np.zeros(1), np.ones(1), 0.0
-    nodes, weights = np.polynomial.legendre.leggauss(300)
-    for end, share in STAGES:
-        level, step = float(norm.isf(share * alpha / 2.0)) * sqrt(end), sqrt(end - before)
-        reach = 6.0 * sqrt(end)
-        y = level - reach * (1.0 - nodes)
-        kernel = norm.pdf((y[:, None] - x) / step) - norm.pdf((2.0 * level - y[:, None] - x) / step)
-        x, mass, before = y, reach * weights * (kernel / step @ mass), end
-    return float(1.0 - mass.sum())
+def test_paths_pass_the_stages_as_often_as_is_worked_out() -> None:
+    rng = np.random.default_rng(11)
+    looks = np.arange(1, 2_001) / 2_000
+    bound = np.array([staged_multiplier(x, 0.2) * sqrt(x) for x in looks])
+    paths = rng.normal(0.0, sqrt(1.0 / 2_000), (4_000, 2_000)).cumsum(axis=1)
+    passed = float(np.mean(np.any(paths >= bound, axis=1)))
+    assert passed == pytest.approx(0.19, abs=4.0 * sqrt(0.19 * 0.81 / 4_000))
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.0125, 0.001])
-def test_the_stages_spend_no_more_than_their_part_of_alpha(alpha: float) -> None:
-    chance = passed_by(alpha)
-    assert 0.7 * (1.0 - UNSTAGED) * alpha < chance < (1.0 - UNSTAGED) * alpha
-    # By another way, at two hundred looks.
-    assert 0.75 * chance < crossing(0.0, 1.0, alpha) < chance
+def test_a_stage_asks_for_less_as_it_goes_on_and_the_next_for_more() -> None:
+    for (end, _), (later, _) in pairwise(STAGES):
+        assert staged_multiplier(end / 2) > staged_multiplier(end)
+        assert staged_multiplier(end * 1.001) > staged_multiplier(end)
+        # In scores, levels rise: a path that passed the one need not have passed the other.
+        assert staged_multiplier(later) * sqrt(later) > staged_multiplier(end) * sqrt(end)
+    assert staged_multiplier(0.0) == staged_multiplier(1.01) == inf
 
 
 def test_harm_of_four_margins_shows_by_15_percent_and_of_two_by_half_of_the_sample() -> None:
