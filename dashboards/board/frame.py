@@ -37,6 +37,7 @@ PROBLEMS = {
     "metrics": ("The metrics of {place} can't be computed.", ":material/calculate:"),
     "page": ("The page of {place} is not all real or not all there.", ":material/theaters:"),
     "retention": ("What is older than is kept stays for now.", ":material/auto_delete:"),
+    "alerts": ("Alarms of {place} do not get through.", ":material/notifications_off:"),
     "clock": ("The machine's clock was set by more than minutes.", ":material/schedule:"),
 }
 """What each kind of problem is called, and its sign."""

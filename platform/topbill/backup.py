@@ -48,6 +48,9 @@ _LATER = (
     "DELETE FROM revisions WHERE at > ?",
     "DELETE FROM orders WHERE at > ?",
     "DELETE FROM conclusions WHERE at > ?",
+    "DELETE FROM alarms WHERE at > ?",
+    "DELETE FROM alarm_messages WHERE at > ?",
+    "DELETE FROM alarm_watches WHERE through > ?",
     "DELETE FROM quarantine WHERE at > ?",
 )
 _WITHOUT_SNAPSHOT = """DELETE FROM policy_engines WHERE (experiment, version) NOT IN

@@ -32,6 +32,7 @@ ORDER = [
     "ab",
     "reporting",
     "launch",
+    "alerts",
     "worker",
     "simulation",
     "plan",

@@ -12,6 +12,7 @@ from topbill import process_log
 
 # Imported for their commands.
 from topbill.cli import (
+    alerts,
     analysis,
     comparison,
     conclude,
@@ -32,6 +33,7 @@ from topbill.cli.shell import app, err, out
 from topbill.domain.errors import TopbillError
 
 __all__ = [
+    "alerts",
     "analysis",
     "app",
     "comparison",

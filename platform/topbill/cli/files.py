@@ -26,6 +26,7 @@ def validate(*paths: Path) -> None:
         paths: Files or folders (default: experiments/).
     """
     from topbill import pages, spec
+    from topbill.spec import alerts
 
     places = paths or (EXPERIMENTS,)
     # A page file can only be checked beside the experiments that it names: its folder is.
@@ -33,8 +34,11 @@ def validate(*paths: Path) -> None:
     files = []
     for folder in folders:
         files += pages.experiment_folders(folder)
+    # Who is told of alarms stands in a file of its own.
+    alert_files = [file for folder in folders if (file := alerts.path_of(folder)) is not None]
+    files = [file for file in files if file.name not in alerts.NAMES]
     verdicts = spec.validate(files)
-    if not verdicts:
+    if not verdicts and not alert_files:
         raise NotFound(f"{', '.join(map(str, places))}: no *.yaml file there")
     verdicts = [(file, _checked(file, verdict)) for file, verdict in verdicts]
     valid = [verdict for _, verdict in verdicts if not isinstance(verdict, SpecError)]
@@ -44,7 +48,8 @@ def validate(*paths: Path) -> None:
     by_key = {experiment.key: experiment for experiment in valid}
     for file, verdict in lines:
         _say(file, verdict, by_key)
-    if any(isinstance(verdict, SpecError) for _, verdict in lines):
+    told = [_say_alerts(file, valid) for file in alert_files]
+    if not all(told) or any(isinstance(verdict, SpecError) for _, verdict in lines):
         sys.exit(1)
 
 
@@ -87,6 +92,24 @@ def _say(
         _say_valid(file, _page(verdict), _notes_of_page(verdict, experiments))
     else:
         _say_valid(file, _experiment(verdict), _notes(verdict, len(verdict.actions)))
+
+
+def _say_alerts(file: Path, experiments: Iterable[Experiment]) -> bool:
+    """Say what is to be said of a folder's alerts.yaml; returns whether it is valid."""
+    from topbill.spec.alerts import load_settings, unknown_channels
+
+    try:
+        settings = load_settings(file)
+        problems = []
+        for experiment in experiments:
+            problems += unknown_channels(settings, experiment.source, experiment.alerts)
+        if problems:
+            raise SpecError(problems)
+    except SpecError as error:
+        _say_invalid(file, error)
+        return False
+    _say_valid(file, f"alarms go to {', '.join(c.name for c in settings.channels)}", ())
+    return True
 
 
 def _say_invalid(file: Path, error: SpecError) -> None:

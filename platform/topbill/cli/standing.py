@@ -12,6 +12,7 @@ from topbill.cli.shell import DATA, Data, Json, app, print_json, say
 from topbill.domain.errors import NotFound
 
 if TYPE_CHECKING:
+    from topbill.domain.alarm import AlarmLine
     from topbill.lake import Problem
     from topbill.log.protocol import Order
     from topbill.reporting.past import ExperimentLibrary
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 
 
 class StandingNow(msgspec.Struct, frozen=True):
-    """What `topbill status --json` prints. `orders` are those that hold now."""
+    """What `topbill status --json` prints. `orders` are those that hold now, `alarms` those that
+    stand."""
 
     worker: WorkerHealth
     experiments: list[ListedExperiment]
     orders: list[Order]
     problems: list[Problem]
+    alarms: list[AlarmLine]
 
 
 @app.command(name="list")
@@ -68,8 +71,8 @@ def _say_kept(library: ExperimentLibrary, listed: set[str]) -> None:
 def status(*, data: Data = DATA, as_json: Json = False) -> None:
     """Say what runs, by whose order, whether the worker keeps up, and what somebody should look at.
 
-    Exit status 1 where there is something of the last kind; what is only to be known of a page is
-    none.
+    Exit status 1 where there is something of the last kind, such as an alarm; what is only to be
+    known of a page is none.
     """
     standing = _standing(data)
     if as_json:
@@ -78,11 +81,12 @@ def status(*, data: Data = DATA, as_json: Json = False) -> None:
         for line in _lines(standing):
             say(line)
     wrong = [problem for problem in standing.problems if problem.kind != "page"]
-    if wrong or not standing.worker.alive:
+    if wrong or standing.alarms or not standing.worker.alive:
         raise SystemExit(1)
 
 
 def _standing(data: Path) -> StandingNow:
+    from topbill.domain.alarm import standing as standing_alarms
     from topbill.lake import DATABASE
     from topbill.log import LOG_FILE, open_log
     from topbill.log.orders import in_force
@@ -94,13 +98,16 @@ def _standing(data: Path) -> StandingNow:
     with open_log(data / LOG_FILE) as log:
         health = worker_health(log)
         holding = in_force(log)
+        alarms = standing_alarms(log.alarms())
     is_published = (data / DATABASE).exists()
     experiments = database.experiments(data) if is_published else []
     problems = database.problems(data) if is_published else []
-    return StandingNow(health, experiments, holding, problems)
+    return StandingNow(health, experiments, holding, problems, alarms)
 
 
 def _lines(standing: StandingNow) -> list[str]:
+    from topbill.domain.alarm import headline
+
     lines = []
     worker, ordered = standing.worker, {order.experiment: order for order in standing.orders}
     for line in standing.experiments:
@@ -122,6 +129,9 @@ def _lines(standing: StandingNow) -> list[str]:
         lines.append(f"The worker is at work; {lag}.")
     else:
         lines.append("The worker gives no sign of life: start `topbill worker`.")
+    for alarm in standing.alarms:
+        raised = datetime.fromtimestamp(alarm.at / 1e6, UTC)
+        lines.append(f"Alarm since {raised:%Y-%m-%d %H:%M} UTC: {headline(alarm)}. {alarm.message}")
     for problem in standing.problems:
         place = f" {problem.path}" if problem.path else ""
         verb = "Know of" if problem.kind == "page" else "Look at"

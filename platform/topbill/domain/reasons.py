@@ -258,6 +258,39 @@ PLAN_FINDINGS = MappingProxyType(
 )
 """Code → what an edit of the files would do to what runs, read after "Would harm: "."""
 
+CAUSES = MappingProxyType(
+    {
+        "variant_shows": "what the variant shows its viewers",
+        "file_changed": "a change of the experiment's file shortly before",
+        "policy_fails": "the policy fails, so that the control's order is served in its place",
+        "variant_missing": "one variant gets no units at all: it is not reached, or not reported",
+        "units_lost": "units of one variant get lost after they were given to it, as where an app "
+        "crashes or its calls fail",
+        "units_added": "one variant gets units that it was not given, such as bots, or ids that "
+        "are made anew",
+        "rewards_not_sent": "nobody sends rewards, or not with the ids of decisions: their sender, "
+        "or the way to the service, is down",
+        "event_stopped": "one event is not sent any more, while others come",
+        "event_renamed": "the event comes under another name, which no metric reads",
+        "few_eligible": "only one action is eligible: rules or the catalogue leave no choice",
+        "rewards_silent": "rewards have stopped, so that the policy learns that nothing is worth "
+        "anything",
+        "one_action_leads": "the policy became sure of one action, faster than it can have learned",
+        "feature_missing": "the feature is not sent any more",
+        "new_values": "the feature has values that it did not have before",
+        "viewers_changed": "other viewers come, or they come otherwise",
+        "shown_not_drawn": "what is shown is changed after the draw: actions of probability 0 are "
+        "on record",
+        "draw_differs": "the draw does not follow the probabilities that are logged",
+        "learning_fails": "learning fails with an error",
+        "learning_behind": "the worker does not keep up, or hangs",
+        "worker_hangs": "the worker gives no sign of life",
+        "disk_full": "the disk is full",
+        "publishing_fails": "the worker is alive, and what it publishes does not get through",
+    }
+)
+"""Code → the likely cause of an alarm."""
+
 
 def reasons(*codes: str) -> dict[str, str]:
     """The table of some codes, in that order: what a package says of its own results.

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import duckdb
 import msgspec
 
+from topbill.domain.alarm import AlarmLine
 from topbill.domain.errors import LogError
 from topbill.domain.records import QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
@@ -62,6 +63,9 @@ CREATE TABLE problems (kind VARCHAR, subject VARCHAR, path VARCHAR, message VARC
 CREATE TABLE quarantine (
     kind VARCHAR, stage VARCHAR, experiment VARCHAR, id VARCHAR, belongs_to VARCHAR, seq BIGINT,
     reason VARCHAR, quarantined_at TIMESTAMP);
+CREATE TABLE alarms (
+    alarm VARCHAR, kind VARCHAR, experiment VARCHAR, subject VARCHAR, cause VARCHAR,
+    message VARCHAR, raised_at TIMESTAMP, resolved_at TIMESTAMP);
 CREATE SCHEMA metrics;
 """
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {"default_block_size": "16384"}
@@ -74,11 +78,21 @@ class Problem(NamedTuple):
     """What is wrong while this is published: a `file` that was not taken over, an experiment whose
     `learning` is stuck, whose newest `snapshot` cannot be read, or whose `metrics` cannot be
     computed; rows in `quarantine`; the machine's `clock`, which was set; what must be known of a
-    `page`; or why old rows stay (`retention`). `subject` is the file's name, the experiment's key,
-    or the kind of row; `path` the place in the file, or the stage at which rows were set aside."""
+    `page`; why old rows stay (`retention`); or a channel of `alerts` that cannot be reached, and an
+    experiment that cannot be looked at for them. `subject` is the file's name, the experiment's
+    key, the channel, or the kind of row; `path` the place in the file, or the stage at which rows
+    were set aside."""
 
     kind: Literal[
-        "file", "learning", "snapshot", "metrics", "quarantine", "clock", "page", "retention"
+        "file",
+        "learning",
+        "snapshot",
+        "metrics",
+        "quarantine",
+        "clock",
+        "page",
+        "retention",
+        "alerts",
     ]
     subject: str
     path: str
@@ -139,6 +153,7 @@ class Publication:
         conclusions: How experiments ended, oldest first.
         orders: What was said of experiments without their files, oldest first.
         launches: Where launches stand.
+        alarms: Lines of alarms, oldest first.
     """
 
     tables: Mapping[str, PinnedTable]
@@ -152,6 +167,7 @@ class Publication:
     conclusions: Sequence[ConclusionLine] = ()
     orders: Sequence[Order] = ()
     launches: Sequence[LaunchLine] = ()
+    alarms: Sequence[AlarmLine] = ()
 
 
 def write(path: Path, publication: Publication) -> None:
@@ -289,6 +305,19 @@ def _fill(connection: duckdb.DuckDBPyConnection, publication: Publication) -> No
     _insert(connection, "conclusions", conclusions)
     _insert(connection, "orders", [_order_row(order) for order in publication.orders])
     _insert(connection, "launches", [_launch_row(line) for line in publication.launches])
+    _insert(connection, "alarms", _alarm_rows(publication.alarms))
+
+
+def _alarm_rows(lines: Sequence[AlarmLine]) -> list[tuple[Any, ...]]:
+    """A row for each alarm, with the time at which it was resolved."""
+    resolved = {line.alarm: line.at for line in lines if line.state == "resolved"}
+    rows = []
+    for line in lines:
+        if line.state == "raised":
+            about = (line.experiment or None, line.subject or None, line.cause or None)
+            times = (_moment(line.at), _moment(resolved.get(line.alarm)))
+            rows.append((line.alarm, line.kind, *about, line.message, *times))
+    return rows
 
 
 def _order_row(order: Order) -> tuple[Any, ...]:

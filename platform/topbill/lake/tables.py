@@ -20,6 +20,7 @@ from deltalake import (
 )
 from deltalake.exceptions import DeltaError
 
+from topbill.domain.alarm import AlarmLine
 from topbill.domain.decision import DECISION_COLUMNS, EVENT_COLUMNS, REWARD_COLUMNS, schema
 from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, QuarantinedRow
@@ -382,6 +383,7 @@ class Lake:
         conclusions: Sequence[ConclusionLine] = (),
         orders: Sequence[Order] = (),
         launches: Sequence[LaunchLine] = (),
+        alarms: Sequence[AlarmLine] = (),
     ) -> None:
         """Write a new analytics database pinned to the tables as they are now, and rename it into
         place. Rows that repeat an id (see `repeated`) are taken out of the tables before.
@@ -390,7 +392,7 @@ class Lake:
         is judged by it. `removed`: keys of those `experiments` that have no file any more.
         `quarantine`: rows that were set aside. `retention`: when rows were last removed because of
         their age. `conclusions`: how experiments ended. `orders`: what was said without a file.
-        `launches`: where launches stand.
+        `launches`: where launches stand. `alarms`: lines of alarms, oldest first.
         """
         tables = {name: self._pinned(name, self._distinct_files(name)) for name in self._tables}
         publication = analytics.Publication(
@@ -405,6 +407,7 @@ class Lake:
             conclusions,
             orders,
             launches,
+            alarms,
         )
         analytics.write(self.database_path, publication)
 

@@ -116,6 +116,33 @@ CREATE TABLE IF NOT EXISTS conclusions (
     because TEXT NOT NULL,
     report BLOB NOT NULL,
     checksum INTEGER);
+-- Likewise: what was found wrong and when it was over, which channel took which message, and what
+-- has to be remembered of an experiment between two looks.
+CREATE TABLE IF NOT EXISTS alarms (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    alarm TEXT NOT NULL,
+    state TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    experiment TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    cause TEXT NOT NULL,
+    message TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    checksum INTEGER,
+    UNIQUE (alarm, state));
+CREATE TABLE IF NOT EXISTS alarm_messages (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    alarm TEXT NOT NULL,
+    state TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    checksum INTEGER,
+    UNIQUE (alarm, state, channel));
+CREATE TABLE IF NOT EXISTS alarm_watches (
+    experiment TEXT PRIMARY KEY,
+    through INTEGER NOT NULL,
+    memory BLOB NOT NULL,
+    checksum INTEGER);
 CREATE TABLE IF NOT EXISTS quarantine (
     place INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL,
@@ -216,6 +243,9 @@ CHECKED = {table: (*columns, "at") for table, columns in ROWS.items()} | {
     "conclusions": (
         *("experiment", "revision", "made", "at", "who", "winner", "because", "report"),
     ),
+    "alarms": ("alarm", "state", "kind", "experiment", "subject", "cause", "message", "at"),
+    "alarm_messages": ("alarm", "state", "channel", "at"),
+    "alarm_watches": ("experiment", "through", "memory"),
     "quarantine": (
         "kind",
         "stage",

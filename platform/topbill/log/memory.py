@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from topbill.domain.alarm import AlarmLine, AlarmMessage, AlarmWatch
 from topbill.domain.errors import LogError
 from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
@@ -70,6 +71,9 @@ class _Store:
         self.revisions: list[Revision] = []
         self.orders: list[Order] = []
         self.conclusions: list[ConclusionLine] = []
+        self.alarms: list[AlarmLine] = []
+        self.alarm_messages: dict[tuple[str, str, str], AlarmMessage] = {}
+        self.alarm_watches: dict[str, AlarmWatch] = {}
         self.quarantine: dict[tuple[RowKind, QuarantineStage, int], QuarantinedRow] = {}
         self.heartbeat: Heartbeat | None = None
         self.profiles: dict[str, ProfileLimits] = {}
@@ -549,6 +553,45 @@ class MemoryLog(Log):
         with self._store.lock:
             lines = self._store.conclusions
             return [line for line in lines if experiment in (None, line.experiment)]
+
+    # ------------------------------------------------------------------ alarms
+
+    def note_alarms(self, lines: Sequence[AlarmLine], watch: AlarmWatch | None = None) -> None:
+        """Store what was found, and up to where was looked."""
+        self.check()
+        with self._store.lock:
+            noted = {(line.alarm, line.state) for line in self._store.alarms}
+            for line in lines:
+                if (line.alarm, line.state) not in noted:
+                    self._store.alarms.append(line)
+            if watch is not None:
+                self._store.alarm_watches[watch.experiment] = watch
+
+    def alarms(self, limit: int = 1_000) -> list[AlarmLine]:
+        """The last lines of alarms, and those of alarms that stand."""
+        self.check()
+        with self._store.lock:
+            lines = list(self._store.alarms)
+        over = {line.alarm for line in lines if line.state == "resolved"}
+        first = len(lines) - limit
+        return [line for i, line in enumerate(lines) if i >= first or line.alarm not in over]
+
+    def alarm_watch(self, experiment: str) -> AlarmWatch | None:
+        """Up to where an experiment was looked at; None where it never was."""
+        self.check()
+        return self._store.alarm_watches.get(experiment)
+
+    def note_message(self, message: AlarmMessage) -> None:
+        """Note that a channel took a message."""
+        self.check()
+        with self._store.lock:
+            self._store.alarm_messages.setdefault(message[:3], message)
+
+    def alarm_messages(self, limit: int = 10_000) -> list[AlarmMessage]:
+        """The last messages that channels took."""
+        self.check()
+        with self._store.lock:
+            return list(self._store.alarm_messages.values())[-limit:]
 
     # ------------------------------------------------------------------ profiles
 

@@ -24,6 +24,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self
 
+from topbill.domain.alarm import AlarmLine, AlarmMessage, AlarmWatch
 from topbill.domain.errors import AlreadyDecided, Conflict
 from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
@@ -473,6 +474,28 @@ class Log(Protocol):
     def retention(self) -> Retention | None:
         """When rows were last removed because of their age; None where none ever were."""
         return None
+
+    # ------------------------------------------------------------------ alarms
+
+    @abstractmethod
+    def note_alarms(self, lines: Sequence[AlarmLine], watch: AlarmWatch | None = None) -> None:
+        """Store what was found, and up to where was looked, in one step."""
+
+    @abstractmethod
+    def alarms(self, limit: int = 1_000) -> list[AlarmLine]:
+        """The lines of alarms, oldest first: the last `limit`, and those of alarms that stand."""
+
+    @abstractmethod
+    def alarm_watch(self, experiment: str) -> AlarmWatch | None:
+        """Up to where an experiment was looked at; None where it never was."""
+
+    @abstractmethod
+    def note_message(self, message: AlarmMessage) -> None:
+        """Note that a channel took a message; once is enough."""
+
+    @abstractmethod
+    def alarm_messages(self, limit: int = 10_000) -> list[AlarmMessage]:
+        """The last messages that channels took, oldest first."""
 
     # ------------------------------------------------------------------ profiles
 

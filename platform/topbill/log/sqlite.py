@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from topbill.domain.alarm import AlarmLine, AlarmMessage, AlarmWatch
 from topbill.domain.errors import LogError
 from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
@@ -28,6 +29,7 @@ from topbill.domain.records import (
     SnapshotHead,
     UnitEvent,
 )
+from topbill.log.alarms import AlarmTable
 from topbill.log.bundle_table import BundleTable
 from topbill.log.conclusions import ConclusionTable
 from topbill.log.database import ROWS, LogDatabase, checksum
@@ -140,6 +142,7 @@ class SqliteLog(Log):
         self._revisions = RevisionTable(self._database, clock)
         self._orders = OrderTable(self._database, clock)
         self._conclusions = ConclusionTable(self._database, self._orders, clock)
+        self._alarms = AlarmTable(self._database)
         self._quarantine = QuarantineTable(self._database, clock)
         self._heartbeat = HeartbeatTable(self._database, clock)
         self._profiles = ProfileTable(self._database, clock)
@@ -723,6 +726,26 @@ class SqliteLog(Log):
     def conclusions(self, experiment: str | None = None) -> list[ConclusionLine]:
         """How experiments ended, oldest first."""
         return self._conclusions.read(experiment)
+
+    def note_alarms(self, lines: Sequence[AlarmLine], watch: AlarmWatch | None = None) -> None:
+        """Store what was found, and up to where was looked, in one step."""
+        self._alarms.note(lines, watch)
+
+    def alarms(self, limit: int = 1_000) -> list[AlarmLine]:
+        """The last lines of alarms, and those of alarms that stand, oldest first."""
+        return self._alarms.read(limit)
+
+    def alarm_watch(self, experiment: str) -> AlarmWatch | None:
+        """Up to where an experiment was looked at; None where it never was."""
+        return self._alarms.watch(experiment)
+
+    def note_message(self, message: AlarmMessage) -> None:
+        """Note that a channel took a message."""
+        self._alarms.note_message(message)
+
+    def alarm_messages(self, limit: int = 10_000) -> list[AlarmMessage]:
+        """The last messages that channels took, oldest first."""
+        return self._alarms.messages(limit)
 
     def profile(self, unit: str) -> ProfileLimits | None:
         """What a profile may see; None where nothing was set."""

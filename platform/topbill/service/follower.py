@@ -140,6 +140,7 @@ class Follower:
         if self._engine.follow_tables() and self._page_service is not None:
             self._page_service.renew_features()
         worker_health.count(worker_health.worker_health(self._log))
+        worker_health.count_alarms(self._log.alarms())
         if self._page_service is not None:
             self._page_service.follow(self._log)
 

@@ -74,6 +74,13 @@ WORKER_LAG = Gauge(
     multiprocess_mode="mostrecent",
 )
 
+ALARMS = Gauge(
+    "topbill_alarms",
+    "Alarms that stand, by kind and experiment; experiment is empty where it is the worker",
+    ["kind", "experiment"],
+    multiprocess_mode="mostrecent",
+)
+
 
 # `labels` checks and hashes its arguments at each call; for a label set that comes thousands of
 # times a second it is asked once.

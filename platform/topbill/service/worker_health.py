@@ -8,8 +8,12 @@ alarmed about.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 import msgspec
 
+from topbill.domain.alarm import AlarmLine, standing
 from topbill.log import Log, now_micros
 from topbill.service import telemetry
 
@@ -78,6 +82,15 @@ def troubles(health: WorkerHealth) -> list[Trouble]:
             )
         )
     return lines
+
+
+def count_alarms(lines: Iterable[AlarmLine]) -> None:
+    """Put the alarms of the log among the metrics: how many stand of each kind, 0 once it is
+    over."""
+    lines = list(lines)
+    counts = Counter((line.kind, line.experiment) for line in standing(lines))
+    for kind, experiment in {(line.kind, line.experiment) for line in lines}:
+        telemetry.ALARMS.labels(kind, experiment).set(counts[kind, experiment])
 
 
 def count(health: WorkerHealth) -> None:

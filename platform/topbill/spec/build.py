@@ -16,6 +16,7 @@ from topbill.domain.metric import METRIC_KINDS, Metric
 from topbill.domain.reading import ONE_LOOK, are_looks
 from topbill.domain.records import Action
 from topbill.policies import policy_class
+from topbill.spec.alerts import experiment_alerts
 from topbill.spec.conclusion import read_conclusion
 from topbill.spec.entities import features_of, read_entities, with_looked_up
 from topbill.spec.exploration import default_min_probability
@@ -106,6 +107,7 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
         overrides=_overrides(content),
         launch=launch,
         conclusion=conclusion,
+        alerts=experiment_alerts(content.get("alerts")),
         reward_delay=content.get("reward_delay", shortest),
         **{name: content[name] for name in _AS_READ if name in content},
     )

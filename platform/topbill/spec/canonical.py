@@ -64,10 +64,10 @@ nothing is ever added here.
 LEARNS_NOTHING = ("scored",)
 """Policies whose parameters change nothing of what is learned: a new model file, or another
 temperature, must not make the policies of other variants begin anew."""
-APART = ("source", "raw", "layer_start", "capped", "of_kind")
+APART = ("source", "raw", "layer_start", "capped", "of_kind", "alerts")
 """Fields that no fingerprint reads: where the experiment came from, what follows from its
-neighbours in the layer or a metric's in the file, and that a cap was written although it is the
-default.
+neighbours in the layer or a metric's in the file, that a cap was written although it is the
+default, and who is told of alarms.
 """
 _REQUIRED = object()
 """The default of a field that has none; it equals no value."""

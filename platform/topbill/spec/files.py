@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from topbill.domain.errors import FileProblem, SpecError
-from topbill.spec import library, own_models
+from topbill.spec import alerts, library, own_models
 from topbill.spec.build import build
 from topbill.spec.fields import INVALID, Location, percent
 from topbill.spec.library import MetricLibrary, uses_library
@@ -95,6 +95,10 @@ def validate(paths: Sequence[Path]) -> list[Verdict]:
     verdicts: list[Verdict] = []
     for file in _files(paths):
         try:
+            if file.name in alerts.NAMES:
+                alerts.load_settings(file)
+                problem = FileProblem(file.name, "file", "alerts", "an experiment file")
+                raise SpecError([problem])
             if file.name in library.NAMES:
                 # Given by itself: it is no experiment, and all that can be told of it is wrong.
                 problem = FileProblem(file.name, "file", "a metric library", "an experiment file")
@@ -142,6 +146,8 @@ def _files(paths: Iterable[Path]) -> list[Path]:
         is_broken = path.is_dir() and library.read(path).problems
         # A library is no experiment; it is looked at by itself to tell what is wrong with it.
         inside = [file for file in inside if is_broken or file.name not in library.NAMES]
+        # What is wrong with it keeps no experiment from deciding; see `alerts.read_settings`.
+        inside = [file for file in inside if file.name not in alerts.NAMES]
         files.update(dict.fromkeys(inside or [path]))
     return list(files)
 

@@ -17,6 +17,7 @@ from topbill.domain.objective import Objective
 from topbill.domain.reading import Method
 from topbill.domain.records import Action, Actions
 from topbill.spec import canonical
+from topbill.spec.alerts import EVERYONE, ExperimentAlerts
 from topbill.spec.conclusion import Conclusion
 from topbill.spec.launch import Launch
 
@@ -89,6 +90,8 @@ class Experiment:
     overrides: tuple[Override, ...] = ()
     launch: Launch | None = None
     conclusion: Conclusion | None = None
+    # Who is told makes no other experiment: no fingerprint reads it.
+    alerts: ExperimentAlerts = EVERYONE
     slots: int = 1
     context: tuple[Feature, ...] = ()
     action_features: tuple[Feature, ...] = ()

@@ -23,6 +23,7 @@ from topbill.domain.reading import METHODS
 from topbill.domain.rewards import CLICK_MODELS
 from topbill.policies import KINDS, own_kinds, policy_class
 from topbill.spec import renames
+from topbill.spec.alerts import EXPERIMENT_ALERTS
 from topbill.spec.conclusion import CONCLUSION
 from topbill.spec.fields import (
     DURATION,
@@ -602,6 +603,10 @@ EXPERIMENT = Section(
         "conclusion": Key(
             CONCLUSION,
             "How it ended: its report is kept as it stands, and everybody gets the winner.",
+        ),
+        "alerts": Key(
+            EXPERIMENT_ALERTS,
+            "Who is told of its alarms: kinds that are muted, channels of alerts.yaml.",
         ),
         "slots": Key(Number(1, 100, whole=True), "How many positions are filled (default 1)."),
         "context": Key(

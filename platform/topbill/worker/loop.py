@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from topbill import pages, spec, tracing
+from topbill.alerts.watcher import Watcher
 from topbill.domain.errors import BadRequest, FileProblem, LogError, SpecError, TopbillError
 from topbill.domain.pausing import pause
 from topbill.entities import EntityStore, KeptTables
@@ -104,6 +105,14 @@ class Worker:
             remember=remember,
         )
         note_horizon(data, remember)
+        self.watcher = Watcher(
+            experiments,
+            data,
+            open_log(data / LOG_FILE),
+            lambda: self._experiments,
+            failures=lambda: dict(self.learner.failures),
+        )
+        """Raises alarms; `run_worker` runs it on a thread of its own."""
         self._keep = keep
         self._not_retained = ""
         """Why nothing is removed because of its age, where it was said."""
@@ -163,6 +172,7 @@ class Worker:
             self.publisher.step()
         finally:
             self.launching.close()
+            self.watcher.close()
             self._log.close()
 
     def problems(self) -> list[Problem]:
@@ -180,7 +190,7 @@ class Worker:
         kept = []
         if self._not_retained:
             kept.append(Problem("retention", "keep", "", self._not_retained))
-        return files + noted + stuck + damaged + jumped + kept
+        return [*files, *noted, *stuck, *damaged, *jumped, *kept, *self.watcher.problems]
 
     def _refused_tables(self) -> list[Problem]:
         """Tables of features whose newest content the services refused."""
@@ -311,6 +321,7 @@ def run_worker(
     with only_worker(data):
         worker = Worker(experiments, data, remember=remember, keep=keep)
         worker.check()
+        worker.watcher.start()
         last_message = ""
         while not stop:
             busy = False

@@ -141,6 +141,7 @@ class Publisher:
             self._log.conclusions(),
             self._log.orders(),
             self._launches(),
+            self._log.alarms(),
         )
         self.published_at = as_of
 

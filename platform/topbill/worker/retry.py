@@ -36,7 +36,8 @@ class RetryTracker:
         return key in self._failures
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        for key, failure in self._failures.items():
+        # A copy made at once: the watch for alarms asks from a thread of its own.
+        for key, failure in list(self._failures.items()):
             yield key, failure.message
 
     def is_waiting(self, key: str) -> bool:

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from topbill.domain.alarm import AlarmLine, AlarmMessage, AlarmState, AlarmWatch
 from topbill.domain.errors import AlreadyDecided, Conflict, LogError, NotFound
 from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
@@ -658,6 +659,40 @@ def the_last_sign_of_life_is_known_to_all(world: World) -> None:
         assert other.heartbeat() == Heartbeat(now, published_at)
 
 
+def alarm_line(alarm: str, state: AlarmState = "raised", at: int = 5) -> AlarmLine:
+    return AlarmLine(alarm, state, "sample_ratio", "home", "", "units_lost", "Few.", at)
+
+
+@law
+def an_alarm_is_raised_once_and_stays_known_while_it_stands(world: World) -> None:
+    one, other = world.log(), world.log()
+    assert (other.alarms(), other.alarm_watch("home")) == ([], None)
+    watch = AlarmWatch("home", 7, b"{}")
+    for _ in range(2):
+        one.note_alarms([alarm_line("old")], watch)
+    assert other.alarms() == [alarm_line("old")]
+    assert other.alarm_watch("home") == watch
+    one.note_alarms([], AlarmWatch("home", 8, b"[]"))
+    assert other.alarm_watch("home") == AlarmWatch("home", 8, b"[]")
+    later = [alarm_line("new"), alarm_line("new", "resolved", 6)]
+    one.note_alarms(later)
+    assert other.alarms() == [alarm_line("old"), *later]
+    assert other.alarms(limit=2) == [alarm_line("old"), *later]
+    one.note_alarms([alarm_line("old", "resolved", 9)])
+    assert other.alarms(limit=1) == [alarm_line("old", "resolved", 9)]
+
+
+@law
+def what_a_channel_took_is_noted_once(world: World) -> None:
+    one, other = world.log(), world.log()
+    message = AlarmMessage("a", "raised", "ops", 5)
+    for _ in range(2):
+        one.note_message(message)
+    one.note_message(message._replace(state="resolved", at=7))
+    assert other.alarm_messages() == [message, message._replace(state="resolved", at=7)]
+    assert other.alarm_messages(limit=1) == [message._replace(state="resolved", at=7)]
+
+
 @law
 def what_a_profile_may_see_is_known_to_all_and_changes_by_what_is_said(world: World) -> None:
     one, other = world.log(), world.log()
@@ -1031,6 +1066,25 @@ class SeemsAlive(MemoryLog):
         return Heartbeat(self._clock(), 0)
 
 
+class RaisesTwice(MemoryLog):
+    """Takes a line that it has for another one."""
+
+    def note_alarms(self, lines: Sequence[AlarmLine], watch: AlarmWatch | None = None) -> None:
+        super().note_alarms([], watch)
+        self._store.alarms += lines
+
+
+class ForgetsWhatStands(MemoryLog):
+    def alarms(self, limit: int = 1_000) -> list[AlarmLine]:
+        return super().alarms(limit)[-limit:]
+
+
+class TellsAgain(MemoryLog):
+    def note_message(self, message: AlarmMessage) -> None:
+        self._store.alarm_messages.pop(message[:3], None)
+        super().note_message(message._replace(at=message.at + len(self._store.alarm_messages)))
+
+
 class LiftsByMerging(MemoryLog):
     """Whoever signs in may see what the guest may not."""
 
@@ -1108,6 +1162,9 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
     ForgetsTheOneInUse: {"snapshots_that_nothing_was_decided_from_are_forgotten"},
     HidesVersions: {"heads_of_snapshots_are_there_newest_first"},
     SetsAsideAgain: {"a_row_is_set_aside_once_for_each_stage"},
+    RaisesTwice: {"an_alarm_is_raised_once_and_stays_known_while_it_stands"},
+    ForgetsWhatStands: {"an_alarm_is_raised_once_and_stays_known_while_it_stands"},
+    TellsAgain: {"what_a_channel_took_is_noted_once"},
     SeemsAlive: {"the_last_sign_of_life_is_known_to_all"},
     ForgetsTheKids: {"what_a_profile_may_see_is_known_to_all_and_changes_by_what_is_said"},
     LiftsByMerging: {"a_merge_is_known_to_all_once_and_the_strictest_limits_hold_with_it"},

@@ -58,7 +58,7 @@ def drift(data: Path | str, key: str) -> pd.DataFrame:
     # In the file's order, also for features of which nothing moved.
     for i, feature in enumerate(groups):
         shares = _shares(counts[counts["feature"] == f"g{i}"])
-        psi = _stability(shares["before"].to_numpy(), shares["lately"].to_numpy())
+        psi = stability(shares["before"].to_numpy(), shares["lately"].to_numpy())
         lines.append((feature, psi, _verdict(psi), shares.to_dict("records")))
     return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -106,7 +106,9 @@ def _shares(counts: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _stability(before: np.ndarray, lately: np.ndarray) -> float:
+def stability(before: np.ndarray, lately: np.ndarray) -> float:
+    """The population stability index of shares (groups,) beside those of before, none of them
+    0."""
     return float(((lately - before) * np.log(lately / before)).sum())
 
 

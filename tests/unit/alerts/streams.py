@@ -1,0 +1,200 @@
+"""Simulated records as hours of sums: a bandit that learns, days and weekends, rewards that come
+late; and faults put into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from topbill.alerts.rules.look import FileChange
+from topbill.alerts.sums import HOUR, ActionSums, HourSums, Memory, VariantSums
+from topbill.alerts.watching import look_at
+from topbill.domain.alarm import AlarmLine
+
+START = 1_700_000_000_000_000 // HOUR * HOUR
+EVENTS = ("play", "watch_fraction")
+
+
+@dataclass
+class Draws:
+    """What a variant's decisions of an hour are drawn with: probabilities by context (contexts ×
+    actions), and how often each context comes."""
+
+    probabilities: np.ndarray
+    contexts: np.ndarray
+
+
+@dataclass
+class Stream:
+    """A simulated experiment of two variants, `control` (uniform) and `learned` (a Thompson
+    sampler over two contexts), an hour after the other.
+
+    `fault(stream, hour number)` may change what the next hour does, through the fields.
+    """
+
+    seed: int
+    traffic: float = 2_000.0
+    actions: int = 4
+    delay: float = 0.3
+    """The share of rewards that come an hour later."""
+    shares: dict[str, float] = field(default_factory=lambda: {"control": 0.5, "learned": 0.5})
+    kept: dict[str, float] = field(default_factory=dict)
+    """Of a variant's units, the share that arrives."""
+    sent: dict[str, float] = field(default_factory=lambda: {"play": 1.0, "watch_fraction": 1.0})
+    """Of each event the share that is sent."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    fallback: float = 0.0
+    single: float = 0.0
+    sure: bool = False
+    """Whether `learned` draws one action with 0.999."""
+    bias: float = 0.0
+    """Of the draws, the share that is the first action whatever was logged."""
+    shown: float = 0.0
+    """Of the decisions, the share that shows what had no probability."""
+    tv: float | None = None
+    """The share of tv among viewers, where it is not the usual one."""
+    unsent: float = 0.0
+    """The share of units whose device is not sent."""
+    new_device: float = 0.0
+    changes: list[FileChange] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.random = np.random.default_rng(self.seed)
+        self.worth = self.random.uniform(0.05, 0.2, size=(2, self.actions))
+        self.plays = np.ones((2, self.actions))
+        self.misses = np.full((2, self.actions), 8.0)
+        self.late: dict[str, int] = {}
+        self.number = 0
+
+    def hour(self) -> HourSums:
+        """The sums of the next hour."""
+        at = START + self.number * HOUR
+        day, clock = divmod(self.number, 24)
+        weekend = day % 7 in (5, 6)
+        level = 0.35 + 0.65 * np.sin(np.pi * ((clock - 4) % 24) / 24) ** 2
+        n = int(self.random.poisson(self.traffic * level * (1.3 if weekend else 1.0)))
+        variants, plays = self._variants(n)
+        hour = HourSums(at=at, variants=variants, fresh=self._fresh(plays))
+        hour.features = self._features(n, clock, weekend)
+        self.number += 1
+        return hour
+
+    def _variants(self, n: int) -> tuple[dict[str, VariantSums], int]:
+        variants, plays = {}, 0
+        text = msgspec.json.encode(self.shares, order="sorted").decode()
+        for name, share in self.shares.items():
+            kept = self.kept.get(name, 1.0)
+            decisions = int(self.random.binomial(n, share * kept))
+            sums, own = self._decide(name, decisions)
+            units = int(self.random.binomial(int(0.6 * n), share * kept))
+            if units:
+                sums.units = {text: units}
+            if decisions:
+                variants[name] = sums
+            plays += own
+        return variants, plays
+
+    def _probabilities(self, name: str) -> np.ndarray:
+        """(contexts × actions)"""
+        if name == "control":
+            return np.full((2, self.actions), 1.0 / self.actions)
+        if self.sure:
+            p = np.full((2, self.actions), 0.001 / (self.actions - 1))
+            p[:, 0] = 0.999
+            return p
+        draws = self.random.beta(self.plays, self.misses, size=(400, 2, self.actions))
+        wins = np.eye(self.actions)[draws.argmax(axis=2)].mean(axis=0)
+        return 0.98 * wins + 0.02 / self.actions
+
+    def _decide(self, name: str, decisions: int) -> tuple[VariantSums, int]:
+        fallbacks = int(self.random.binomial(decisions, self.fallback)) if name != "control" else 0
+        single = int(
+            self.random.binomial(decisions - fallbacks, self.single if name != "control" else 0)
+        )
+        open_ = decisions - fallbacks - single
+        sums = VariantSums(decisions=decisions, fallbacks=fallbacks, single=single)
+        probabilities = self._probabilities(name)
+        plays = int(self.random.binomial(fallbacks + single, 0.12))
+        for context, n in enumerate(self.random.multinomial(open_, [0.6, 0.4])):
+            p = probabilities[context]
+            entropy = float(-(p * np.log(p)).sum() / np.log(self.actions))
+            sums.entropy += n * entropy
+            sums.entropy_squares += n * entropy**2
+            drawn = self.random.multinomial(n - int(self.bias * n), p)
+            drawn[0] += int(self.bias * n)
+            for i, count in enumerate(drawn):
+                own = sums.actions.setdefault(f"a{i}", ActionSums())
+                own.drawn += int(count)
+                own.expected += n * p[i]
+                own.variance += n * p[i] * (1.0 - p[i])
+            own = self.random.binomial(drawn, self.worth[context])
+            plays += int(own.sum())
+            if name == "learned":
+                heard = self.sent["play"] if "play" not in self.renamed else 0.0
+                self.plays[context] += heard * own
+                self.misses[context] += drawn - heard * own
+        shown = int(self.shown * open_) if name != "control" else 0
+        if shown:
+            sums.actions["elsewhere"] = ActionSums(drawn=shown, impossible=shown)
+        return sums, plays
+
+    def _fresh(self, plays: int) -> dict[str, int]:
+        fresh: dict[str, int] = {}
+        for event in EVENTS:
+            came = int(self.random.binomial(plays, self.sent[event]))
+            later = int(self.random.binomial(came, self.delay))
+            name = self.renamed.get(event, event)
+            number = came - later + self.late.pop(event, 0)
+            self.late[event] = later
+            if number:
+                fresh[name] = number
+        return fresh
+
+    def _features(self, n: int, clock: int, weekend: bool) -> dict[str, dict[str, int]]:
+        evening = 0.1 * np.sin(np.pi * ((clock - 4) % 24) / 24) ** 2
+        tv = self.tv if self.tv is not None else 0.45 + evening + (0.08 if weekend else 0.0)
+        shares = np.array([tv, 0.7 * (1 - tv), 0.3 * (1 - tv), 0.0, 0.0])
+        rest = 1.0 - self.unsent - self.new_device
+        shares = rest * shares + np.array([0, 0, 0, self.unsent, self.new_device])
+        names = ("tv", "mobile", "web", "(none)", "ctv")
+        counts = self.random.multinomial(int(0.8 * n), shares)
+        devices = {name: int(c) for name, c in zip(names, counts, strict=True) if c}
+        countries = self.random.multinomial(int(0.8 * n), _COUNTRIES)
+        return {
+            "device": devices,
+            "country": {f"c{i}": int(c) for i, c in enumerate(countries) if c},
+        }
+
+
+_COUNTRIES = 1.0 / np.arange(1.0, 31.0) / np.sum(1.0 / np.arange(1.0, 31.0))
+
+Fault = Callable[[Stream], None]
+
+
+def alarms(
+    stream: Stream, hours: int, at: int | None = None, fault: Fault | None = None, *, ends: int = -1
+) -> list[tuple[int, AlarmLine]]:
+    """The lines of alarms of a stream with the number of the hour after which each came. `fault`
+    is put into it from hour `at` on, and taken out again by `ends`, where that is given."""
+    memory, lines = Memory(), []
+    clean = dict(stream.__dict__)
+    for number in range(hours):
+        if number == at and fault is not None:
+            fault(stream)
+        if number == ends:
+            for name in ("kept", "sent", "renamed", "fallback", "single", "sure", "bias"):
+                setattr(stream, name, clean[name])
+            for name in ("shown", "tv", "unsent", "new_device"):
+                setattr(stream, name, clean[name])
+        outcome = look_at("home", memory, stream.hour(), EVENTS, stream.changes)
+        lines += [(number, line) for line in outcome.lines]
+    return lines
+
+
+def raised(lines: Sequence[tuple[int, AlarmLine]]) -> list[tuple[int, str, str]]:
+    """(hour, kind, cause) of each alarm that was raised."""
+    return [(n, line.kind, line.cause) for n, line in lines if line.state == "raised"]
