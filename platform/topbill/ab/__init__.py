@@ -11,7 +11,6 @@ from topbill.ab.checks.archive import (
     srm_archive,
 )
 from topbill.ab.checks.srm import (
-    log_bayes_factor,
     sequential_srm,
     sequential_srm_of_sums,
     srm,
@@ -111,7 +110,6 @@ __all__ = [
     "effect",
     "harm",
     "interaction",
-    "log_bayes_factor",
     "novelty",
     "plan",
     "plan_ahead",

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from topbill.alerts.rules import RULES, Look, RuleReading
+from topbill.alerts.rules import RULES, RecordLook, RuleReading
 from topbill.alerts.rules.exploring import mean_entropy
 from topbill.alerts.rules.look import FileChange, fault_key
 from topbill.alerts.rules.rewarding import usual_decisions
@@ -58,7 +58,7 @@ def look_at(
     faults: set[AlarmKind] = set()
     readings: list[RuleReading] = []
     for kind, rule in RULES.items():
-        look = Look(
+        look = RecordLook(
             hours=memory.hours,
             usual=memory.usual,
             events=frozenset(events),

@@ -14,12 +14,12 @@ from types import MappingProxyType
 from topbill.alerts.rules.drawing import propensity_mismatch
 from topbill.alerts.rules.drifting import feature_drift
 from topbill.alerts.rules.exploring import exploration_collapsed
-from topbill.alerts.rules.look import LEVEL, AlarmRule, Look, RuleReading
+from topbill.alerts.rules.look import LEVEL, AlarmRule, RecordLook, RuleReading
 from topbill.alerts.rules.rewarding import reward_silence
 from topbill.alerts.rules.splitting import sample_ratio
 from topbill.domain.alarm import AlarmKind
 
-__all__ = ["LEVEL", "RULES", "AlarmRule", "Look", "RuleReading"]
+__all__ = ["LEVEL", "RULES", "AlarmRule", "RecordLook", "RuleReading"]
 
 RULES: Mapping[AlarmKind, AlarmRule] = MappingProxyType(
     {

@@ -13,12 +13,12 @@ from math import inf, log
 
 from scipy.special import logsumexp
 
-from topbill.alerts.rules.look import CALM_LOG_E, LEAST, LOG_LEVEL, Look, RuleReading
+from topbill.alerts.rules.look import CALM_LOG_E, LEAST, LOG_LEVEL, RecordLook, RuleReading
 from topbill.alerts.sums import ActionSums, HourSums, VariantSums, merged_actions
 from topbill.stats.bennett import log_e_of_draws
 
 
-def propensity_mismatch(look: Look) -> list[RuleReading]:
+def propensity_mismatch(look: RecordLook) -> list[RuleReading]:
     """A reading of each variant's spans."""
     readings = []
     for variant in look.variants:
@@ -35,7 +35,7 @@ def _decisions(variant: str, hour: HourSums) -> float:
 
 
 def _reading(
-    look: Look,
+    look: RecordLook,
     variant: str,
     span: str,
     hours: Sequence[HourSums],
@@ -64,7 +64,7 @@ def _evidence(actions: Mapping[str, ActionSums]) -> float:
 
 
 def _explained(
-    look: Look, variant: str, hours: Sequence[HourSums], actions: Mapping[str, ActionSums]
+    look: RecordLook, variant: str, hours: Sequence[HourSums], actions: Mapping[str, ActionSums]
 ) -> tuple[str, str]:
     impossible = sum(sums.impossible for sums in actions.values())
     if impossible:

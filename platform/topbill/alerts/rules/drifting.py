@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from topbill.alerts.rules.look import LEAST, LEVEL, Look, RuleReading
+from topbill.alerts.rules.look import LEAST, LEVEL, RecordLook, RuleReading
 from topbill.alerts.sums import HourSums, added, shortest_run
 from topbill.domain.formatting import percent
 from topbill.reporting.queries.drift import MOVED, STEADY, stability
@@ -42,7 +42,7 @@ class _Moved(NamedTuple):
         return max(self.now, key=lambda group: abs(self.now[group] - self.before[group]))
 
 
-def feature_drift(look: Look) -> list[RuleReading]:
+def feature_drift(look: RecordLook) -> list[RuleReading]:
     """One reading of all features: which of them have drifted."""
     hours = look.since("feature_drift", "")
     sizes = [_units(hour) for hour in hours]
@@ -70,7 +70,7 @@ def _units(hour: HourSums) -> float:
     return max((sum(groups.values()) for groups in hour.features.values()), default=0)
 
 
-def _move(look: Look, run: Sequence[HourSums], feature: str) -> tuple[_Moved | None, float]:
+def _move(look: RecordLook, run: Sequence[HourSums], feature: str) -> tuple[_Moved | None, float]:
     """How a feature moved, and what index chance alone may give; None where there is too little to
     compare with."""
     before: dict[str, float] = {}
@@ -115,7 +115,7 @@ def _told(move: _Moved) -> str:
     return f"{move.feature} ({group}: {change}; stability index {move.psi:.2f})"
 
 
-def _cause(look: Look, run: Sequence[HourSums], moved: Sequence[_Moved]) -> str:
+def _cause(look: RecordLook, run: Sequence[HourSums], moved: Sequence[_Moved]) -> str:
     worst = max(moved, key=lambda move: move.psi)
     gone = worst.now.get(MISSING, 0.0) - worst.before.get(MISSING, 0.0)
     if gone > _CAUSED:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import sqrt
 
-from topbill.alerts.rules.look import LEAST, Look, RuleReading
+from topbill.alerts.rules.look import LEAST, RecordLook, RuleReading
 from topbill.alerts.sums import HourSums, VariantSums, shortest_run
 from topbill.domain.formatting import percent
 
@@ -30,7 +30,7 @@ _CAUSED = 0.5
 """A part of the decisions from which on it is the cause."""
 
 
-def exploration_collapsed(look: Look) -> list[RuleReading]:
+def exploration_collapsed(look: RecordLook) -> list[RuleReading]:
     """A reading of each variant."""
     return [_reading(look, variant) for variant in look.variants]
 
@@ -41,7 +41,7 @@ def mean_entropy(sums: Sequence[VariantSums]) -> float | None:
     return sum(part.entropy for part in sums) / decisions if decisions >= LEAST // 10 else None
 
 
-def _reading(look: Look, variant: str) -> RuleReading:
+def _reading(look: RecordLook, variant: str) -> RuleReading:
     unknown = RuleReading("exploration_collapsed", variant, "window", "unknown")
     sizes = [float(hour.variants.get(variant, VariantSums()).decisions) for hour in look.hours]
     run = shortest_run(look.hours, sizes, LEAST)
@@ -68,7 +68,7 @@ def _reading(look: Look, variant: str) -> RuleReading:
     return unknown._replace(state="fault", cause=_cause(look, run, own), message=message)
 
 
-def _cause(look: Look, hours: Sequence[HourSums], own: Sequence[VariantSums]) -> str:
+def _cause(look: RecordLook, hours: Sequence[HourSums], own: Sequence[VariantSums]) -> str:
     decisions = sum(part.decisions for part in own)
     if sum(part.fallbacks for part in own) > _CAUSED * decisions:
         return "policy_fails"

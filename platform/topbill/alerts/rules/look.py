@@ -43,7 +43,7 @@ class FileChange(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Look:
+class RecordLook:
     """One look at an experiment.
 
     Attributes:
@@ -100,7 +100,7 @@ class Look:
         return recent[-1] if recent else None
 
 
-AlarmRule = Callable[[Look], list[RuleReading]]
+AlarmRule = Callable[[RecordLook], list[RuleReading]]
 
 
 def fault_key(kind: AlarmKind, subject: str) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from scipy.stats import poisson
 
-from topbill.alerts.rules.look import LEVEL, Look, RuleReading
+from topbill.alerts.rules.look import LEVEL, RecordLook, RuleReading
 from topbill.alerts.sums import EventRate, HourSums, shortest_run
 
 SILENT, SOUND = 0.25, 0.5
@@ -45,7 +45,7 @@ class _Count(NamedTuple):
         return self.expected >= EXPECTED and self.came >= SOUND * self.expected
 
 
-def reward_silence(look: Look) -> list[RuleReading]:
+def reward_silence(look: RecordLook) -> list[RuleReading]:
     """One reading of all events: which of them have stopped."""
     counts = [_count(look, event) for event in sorted(look.events & look.usual.rates.keys())]
     silent = [count for count in counts if count.is_silent]
@@ -66,12 +66,12 @@ def usual_decisions(before: HourSums | None, hour: HourSums) -> int:
     return hour.decisions if before is None else min(before.decisions, hour.decisions)
 
 
-def _per_decision(look: Look, event: str) -> float:
+def _per_decision(look: RecordLook, event: str) -> float:
     rate = look.usual.rates.get(event, EventRate())
     return rate.events / rate.decisions if rate.decisions else 0.0
 
 
-def _count(look: Look, event: str) -> _Count:
+def _count(look: RecordLook, event: str) -> _Count:
     per_decision = _per_decision(look, event)
     befores: Sequence[HourSums | None] = [None, *look.hours[:-1]]
     expected = []
@@ -82,7 +82,7 @@ def _count(look: Look, event: str) -> _Count:
     return _Count(event, run, came, sum(expected[len(expected) - len(run) :]) if run else 0.0)
 
 
-def _cause(look: Look, counts: Sequence[_Count], silent: Sequence[_Count]) -> str:
+def _cause(look: RecordLook, counts: Sequence[_Count], silent: Sequence[_Count]) -> str:
     hours = silent[0].hours
     decisions = sum(hour.decisions for hour in hours)
     # An event that nothing reads, and that comes much more often as another stops, is that one.

@@ -12,8 +12,8 @@ from math import inf
 import msgspec
 import numpy as np
 
-from topbill.ab import log_bayes_factor
-from topbill.alerts.rules.look import CALM_LOG_E, LEAST, LOG_LEVEL, Look, RuleReading
+from topbill.ab.checks.srm import log_bayes_factor
+from topbill.alerts.rules.look import CALM_LOG_E, LEAST, LOG_LEVEL, RecordLook, RuleReading
 from topbill.alerts.sums import HourSums, VariantSums, merged_units
 from topbill.domain.formatting import percent
 
@@ -22,7 +22,7 @@ _FAILING = 0.1
 _MANY = 50
 
 
-def sample_ratio(look: Look) -> list[RuleReading]:
+def sample_ratio(look: RecordLook) -> list[RuleReading]:
     """A reading of each span, of all variants together."""
     readings = []
     for span, hours in look.spans("sample_ratio", "", _new_units).items():
@@ -55,7 +55,7 @@ def _evidence(hours: Sequence[HourSums]) -> tuple[float, int]:
     return evidence, total
 
 
-def _explained(look: Look, hours: Sequence[HourSums]) -> tuple[str, str]:
+def _explained(look: RecordLook, hours: Sequence[HourSums]) -> tuple[str, str]:
     """The likely cause, and what was seen."""
     got: dict[str, float] = {}
     meant: dict[str, float] = {}
@@ -89,7 +89,7 @@ def _surprise(got: float, meant: float) -> float:
 
 
 def _cause(
-    look: Look,
+    look: RecordLook,
     hours: Sequence[HourSums],
     variant: str,
     got: Mapping[str, float],
