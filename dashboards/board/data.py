@@ -19,8 +19,15 @@ from topbill import reporting
 from topbill.cli.dashboard import PICTURE_HOSTS
 from topbill.domain.errors import TopbillError
 from topbill.engine import CompiledExperiment
+from topbill.launch import UnitAssignment, unit_assignment
 from topbill.log.tombstones import Mark, tombstones_mark
-from topbill.pages import PagePayloads, layer_files, layer_payloads, page_titles
+from topbill.pages import (
+    PagePayloads,
+    layer_files,
+    layer_payloads,
+    load_experiments,
+    page_titles,
+)
 from topbill.reporting import answer_cache
 from topbill.reporting.queries import database, preview
 from topbill.spec import Experiment
@@ -212,3 +219,12 @@ def get_ready(where: str, key: str) -> None:
 
     # A daemon: it must not keep the server from ending.
     Thread(target=load, daemon=True).start()
+
+
+def assignment(key: str, unit: str, context: str) -> UnitAssignment:
+    """Where a unit stands in an experiment, by the files as they are and the orders on them; raises
+    as `unit_assignment` does, and SpecError where the files cannot be read.
+    """
+    # Asked anew each time: who was erased must not be remembered.
+    files = load_experiments(experiments_folder())
+    return unit_assignment(files, folder(), key, unit, context)

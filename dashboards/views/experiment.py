@@ -11,6 +11,7 @@ from board import answers, charts, choose, data, frame, pieces, words
 from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison, ExposureSpan
+from topbill.domain.errors import TopbillError
 from topbill.domain.margin import amount
 from topbill.reporting import REASONS, Report
 from topbill.reporting.experiment.conclusion import conclusion_sentence
@@ -396,6 +397,43 @@ def file(report: Report) -> None:
         st.code(revisions[0].file, "yaml")
 
 
+def look_up(key: str) -> None:
+    """Which variant a unit is in, since when and why."""
+    with st.expander("Which variant is a viewer in?", icon=":material/person_search:"):
+        left_column, right_column = st.columns(2)
+        unit = left_column.text_input(
+            "Unit", key="who", placeholder="as services send it", help=TERMS["units"]
+        )
+        context = right_column.text_input(
+            "Context",
+            key="who-context",
+            placeholder='{"device": "tv"}, where the file asks for it',
+            help=TERMS["context"],
+        )
+        if not unit:
+            st.caption("Type an id, and see its variant, since when, and why.")
+            return
+        try:
+            found = data.assignment(key, unit.strip(), context.strip() or "{}")
+        except TopbillError as error:
+            st.warning(words.plain(str(error)), icon=":material/edit:")
+            return
+        st.markdown(f"**{words.plain(found.sentence)}**")
+        lines = []
+        for part in found.seen:
+            lines.append(
+                {
+                    "variant": part.variant or "none",
+                    "reason": words.label(part.reason),
+                    "decisions": words.count(part.decisions),
+                    "since": words.moment(part.first_at),
+                    "until": words.moment(part.last_at),
+                }
+            )
+        if lines:
+            pieces.table(pd.DataFrame(lines), f"{key}-unit")
+
+
 def body() -> None:
     key = frame.chosen()
     against = choose.control(key)
@@ -434,6 +472,7 @@ def body() -> None:
         uncompared(report)
     holdout(report)
     phases(report)
+    look_up(key)
     file(report)
 
 

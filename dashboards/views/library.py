@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from urllib.parse import urlencode
 
 import pandas as pd
@@ -87,9 +88,11 @@ def lifts(experiments: Sequence[PastExperiment]) -> None:
             }
         )
     if lines:
-        pieces.section("Lifts as they are to be believed", TERMS["shrunken"])
+        pieces.section("Lifts, shrunken for the winner's curse", TERMS["shrunken_lift"])
         numbers = pd.DataFrame(lines)
-        st.caption("Filled: drawn towards all others, with its 95% interval. Hollow: as measured.")
+        st.caption(
+            "Filled: shrunken towards all others, with its 95% interval. Hollow: as measured."
+        )
         pieces.chart(charts.past(numbers), numbers, "library-lifts", 46 * len(numbers) + 46)
 
 
@@ -103,13 +106,13 @@ def table(experiments: Sequence[PastExperiment]) -> None:
         lines.append(
             {
                 "experiment": experiment.title or experiment.key,
-                "concluded": experiment.concluded_at[:10],
+                "concluded": f"{datetime.fromisoformat(experiment.concluded_at):%d %b %Y}",
                 "result": past.result(experiment),
-                "measured": words.MISSING if lift is None else past.measured(lift),
-                "believed": words.MISSING if lift is None else past.believed(lift),
-                "worth": past.worth(experiment),
+                "measured lift": words.MISSING if lift is None else past.measured(lift),
+                "shrunken lift": words.MISSING if lift is None else past.believed(lift),
+                "over the holdout": past.worth(experiment),
                 "because": experiment.because,
-                "decided by": experiment.who,
+                "concluded by": experiment.who,
             }
         )
         # Of those that were archived long ago nothing is left but what stands here.
@@ -121,7 +124,7 @@ def table(experiments: Sequence[PastExperiment]) -> None:
 def body() -> None:
     frame.header("Library")
     library = data.ask(past.experiment_library)
-    frame.answer(summary(library), TERMS["shrunken"])
+    frame.answer(summary(library), TERMS["shrunken_lift"])
     if not library.experiments:
         return
     matches = search(library.experiments)

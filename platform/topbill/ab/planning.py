@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -128,6 +128,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     detectable: list[Detectable] = []
     guardrails: list[PlannedGuardrail] = []
     reason: str = reasons.OK
+    rule: list[str] = []
+    """By what rule the experiment is decided, a sentence each, where its file says it."""
+
+
+class GuardrailAhead(NamedTuple):
+    """A guardrail of an experiment that has no traffic yet: a rate whose value today is
+    `baseline`."""
+
+    metric: str
+    margin: Margin
+    better: str
+    baseline: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +296,9 @@ def plan_ahead(
     decisions_per_unit: float = 1.0,
     design_effect: float = 1.0,
     variance_saved: float = 0.0,
+    metric: str = "metric",
+    names: Sequence[str] = (),
+    guardrails: Sequence[GuardrailAhead] = (),
 ) -> Plan:
     """How long an experiment must run, before it has any traffic.
 
@@ -302,6 +317,9 @@ def plan_ahead(
         design_effect: how many times larger the variance is for decisions of one unit being alike:
             1 + (decisions per unit − 1) · their correlation (Kish 1965).
         variance_saved: the share of the variance that a covariate takes away (CUPED).
+        metric: what `baseline` is of.
+        names: the control's name and then each treatment's, of `shares`.
+        guardrails: rates of their own that must not be harmed.
 
     Raises:
         BadRequest: for numbers that cannot be meant.
@@ -309,7 +327,7 @@ def plan_ahead(
     rule = checked_rule(method, alpha, looks=looks)
     _check(relative, days, power)
     outlook = _outlook_ahead(baseline, sd, decisions_per_unit, design_effect, variance_saved)
-    by_variant = _shares_ahead(variants, shares)
+    by_variant = _shares_ahead(variants, shares, names)
     for lift in relative:
         if outlook.lift(lift, (1.0, 1.0), 1) is None:
             raise BadRequest(
@@ -320,9 +338,14 @@ def plan_ahead(
     if units_a_day is not None and not (isfinite(units_a_day) and units_a_day > 0.0):
         raise BadRequest("units_per_day", f"got {units_a_day!r}; expected a positive number")
     _check_points(margins, outlook)
+    guarded = [Guarded(metric, margin, "lower", outlook) for margin in margins]
+    for rail in guardrails:
+        of_rail = _outlook_ahead(rail.baseline, None, decisions_per_unit, design_effect, 0.0)
+        _check_points([rail.margin], of_rail)
+        guarded.append(Guarded(rail.metric, rail.margin, rail.better, of_rail))
     result = Plan(
         experiment="",
-        metric="metric",
+        metric=metric,
         method=method,
         alpha=alpha,
         power=power,
@@ -331,14 +354,13 @@ def plan_ahead(
         treatments=len(by_variant) - 1,
         looks=rule.looks,
     )
-    guarded = [Guarded("metric", margin, "lower", outlook) for margin in margins]
     result = _with_runs(
         result,
         outlook,
         guarded,
         None,
         shares=by_variant,
-        control="control",
+        control=next(iter(by_variant)),
         rule=rule,
         relative=relative,
         # At the start there is nothing to be seen yet.
@@ -346,9 +368,8 @@ def plan_ahead(
         collected=dict.fromkeys(by_variant, Collected()),
         is_primary=False,
     )
-    return (
-        _of_each(result) if len(set(by_variant.values())) == 1 and len(by_variant) > 2 else result
-    )
+    are_alike = len(set(by_variant.values())) == 1 and len(by_variant) > 2
+    return _of_each(result) if are_alike and not names else result
 
 
 def _of_each(plan: Plan) -> Plan:
@@ -448,7 +469,9 @@ def _outlook_ahead(
     return Outlook(baseline, sqrt(baseline * (1.0 - baseline)) * factor, is_rate=True)
 
 
-def _shares_ahead(variants: int, shares: Sequence[float] | None) -> dict[str, float]:
+def _shares_ahead(
+    variants: int, shares: Sequence[float] | None, names: Sequence[str]
+) -> dict[str, float]:
     """The control's and the treatments' shares by name."""
     if shares is None:
         if not 2 <= variants <= 100:
@@ -462,7 +485,7 @@ def _shares_ahead(variants: int, shares: Sequence[float] | None) -> dict[str, fl
             f"got {', '.join(f'{share:g}' for share in shares)}; expected two positive shares at "
             "least, the control's first",
         )
-    names = ["control", *(f"variant {i}" for i in range(1, len(shares)))]
+    names = names or ["control", *(f"variant {i}" for i in range(1, len(shares)))]
     return dict(zip(names, map(float, shares), strict=True))
 
 

@@ -252,6 +252,9 @@ class Ahead:
     """How many times larger the variance is since a unit's decisions are alike (default 1)."""
     variance_saved: str | None = None
     """What a covariate takes away of the variance, such as 30%."""
+    guardrail: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
+    """Of a file: what a guardrail's rate is today, such as abandon=8%, so that it is planned for by
+    its margin; several times for several."""
 
 
 @app.command
@@ -272,11 +275,12 @@ def power(
     """How long an experiment must run: units and days that a lift needs, and what shows when.
 
     From an experiment's own traffic (KEY), or before launch from a baseline: topbill power
-    --baseline 12% --units-per-day 40000 --variants 3. It plans by the rule that the report calls
+    --baseline 12% --units-per-day 40000 --variants 3. A file says the rest of it: topbill power
+    new.yaml --baseline 12% --units-per-day 40000. It plans by the rule that the report calls
     by: Holm over the treatments, the method's boundary, and the margins of guardrails.
 
     Args:
-        key: The experiment; left out before launch.
+        key: The experiment; before launch its file, or nothing.
         metric: Which metric (default: what its verdict is about).
         lift: Relative changes to be found, such as 5% or -2.5%; several times for several.
         days: Days from now for which to say the least lift that shows then (0: now); several times
@@ -298,7 +302,10 @@ def power(
     }
     shares = fractions("looks", looks)
     lifts = fractions("lift", lift)
-    if key is None:
+    if key is not None and Path(key).suffix in (".yaml", ".yml"):
+        reading = {"metric": metric, "method": method, "looks": shares or None}
+        result = _plan_of_file(Path(key), ahead, {**settings, **reading, "relative": lifts})
+    elif key is None:
         settings |= {"method": method or "sequential", "looks": shares or (1.0,)}
         result = _plan_ahead(ahead, metric, lifts, settings)
     else:
@@ -320,6 +327,52 @@ def _options(ahead: Ahead) -> dict[str, bool]:
     return options
 
 
+def _plan_of_file(file: Path, ahead: Ahead, settings: Mapping[str, Any]) -> Plan:
+    """Raises BadRequest for options that the file answers, and SpecError where it is wrong."""
+    from topbill import spec
+    from topbill.domain.errors import BadRequest
+    from topbill.reporting.experiment import plan
+
+    given = _options(ahead)
+    for name in ("variants", "shares", "margin"):
+        if given[name]:
+            raise BadRequest(name, f"{file} says it; leave the option out, or the file")
+    rates = {}
+    for option in ahead.guardrail:
+        name, _, rate = option.partition("=")
+        rates[name] = fraction("guardrail", rate)
+    return plan.plan_of_file(
+        spec.load(file), _baseline(ahead), guardrails=rates, **_expected(ahead), **settings
+    )
+
+
+def _baseline(ahead: Ahead) -> float:
+    """The control's value. Raises BadRequest where it is not said once."""
+    from topbill.domain.errors import BadRequest
+
+    if (ahead.baseline is None) == (ahead.mean is None) or (ahead.mean is None) != (
+        ahead.sd is None
+    ):
+        raise BadRequest(
+            "baseline",
+            "expected the KEY of an experiment that has traffic, or before launch either "
+            "--baseline 12% (a rate) or --mean 5.2 --sd 8 (a number)",
+        )
+    return ahead.mean if ahead.mean is not None else fraction("baseline", ahead.baseline or "")
+
+
+def _expected(ahead: Ahead) -> dict[str, Any]:
+    """What is expected of the traffic and the metric."""
+    decisions, effect = ahead.decisions_per_unit, ahead.design_effect
+    return {
+        "sd": ahead.sd,
+        "units_a_day": ahead.units_per_day,
+        "decisions_per_unit": 1.0 if decisions is None else decisions,
+        "design_effect": 1.0 if effect is None else effect,
+        "variance_saved": fraction("variance-saved", ahead.variance_saved or "0%"),
+    }
+
+
 def _plan_ahead(
     ahead: Ahead, metric: str | None, lifts: tuple[float, ...], settings: Mapping[str, Any]
 ) -> Plan:
@@ -329,28 +382,18 @@ def _plan_ahead(
 
     if metric is not None:
         raise BadRequest("metric", "got a metric but no experiment; expected a KEY before it")
-    if (ahead.baseline is None) == (ahead.mean is None) or (ahead.mean is None) != (
-        ahead.sd is None
-    ):
-        raise BadRequest(
-            "baseline",
-            "expected the KEY of an experiment that has traffic, or before launch either "
-            "--baseline 12% (a rate) or --mean 5.2 --sd 8 (a number)",
-        )
+    baseline = _baseline(ahead)
+    if ahead.guardrail:
+        raise BadRequest("guardrail", "got one but no file; expected --margin, or a FILE before it")
     if ahead.variants is not None and ahead.shares:
         raise BadRequest("shares", "got --variants as well; expected one of the two")
-    baseline = ahead.mean if ahead.mean is not None else fraction("baseline", ahead.baseline or "")
     return plan_ahead(
         baseline,
-        sd=ahead.sd,
-        units_a_day=ahead.units_per_day,
         variants=2 if ahead.variants is None else ahead.variants,
         shares=fractions("shares", ahead.shares) or None,
         relative=lifts,
         margins=[Margin.parse(_as_number(margin)) for margin in ahead.margin],
-        decisions_per_unit=1.0 if ahead.decisions_per_unit is None else ahead.decisions_per_unit,
-        design_effect=1.0 if ahead.design_effect is None else ahead.design_effect,
-        variance_saved=fraction("variance-saved", ahead.variance_saved or "0%"),
+        **_expected(ahead),
         **settings,
     )
 

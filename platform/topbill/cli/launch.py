@@ -44,17 +44,9 @@ def assign(
         unit: The unit's id, as services send it.
         context: What services send with it, as JSON: for an audience, or for who is left out.
     """
-    import msgspec
-
     from topbill import pages
     from topbill.launch import unit_assignment
 
-    try:
-        sent = msgspec.json.decode(context)
-    except msgspec.DecodeError as error:
-        raise BadRequest("--context", f"is no JSON: {error}") from error
-    if not isinstance(sent, dict):
-        raise BadRequest("--context", f"got {context}; expected an object of features")
     folder = own_or_examples(experiments)
     found = unit_assignment(pages.load_experiments(folder), data, key, unit, context)
     if as_json:
@@ -142,9 +134,7 @@ def _order(key: str, status: Status | None, verb: str, now: bool, because: str, 
 
 
 def _lines(found: UnitAssignment) -> list[str]:
-    where = "in no variant" if found.variant is None else f"in {found.variant}"
-    since = "not seen there yet" if found.since is None else f"since {_time(found.since)}"
-    lines = [f"{found.unit} is {where} of {found.experiment}, {since}: {found.why}."]
+    lines = [found.sentence]
     for part in found.seen:
         decisions = "1 decision" if part.decisions == 1 else f"{part.decisions:,} decisions"
         span = f"{_time(part.first_at)} to {_time(part.last_at)}"

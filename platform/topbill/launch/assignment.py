@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from topbill.domain.errors import NotFound
+from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import Reason
 from topbill.engine.compiled import CompiledExperiment
 from topbill.lake import DATABASE
@@ -61,6 +61,15 @@ class UnitAssignment(msgspec.Struct, frozen=True):
         """The reason as half a sentence."""
         return WHY[self.reason]
 
+    @property
+    def sentence(self) -> str:
+        """Where the unit is, since when and why."""
+        where = "in no variant" if self.variant is None else f"in {self.variant}"
+        since = "not seen there yet"
+        if self.since is not None:
+            since = f"since {self.since:%Y-%m-%d %H:%M} UTC"
+        return f"{self.unit} is {where} of {self.experiment}, {since}: {self.why}."
+
 
 def unit_assignment(
     experiments: Iterable[Experiment], data: Path, key: str, unit: str, context: str = "{}"
@@ -76,8 +85,15 @@ def unit_assignment(
 
     Raises:
         NotFound: There is no such experiment.
+        BadRequest: The context is no JSON object.
         LogError: The data folder cannot be read.
     """
+    try:
+        sent = msgspec.json.decode(context)
+    except msgspec.DecodeError as error:
+        raise BadRequest("context", f"is no JSON: {error}") from error
+    if not isinstance(sent, dict):
+        raise BadRequest("context", f"got {context}; expected an object of features")
     ids = known_unit_ids(data)
     running = ids.in_experiments(list(experiments))
     if (data / LOG_FILE).exists():

@@ -41,5 +41,5 @@ def test_a_context_that_is_none_is_named(context: str, tmp_path: Path) -> None:
     line = [sys.executable, "-m", "topbill", "assign", "home-artwork", "--unit", "u", "--context"]
     answer = subprocess.run([*line, context], cwd=tmp_path, capture_output=True, text=True)
     assert answer.returncode == 1
-    assert "--context" in answer.stderr
+    assert "context" in answer.stderr
     assert "Traceback" not in answer.stderr

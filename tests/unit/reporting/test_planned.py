@@ -15,7 +15,12 @@ from topbill.domain.decision import decision_rows
 from topbill.domain.reading import Method
 from topbill.domain.records import Decision, Placement
 from topbill.lake import Lake
-from topbill.reporting.experiment.planned import change_notes, changes, planned_reading
+from topbill.reporting.experiment.planned import (
+    change_notes,
+    changes,
+    plan_differences,
+    planned_reading,
+)
 from topbill.spec import Experiment
 
 NOW, DAY = 1_700_000_000_000_000, 86_400_000_000
@@ -66,7 +71,7 @@ def test_what_is_read_otherwise_than_planned_is_marked(
     method: Method, looks: tuple[float, ...], as_planned: bool
 ) -> None:
     planned = FIRST | {"method": "group-sequential", "looks": ["50%", "100%"]}
-    codes = [note.code for note in change_notes(None, planned, method, looks)]
+    codes = [note.code for note in change_notes([], planned, method, looks)]
     assert codes == ([] if as_planned else ["not_as_planned"])
 
 
@@ -129,6 +134,48 @@ def test_a_report_marks_what_was_changed_after_the_first_exposure(
     after = published(tmp_path / "after", art, weighted, exposed=art)
     told = codes(reporting.load_experiment_report("art", after))["changed_after_exposure"]
     assert "objective.play: 1 → 0.5" in told.replace("1.0", "1")
+    assert "on 2023-11-14 22:13 UTC by me" in told
+
+
+def test_every_step_is_told_also_where_a_later_one_took_it_back(
+    art: Experiment, tmp_path: Path
+) -> None:
+    weighted = changed(art, tmp_path, objective={"play": 0.5})
+    bolder = changed(art, tmp_path, hypothesis="Everything is better.")
+    data = published(tmp_path / "data", art, weighted, art, bolder, exposed=art)
+    report = reporting.load_experiment_report("art", data)
+    told = codes(report)["changed_after_exposure"]
+    assert "play: 1.0 → 0.5; on" in told.replace("1 →", "1.0 →")
+    assert "play: 0.5 → 1" in told
+    assert "hypothesis: '' → 'Everything is better.'" in told
+    assert "Everything is better" in reporting.to_html(report)
+
+
+def test_what_was_changed_before_the_first_exposure_is_no_news(
+    art: Experiment, tmp_path: Path
+) -> None:
+    weighted = changed(art, tmp_path, objective={"play": 0.5})
+    data = published(tmp_path / "data", art, weighted, exposed=weighted)
+    assert "changed_after_exposure" not in codes(reporting.load_experiment_report("art", data))
+
+
+def test_when_a_launch_stops_is_part_of_the_plan_and_orders_do_not_change_it() -> None:
+    launch = {"ramp": ["50%", "100%"], "on_harm": "rollback"}
+    before = FIRST | {"launch": launch}
+    assert plan_differences(before, FIRST | {"launch": launch | {"ramp": ["100%"]}}) == []
+    after = FIRST | {"launch": launch | {"on_harm": "tell"}}
+    assert plan_differences(before, after) == ["launch.on_harm: rollback → tell"]
+
+
+def test_steps_of_a_launch_are_no_change_of_the_plan(art: Experiment, tmp_path: Path) -> None:
+    launched = changed(art, tmp_path, launch={"ramp": ["50%", "100%"], "on_harm": "pause"})
+    half = changed(art, tmp_path, traffic="50%")
+    data = published(tmp_path / "data", launched, half, art, exposed=half)
+    assert "changed_after_exposure" not in codes(reporting.load_experiment_report("art", data))
+    other = changed(art, tmp_path, launch={"ramp": ["50%", "100%"], "on_harm": "tell"})
+    data = published(tmp_path / "other", launched, half, other, exposed=half)
+    told = codes(reporting.load_experiment_report("art", data))["changed_after_exposure"]
+    assert "launch.on_harm: pause → tell" in told
 
 
 def test_report_and_plan_read_by_the_method_of_the_file(art: Experiment, tmp_path: Path) -> None:

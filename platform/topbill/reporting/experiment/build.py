@@ -34,8 +34,8 @@ from topbill.reporting.experiment.phases import Excerpt
 from topbill.reporting.experiment.planned import (
     ReadingPlan,
     change_notes,
+    changes_since_exposure,
     reading_asked,
-    spec_at_first_exposure,
 )
 from topbill.reporting.experiment.wording import notes
 from topbill.reporting.queries.action_versions import LABELS, make_action_labels
@@ -203,7 +203,9 @@ def _report(
         shares=shares,
         health=checked,
         notes=[
-            *change_notes(spec_at_first_exposure(database, tables.key), tables.spec, *reading),
+            *change_notes(
+                changes_since_exposure(database, tables.key, tables.spec), tables.spec, *reading
+            ),
             *_other_control(tables, control),
             *notes(variants, checked, window, windows),
             *_little_left(explored),

@@ -4,11 +4,14 @@ text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from math import ceil, floor, log10
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+import msgspec
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
@@ -17,13 +20,15 @@ from rich.table import Table
 from topbill import ab
 from topbill.ab import DAYS, LIFTS, Method
 from topbill.domain import formatting
-from topbill.domain.errors import BadData, NotFound
+from topbill.domain.errors import BadData, BadRequest, NotFound, SpecError
 from topbill.domain.margin import Margin, MarginUnit
 from topbill.reporting.experiment.analysis_rows import AnalysisRows, ExperimentTables
+from topbill.reporting.experiment.decision_rule import decision_rule
 from topbill.reporting.experiment.exclusion import counted_decisions
 from topbill.reporting.experiment.planned import reading_asked
-from topbill.reporting.queries.database import open_database
+from topbill.reporting.queries.database import load_experiment, open_database
 from topbill.spec import Experiment
+from topbill.spec.renames import modern
 
 _TEN_YEARS = 3_650.0
 _FAR = 3.0
@@ -81,7 +86,7 @@ def plan(
                 "several); expected whole traffic to plan from",
             )
         reading = reading_asked(tables.spec, method, looks)
-        return rows.plan(
+        result = rows.plan(
             metric=metric,
             lifts=lifts,
             days=days,
@@ -91,6 +96,86 @@ def plan(
             looks=reading.looks,
             as_if=as_if,
         )
+    try:
+        experiment = load_experiment(data, key)
+    except SpecError:  # of another version of Topbill
+        return result
+    rule = decision_rule(experiment, reading.method, reading.looks, alpha)
+    return msgspec.structs.replace(result, rule=rule)
+
+
+def plan_of_file(
+    experiment: Experiment,
+    baseline: float,
+    *,
+    units_a_day: float | None = None,
+    guardrails: Mapping[str, float] = MappingProxyType({}),
+    metric: str | None = None,
+    method: Method | None = None,
+    looks: Sequence[float] | None = None,
+    alpha: float = 0.05,
+    **settings: Any,
+) -> ab.Plan:
+    """How many units and days an experiment needs by its file, before it has any traffic: its
+    variants' shares, its traffic, its method and looks, and the margins of its guardrails.
+
+    Args:
+        experiment: as its file says.
+        baseline: the control's value of what is to be lifted.
+        units_a_day: new units a day that ask, before its traffic and holdout take their share.
+        guardrails: what guardrails are today, rates by their metric; others are not planned for.
+        metric: what the baseline is of; None is the objective.
+        method, looks: None takes the file's.
+        alpha: as for `plan`.
+        settings: the others of `ab.plan_ahead`.
+
+    Raises:
+        BadRequest: for numbers that cannot be meant, and a guardrail that the file does not have.
+        NotFound: it has one variant only.
+    """
+    if len(experiment.variants) < 2:
+        raise NotFound(f"experiment {experiment.key!r} has one variant only; expected two")
+    reading = reading_asked(modern(experiment.raw), method, looks)
+    control = experiment.control
+    variants = [control, *(v for v in experiment.variants if v is not control)]
+    if units_a_day is not None:
+        units_a_day *= experiment.traffic * (1.0 - experiment.holdout)
+    result = ab.plan_ahead(
+        baseline,
+        units_a_day=units_a_day,
+        shares=[variant.share for variant in variants],
+        names=[variant.name for variant in variants],
+        guardrails=_guardrails_ahead(experiment, guardrails),
+        metric=metric or "objective",
+        method=reading.method,
+        looks=reading.looks,
+        alpha=alpha,
+        **settings,
+    )
+    rule = decision_rule(experiment, reading.method, reading.looks, alpha)
+    for guardrail in experiment.guardrails:
+        name = guardrail.metric
+        if name not in guardrails:
+            rule.append(
+                f"{name} is not planned for: say what it is today, such as --guardrail {name}=8%."
+            )
+    return msgspec.structs.replace(result, rule=rule)
+
+
+def _guardrails_ahead(
+    experiment: Experiment, values: Mapping[str, float]
+) -> list[ab.GuardrailAhead]:
+    """The guardrails of which it is known what they are today."""
+    own = {guardrail.metric: guardrail for guardrail in experiment.guardrails}
+    better = {m.name: m.better for m in (*experiment.metrics, *experiment.unit_metrics)}
+    ahead = []
+    for name, value in values.items():
+        if name not in own:
+            expected = ", ".join(own) or "none: the file has no guardrail"
+            raise BadRequest("guardrail", f"got {name!r}; expected one of {expected}")
+        margin = Margin(own[name].margin, own[name].margin_unit)
+        ahead.append(ab.GuardrailAhead(name, margin, better[name], value))
+    return ahead
 
 
 def render_plan(plan: ab.Plan, console: Console) -> None:
@@ -125,6 +210,10 @@ def render_plan(plan: ab.Plan, console: Console) -> None:
     )
     for sentence in _out_of_reach(plan):
         console.print(sentence)
+    if plan.rule:
+        console.print("[bold]By what rule it is decided[/]")
+        for sentence in plan.rule:
+            console.print(f"- {escape(sentence)}", highlight=False)
 
 
 def _traffic(plan: ab.Plan, is_ahead: bool) -> str:

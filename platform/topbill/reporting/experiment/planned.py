@@ -5,6 +5,7 @@ chooses objective, margin or method when results are in has as many more chances
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,6 +21,9 @@ from topbill.reporting.experiment.model import Note
 from topbill.reporting.queries.database import AnalyticsDatabase
 from topbill.spec import renames
 from topbill.spec.fields import percent
+
+_STOPPING = ("hold", "advance_if", "on_harm")
+"""What of a launch says when it goes on and when it stops."""
 
 
 class ReadingPlan(NamedTuple):
@@ -59,19 +63,82 @@ def spec_of(row: Mapping[str, Any]) -> Spec:
     return content
 
 
-def spec_at_first_exposure(database: AnalyticsDatabase, key: str) -> Spec | None:
-    """The file as it was when the first unit was assigned to a variant; None where the audit does
-    not hold it, as of an imported log."""
-    rows = database.rows(
-        """SELECT r.spec FROM revisions r WHERE r.experiment = $key AND r.revision = (
-            SELECT arg_min(revision, decided_at) FROM decisions
-            WHERE experiment = $key AND variant IS NOT NULL
-        ) ORDER BY r.revised_at LIMIT 1""",
+class PlanChange(NamedTuple):
+    """What was changed of a plan, a clause each: when (UTC; None for what no audit holds yet) and
+    by whom."""
+
+    at: datetime | None
+    who: str
+    clauses: list[str]
+
+    def __str__(self) -> str:
+        when = "" if self.at is None else f"on {self.at:%Y-%m-%d %H:%M} UTC"
+        who = f"by {self.who}" if self.who else ""
+        return f"{' '.join(filter(None, (when, who)))}: {', '.join(self.clauses)}"
+
+
+def changes_since_exposure(database: AnalyticsDatabase, key: str, today: Spec) -> list[PlanChange]:
+    """How the plan was changed since the first unit was assigned to a variant, step by step, also
+    where a later step took an earlier one back. Empty where the audit does not hold what was in
+    force then, as of an imported log."""
+    audit = database.rows(
+        """SELECT revision, revised_at, who, spec FROM revisions WHERE experiment = $key
+        ORDER BY revised_at""",
         key=key,
     )
-    first = spec_of(rows[0]) if rows else {}
+    exposed = database.row(
+        """SELECT arg_min(revision, decided_at) AS revision, min(decided_at) AS at FROM decisions
+        WHERE experiment = $key AND variant IS NOT NULL""",
+        key=key,
+    )
+    start = _in_force(audit, exposed)
+    if start is None:
+        return []
+    specs = [spec_of(line) for line in audit]
+    before = specs[start]
+    launch: Spec = {}
+    for spec in specs[: start + 1]:
+        launch = spec.get("launch", launch)
+    found = []
+    steps: list[tuple[datetime | None, str, Spec]] = []
+    for line, spec in zip(audit[start + 1 :], specs[start + 1 :], strict=True):
+        if "metrics" in spec:
+            steps.append((line["revised_at"], line["who"], spec))
+    for at, who, after in [*steps, (None, "", today)]:
+        # What an order made of a file with a launch says nothing of it: it is still its plan.
+        launched, launch = launch, after.get("launch", launch)
+        clauses = plan_differences({**before, "launch": launched}, {**after, "launch": launch})
+        if clauses:
+            found.append(PlanChange(at, who, clauses))
+        before = after
+    return found
+
+
+def _in_force(audit: Sequence[Mapping[str, Any]], exposed: Mapping[str, Any]) -> int | None:
+    """Which line of an audit was in force at the first exposure."""
+    own = [i for i, line in enumerate(audit) if line["revision"] == exposed["revision"]]
     # An imported log may have lines of an audit that are no files.
-    return first if "metrics" in first else None
+    own = [i for i in own if "metrics" in spec_of(audit[i])]
+    # Decisions may be a moment older than the line of their revision.
+    earlier = [i for i in own if audit[i]["revised_at"] <= exposed["at"]]
+    if earlier:
+        return earlier[-1]
+    return own[0] if own else None
+
+
+def plan_differences(first: Spec, today: Spec) -> list[str]:
+    """What of all that is planned differs between two contents of a file, a clause each: the
+    hypothesis, what is judged and how (`changes`), and when a launch stops."""
+    clauses = []
+    hypotheses = [str(spec.get("hypothesis", "")) for spec in (first, today)]
+    if hypotheses[0] != hypotheses[1]:
+        clauses.append("hypothesis: {!r} → {!r}".format(*hypotheses))
+    clauses += changes(first, today)
+    rules = []
+    for spec in (first, today):
+        launch = spec.get("launch") or {}
+        rules.append({name: launch[name] for name in _STOPPING if name in launch})
+    return [*clauses, *section_differences("launch", *rules)]
 
 
 def changes(first: Spec, today: Spec) -> list[str]:
@@ -90,17 +157,16 @@ def changes(first: Spec, today: Spec) -> list[str]:
 
 
 def change_notes(
-    first: Spec | None, today: Spec, method: Method, looks: Sequence[float]
+    found: Sequence[PlanChange], today: Spec, method: Method, looks: Sequence[float]
 ) -> list[Note]:
     """Notes of what is not as it was planned: changed after the first exposure, or read otherwise
     than the file says."""
-    found = [] if first is None else changes(first, today)
     noted = []
     if found:
         sentence = (
-            f"Changed after the first exposure: {'; '.join(found)}. The numbers are by today's "
-            "file, for all of history; a call that a change brought about is a new question, to be "
-            "answered by a new experiment."
+            f"Changed after the first exposure: {'; '.join(str(change) for change in found)}. The "
+            "numbers are by today's file, for all of history; a call that a change brought about "
+            "is a new question, to be answered by a new experiment."
         )
         noted.append(Note(code="changed_after_exposure", sentence=sentence))
     planned, read = planned_reading(today), ReadingPlan(method, tuple(looks))
