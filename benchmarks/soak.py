@@ -1,6 +1,6 @@
 """Mixed load at half of what the machine can: does anything grow that should not?
 
-    python -m benchmarks.soak [--run-in 35] [--minutes 30] [--folder DIR]
+    python -m benchmarks.soak [--run-in 35] [--minutes 30] [--folder DIR [--resume]]
 
 A service and a worker run on the examples. Decides with ids of the caller's, their rewards (each
 twice), events of units and whole pages come at half of the rate that they reach without a pause:
@@ -8,7 +8,8 @@ first for a run-in, in which what is bounded fills to its bounds and the first f
 come to their end, then for as long as is asked for. Printed at even times: resident memory and open
 files of each process, files in the lake and how many of them are live (the others are deleted half
 an hour after they were merged), bytes of log and lake a decision, and how many requests were shed;
-at the end, how much each grew after the run-in.
+at the end, how much each grew after the run-in. `--resume` goes on with what an earlier run left in
+its folder: an hour old, a lake has reached all its bounds.
 """
 
 from __future__ import annotations
@@ -188,12 +189,14 @@ def main() -> None:
     parser.add_argument("--run-in", type=float, default=35.0)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
     if not shutil.which("wrk"):
         raise SystemExit("wrk is not installed; install your system's package wrk and run again")
     if arguments.folder is not None:
-        shutil.rmtree(arguments.folder, ignore_errors=True)
-        arguments.folder.mkdir(parents=True)
+        if not arguments.resume:
+            shutil.rmtree(arguments.folder, ignore_errors=True)
+        arguments.folder.mkdir(parents=True, exist_ok=True)
         soak(arguments.folder, arguments.run_in, arguments.minutes)
         return
     with tempfile.TemporaryDirectory() as name:

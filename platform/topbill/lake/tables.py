@@ -51,11 +51,16 @@ file for its columns.
 """
 VERSION = "topbill.schema_version"
 """Property of a table: the version of the columns' names. 0.1.0 set none."""
-_SETTINGS: dict[str, str | None] = {
+_SETTINGS = {
     "delta.checkpointInterval": "100",
-    "delta.logRetentionDuration": "interval 2 hours",
+    "delta.logRetentionDuration": "interval 1 hours",
     "delta.enableExpiredLogCleanup": "true",
+    "delta.deletedFileRetentionDuration": "interval 1 hours",
 }
+"""The last is for how long a checkpoint names files that merges replaced: for a week if left out,
+in which checkpoints would grow, and with them all that opens a table. `vacuum` deletes the files
+before.
+"""
 WRITER = WriterProperties(compression="ZSTD", max_row_group_size=250_000)
 _ATTEMPTS = 3
 """How often rows that repeat an id are looked for anew, where somebody else appends meanwhile."""
@@ -169,12 +174,13 @@ class Lake:
                 mode="ignore",
                 # An event of a unit belongs to no experiment: those of tomorrow read it as well.
                 partition_by=["experiment"] if "experiment" in columns.names else None,
-                configuration=_SETTINGS,
+                configuration=dict(_SETTINGS),
             )
             check_version(table, where)
             if VERSION not in table.metadata().configuration:
                 # Delta takes no properties of others when it creates a table, only afterwards.
                 stamp(table, SCHEMA_VERSION)
+            _set(table)
             _widen(table, columns)
             return table
         except (OSError, DeltaError) as error:
@@ -441,6 +447,14 @@ def version_of(table: DeltaTable) -> int:
     if "at" in names:
         return 1
     return int(table.metadata().configuration.get(VERSION) or SCHEMA_VERSION)
+
+
+def _set(table: DeltaTable) -> None:
+    """Give a table of an earlier release the settings of this one."""
+    there = table.metadata().configuration
+    missing = {name: value for name, value in _SETTINGS.items() if there.get(name) != value}
+    if missing:
+        table.alter.set_table_properties(missing)
 
 
 def stamp(table: DeltaTable, version: int, **properties: str) -> None:

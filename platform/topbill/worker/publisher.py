@@ -230,7 +230,7 @@ class Publisher:
     def _tidy(self, steps: int) -> None:
         is_major = steps % MAJOR == 0
         self._lake.compact(thorough=is_major)
-        if steps % (10 * MINOR) == 0:
+        if steps % (5 * MINOR) == 0:
             self._lake.vacuum(thorough=is_major)
 
     def _publish(self) -> int:

@@ -264,6 +264,22 @@ def test_what_a_merge_replaced_is_deleted_when_its_readers_had_their_time(tmp_pa
     assert rows(tmp_path, "SELECT count(*) FROM decisions") == [(5,)]
 
 
+def test_a_table_of_an_earlier_release_forgets_replaced_files_as_soon_as_a_new_one(
+    tmp_path: Path,
+) -> None:
+    publish(Lake(tmp_path), [decision(1)])
+    new = settings_of(tmp_path, "decisions")
+    week = {"delta.deletedFileRetentionDuration": "interval 1 weeks"}
+    DeltaTable(str(tmp_path / "lake" / "decisions")).alter.set_table_properties(week)
+    Lake(tmp_path)
+    assert settings_of(tmp_path, "decisions") == new
+    assert new["delta.deletedFileRetentionDuration"] == "interval 1 hours"
+
+
+def settings_of(folder: Path, name: str) -> dict[str, Any]:
+    return dict(DeltaTable(str(folder / "lake" / name)).metadata().configuration)
+
+
 def test_compaction_beside_appends_loses_and_doubles_nothing(tmp_path: Path) -> None:
     lake, stop = Lake(tmp_path), threading.Event()
     merged: list[int] = []
