@@ -114,12 +114,14 @@ def running(command: list[str], port: int, **environment: str) -> Iterator[None]
     """A server process, ready before and ended after."""
     process = subprocess.Popen(command, env=os.environ | environment)
     try:
-        for _ in range(200):
+        for _ in range(1_200):
             try:
                 urlopen(Request(f"http://127.0.0.1:{port}/openapi.json"), timeout=1).read()
                 break
             except OSError:
                 time.sleep(0.1)
+        else:
+            raise SystemExit(f"nothing answers on port {port} after two minutes: {command}")
         yield
     finally:
         process.terminate()
