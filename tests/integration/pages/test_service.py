@@ -15,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from topbill.log import Log, open_log
+from topbill.pages import lake_history
 from topbill.pages.compose import session_page_ids
 from topbill.service.app import create_app
 from topbill.service.page import AGAIN
@@ -366,9 +367,12 @@ def test_what_a_viewer_began_and_listed_stands_in_each_process_and_after_a_resta
 
 
 def test_what_rests_goes_on_resting_after_a_restart_though_the_log_has_forgotten_it(
-    home: Any, settings: Settings
+    home: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lake has kept it. Four pages after the restart are too few for anything to tire anew."""
+    """The lake has kept it, and is read in three parts. Four pages after the restart are too few
+    for anything to tire anew.
+    """
+    monkeypatch.setattr(lake_history, "_PAGES_AT_ONCE", 2)
     home.write(rules="rules:\n  - {rule: fatigue, shown: 5, rest: 7d}\n", policy="policy: fixed")
     shown: Counter[str] = Counter()
     with LocalClient(create_app(settings)) as client:
