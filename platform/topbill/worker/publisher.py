@@ -5,6 +5,7 @@ safe there.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,10 @@ BATCH = 20_000
 MINOR, MAJOR = 30, 1_800
 """Steps between compactions of small files and of large ones: a minute and an hour at 2 s a
 step.
+"""
+VACUUM_EVERY = 300.0
+"""Seconds between two looks for files that merges replaced long ago: of the clock, since on a busy
+machine a step takes several times as long.
 """
 CHUNKS = 20
 """Most transactions in which one step lets the log forget."""
@@ -80,6 +85,7 @@ class Publisher:
         self._progressed = progressed
         self._remember = remember
         self._steps = 0
+        self._vacuumed_at = time.monotonic()
         self._sealed: dict[Table, int] = dict.fromkeys(schemas(), 0)
         """Up to which `seq` each table is on the disk; see `Lake.seal`."""
         self._compactor = ThreadPoolExecutor(1, "compactor")
@@ -230,8 +236,9 @@ class Publisher:
     def _tidy(self, steps: int) -> None:
         is_major = steps % MAJOR == 0
         self._lake.compact(thorough=is_major)
-        if steps % (5 * MINOR) == 0:
+        if is_major or time.monotonic() - self._vacuumed_at >= VACUUM_EVERY:
             self._lake.vacuum(thorough=is_major)
+            self._vacuumed_at = time.monotonic()
 
     def _publish(self) -> int:
         """Events are read before the decisions that they belong to, and appended after them: so

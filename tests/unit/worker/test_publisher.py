@@ -226,6 +226,21 @@ def test_a_compaction_that_failed_is_told_and_tried_again(
     assert count(tmp_path, "decisions") == 1
 
 
+def test_what_merges_replaced_is_deleted_by_the_clock_however_long_steps_take(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MINOR", 2)
+    monkeypatch.setattr(module, "VACUUM_EVERY", 0.0)
+    lake = Lake(tmp_path, keep_for=0.0)
+    worker = Publisher(log, lake, lambda: [experiment()])
+    for n in range(2):
+        log.append([decision(n)])
+        worker.step()
+    wait(worker._compaction)
+    left = (tmp_path / "lake" / "decisions").rglob("*.parquet")
+    assert sorted(left) == sorted(map(Path, lake.files("decisions")))
+
+
 def wait(compaction: Future[int] | None) -> None:
     assert compaction is not None
     compaction.exception(timeout=10)
