@@ -177,7 +177,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "catalogue.csv"
         catalogue(path, options.titles)
-        catalog = Catalog.read(path)
+        # A world of its own: its popularity, regions and dates are made up as a demonstration's are.
+        catalog = Catalog.read(path, demo=True)
     ways = Browsing(viewers=options.viewers)
     reach, luck, now = odds_of(catalog, ways, options.clubs), np.random.default_rng(0), ways.start
     histories, possible = [], []

@@ -38,6 +38,7 @@ from topbill.ope.estimation import estimate
 from topbill.ope.evaluation import Evaluation, clipped_notes, explorers, stored_snapshot
 from topbill.ope.intervals import Interval
 from topbill.ope.page_lengths import (
+    BEYOND,
     KEYS,
     LENGTHS_TOLD,
     LengthsLog,
@@ -148,8 +149,11 @@ def evaluate_page(
             clipped.update(sides)
     if not cells.units:
         causes = ", ".join(f"{count} {cause}" for cause, count in left_out.items()) or "nothing"
+        expected = "some that explore"
+        if BEYOND in left_out and served[-1].spans is not None:
+            expected = f"lengths within those of its log, {served[-1].spans.told}"
         raise BadData(
-            "pages", f"got none of {page} to score; left out: {causes}; expected some that explore"
+            "pages", f"got none of {page} to score; left out: {causes}; expected {expected}"
         )
     names = [f"{layer}: {replaced.name}" for layer, replaced in log.layers.items()]
     if log.lengths is not None:

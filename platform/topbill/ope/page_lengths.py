@@ -47,6 +47,13 @@ class LengthSpans(msgspec.Struct, frozen=True):
     rows: LengthSpan | None = None
     titles: LengthSpan | None = None
 
+    @property
+    def told(self) -> str:
+        """For people."""
+        spans = {"rows": self.rows, "titles": self.titles}
+        parts = [f"{name} {span.min}-{span.max}" for name, span in spans.items() if span]
+        return ", ".join(parts)
+
 
 class _Facts(msgspec.Struct):
     lengths: LengthSpans | None = None
