@@ -177,7 +177,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "catalogue.csv"
         catalogue(path, options.titles)
-        # A world of its own: its popularity, regions and dates are made up as a demonstration's are.
+        # A world of its own: what the file leaves out is made up, as in a demonstration.
         catalog = Catalog.read(path, demo=True)
     ways = Browsing(viewers=options.viewers)
     reach, luck, now = odds_of(catalog, ways, options.clubs), np.random.default_rng(0), ways.start
