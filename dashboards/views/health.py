@@ -193,11 +193,11 @@ def drifting(key: str) -> None:
     pieces.table(pd.DataFrame(lines), f"{key}-drift")
 
 
-def unseen(key: str) -> None:
-    """What variants in shadow would have done, where some were."""
+def unseen(key: str) -> bool:
+    """What variants in shadow would have done; whether any were."""
     summaries = data.ask(shadows, key)
     if not summaries:
-        return
+        return False
     pieces.section("Unseen: variants in shadow", TERMS["shadow"])
     lines = []
     for each in summaries:
@@ -214,6 +214,7 @@ def unseen(key: str) -> None:
             }
         )
     pieces.table(pd.DataFrame(lines), f"{key}-shadows")
+    return True
 
 
 def retention() -> None:
@@ -237,9 +238,13 @@ def body() -> None:
     frame.header("Health", key)
     frame.problems()
     if not report.decisions:
-        frame.no_decisions(key)
-        # Before a launch's first step there are decisions outside alone, and shadows beside them.
-        unseen(key)
+        if unseen(key):
+            st.caption(
+                "Nobody is in a variant before the first step of the launch: everybody gets the "
+                "control's order."
+            )
+        else:
+            frame.no_decisions(key)
         return
     traffic = data.ask(series.traffic, key)
     frame.answer(answers.healthy(report, data.age()))

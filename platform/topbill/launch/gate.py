@@ -28,8 +28,6 @@ REASONS: dict[str, str] = OPE_REASONS | reasons(
 )
 """Why a gate cannot judge: code → sentence."""
 
-GateTerms = Gate
-"""What is asked of a log, as the file says it."""
 OF_RANKINGS = {"dr": "cascade-dr", "ips": "rips", "snips": "snrips"}
 """By what a log of rankings is judged, where a file names an estimator of single choices."""
 MOST = 200_000
