@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
-from board import answers, charts, choose, data, frame, pieces, words
+from board import answers, charts, choose, data, frame, pieces, ramps, words
 from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab import Analysis, Comparison, ExposureSpan
@@ -443,6 +443,7 @@ def body() -> None:
         st.markdown(f"*{words.plain(report.hypothesis)}*")
     # The file can be looked at before anybody was asked.
     if not report.decisions:
+        ramps.section(key)
         frame.no_decisions(key)
         file(report)
         return
@@ -458,6 +459,7 @@ def body() -> None:
             st.caption(words.plain(note.sentence))
     frame.warn(report)
     headline(report)
+    ramps.section(key)
     if report.ab is not None and len(report.ab.units) > 1:
         lifts(report.ab)
         over_time(key, report.ab)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from board import answers, charts, data, frame, words
+from board import answers, charts, data, frame, ramps, words
 from topbill.ab import Analysis
 from topbill.reporting import Report
 from topbill.reporting.experiment.wording import alarms, standing
@@ -28,6 +28,7 @@ def card(experiment: ListedExperiment, report: Report) -> None:
             frame.badge(where)
         st.caption(summary(experiment, report))
         st.markdown(words.plain(where.sentence))
+        ramps.on_card(experiment.key)
         # No lift is to be read where units were not split as intended.
         if report.ab is not None and experiment.decisions and not report.ab.sample_ratio.alarm:
             spark(experiment.key, named_first(report.ab))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from topbill.log.protocol import Order
     from topbill.reporting.past import ExperimentLibrary
     from topbill.reporting.queries.database import ListedExperiment
+    from topbill.reporting.queries.launches import LaunchStanding
     from topbill.service.worker_health import WorkerHealth
 
 
@@ -29,6 +30,7 @@ class StandingNow(msgspec.Struct, frozen=True):
     orders: list[Order]
     problems: list[Problem]
     alarms: list[AlarmLine]
+    launches: list[LaunchStanding]
 
 
 @app.command(name="list")
@@ -91,6 +93,7 @@ def _standing(data: Path) -> StandingNow:
     from topbill.log import LOG_FILE, open_log
     from topbill.log.orders import in_force
     from topbill.reporting.queries import database
+    from topbill.reporting.queries.launches import launches
     from topbill.service.worker_health import worker_health
 
     if not (data / LOG_FILE).exists():
@@ -102,7 +105,8 @@ def _standing(data: Path) -> StandingNow:
     is_published = (data / DATABASE).exists()
     experiments = database.experiments(data) if is_published else []
     problems = database.problems(data) if is_published else []
-    return StandingNow(health, experiments, holding, problems, alarms)
+    launching = launches(data) if is_published else []
+    return StandingNow(health, experiments, holding, problems, alarms, launching)
 
 
 def _lines(standing: StandingNow) -> list[str]:
@@ -110,6 +114,7 @@ def _lines(standing: StandingNow) -> list[str]:
 
     lines = []
     worker, ordered = standing.worker, {order.experiment: order for order in standing.orders}
+    launching = {launch.experiment: launch for launch in standing.launches}
     for line in standing.experiments:
         since = "" if line.since is None else f" since {line.since:%Y-%m-%d %H:%M} UTC"
         text = f"{line.key} is {line.status}{since}, {line.decisions:,} decisions"
@@ -120,6 +125,8 @@ def _lines(standing: StandingNow) -> list[str]:
             ordered_so = order.status if order.conclusion is None else "concluded"
             text += f"; {ordered_so} by order of {order.who}, {at:%Y-%m-%d %H:%M} UTC{reason}"
         lines.append(text)
+        if line.key in launching:
+            lines += _launch_lines(launching[line.key])
     if not lines:
         lines.append("Nothing was published yet.")
     if worker.alive:
@@ -136,4 +143,15 @@ def _lines(standing: StandingNow) -> list[str]:
         place = f" {problem.path}" if problem.path else ""
         verb = "Know of" if problem.kind == "page" else "Look at"
         lines.append(f"{verb} {problem.subject}{place}: {problem.message}")
+    return lines
+
+
+def _launch_lines(launch: LaunchStanding) -> list[str]:
+    """Where a launch stands, and what was done before."""
+    lines = [f"  launch: {launch.says}"]
+    if launch.needs_approval:
+        lines.append(f"  `topbill approve {launch.experiment}` lets it go on")
+    for step in launch.steps:
+        because = f": {step.because}" if step.because else ""
+        lines.append(f"    {step.at:%Y-%m-%d %H:%M} UTC  {step.name}, by {step.who}{because}")
     return lines

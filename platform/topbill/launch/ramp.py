@@ -18,6 +18,7 @@ from topbill.domain.errors import Conflict
 from topbill.launch.evidence import LaunchEvidence, harm_sentence
 from topbill.launch.gate import GateResult
 from topbill.launch.launch_state import GATE, HARM, LaunchState
+from topbill.log.orders import order_name
 from topbill.log.protocol import OrderKind
 from topbill.spec import Launch, Status
 from topbill.spec.fields import percent
@@ -45,18 +46,6 @@ NEEDS_APPROVAL: tuple[WaitReason, ...] = (
     *("gate_refused", "harm_paused", "guardrail_failed", "approval"),
 )
 """What `topbill approve KEY` ends."""
-STEPS: dict[OrderKind, str] = {
-    "gate": "gate passed",
-    "refusal": "gate not passed",
-    "shadow": "shadow",
-    "traffic": "traffic",
-    "tell": "harm",
-    "pause": "paused for harm",
-    "rollback": "rolled back",
-    "approval": "approved",
-    "status": "order",
-}
-"""What people call each kind of step."""
 MICROS = 1_000_000
 """Microseconds of a second."""
 
@@ -90,9 +79,7 @@ class Step(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """In a few words: 25% of traffic, rollback."""
-        if self.kind == "traffic" and self.traffic is not None:
-            return f"{percent(self.traffic)} of traffic"
-        return STEPS[self.kind]
+        return order_name(self.kind, self.traffic, self.status)
 
 
 class Wait(msgspec.Struct, frozen=True):

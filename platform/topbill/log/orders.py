@@ -12,12 +12,31 @@ import msgspec
 
 from topbill.domain.errors import Conflict, NotFound
 from topbill.log.database import LogDatabase
-from topbill.log.protocol import Clock, Log, Order
+from topbill.log.protocol import Clock, Log, Order, OrderKind
 from topbill.spec import Conclusion, Experiment, Status, from_audit
 from topbill.spec.fields import percent
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Conclusion).decode
+
+
+_NAMES: dict[OrderKind, str] = {
+    "gate": "gate passed",
+    "refusal": "gate not passed",
+    "shadow": "unseen",
+    "tell": "harm told",
+    "pause": "paused for harm",
+    "rollback": "rolled back",
+    "approval": "approved",
+}
+
+
+def order_name(kind: OrderKind, traffic: float | None, status: str | None) -> str:
+    """An order, or a step of a launch, in a few words: `25% of traffic`, `rolled back`,
+    `stopped`."""
+    if kind == "traffic" and traffic is not None:
+        return f"{percent(traffic)} of traffic"
+    return _NAMES.get(kind) or status or "as its file says"
 
 
 class OrderTable:

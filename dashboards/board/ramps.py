@@ -1,0 +1,69 @@
+"""A launch as people read it: where it stands, what it waits for, and what was done before."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from board import data, pieces, words
+from board.terms import TERMS
+from topbill.reporting.queries.launches import LaunchStanding, launch_of, launches
+from topbill.spec.fields import percent
+
+ICONS = {"over": ":material/undo:", "ramp": ":material/trending_up:"}
+
+
+def section(key: str) -> None:
+    """The launch of an experiment; nothing where its file has none."""
+    launch = data.ask(launch_of, key)
+    if launch is None:
+        return
+    pieces.section("Launch", TERMS["launch"])
+    st.markdown(steps_of(launch))
+    say(launch)
+    lines = []
+    for step in launch.steps:
+        lines.append(
+            {
+                "when": words.moment(step.at),
+                "what": step.name,
+                "by": step.who,
+                "why": step.because or words.MISSING,
+            }
+        )
+    if lines:
+        pieces.table(pd.DataFrame(lines), f"{key}-launch")
+
+
+def say(launch: LaunchStanding) -> None:
+    """Where it stands, and what somebody has to do where somebody has to."""
+    text = f"**Launch.** {words.plain(sentence(launch))}"
+    icon = ICONS.get(launch.stage, ":material/hourglass_top:")
+    if launch.needs_approval:
+        text += f" Somebody has to say `topbill approve {launch.experiment}`."
+    if launch.needs_approval or launch.stage == "over":
+        st.warning(text, icon=icon)
+    else:
+        st.info(text, icon=icon)
+
+
+def sentence(launch: LaunchStanding) -> str:
+    """The same as `topbill status` says, as a sentence."""
+    return f"{launch.says[:1].upper()}{launch.says[1:]}."
+
+
+def steps_of(launch: LaunchStanding) -> str:
+    """The steps of its ramp, the present one in bold: 1% → **5%** → 100%."""
+    names = []
+    for traffic in launch.ramp:
+        name = percent(traffic)
+        names.append(f"**{name}**" if traffic == launch.traffic else name)
+    return "Traffic: " + " → ".join(names)
+
+
+def on_card(key: str) -> None:
+    """One line for an experiment's card."""
+    for launch in data.ask(launches):
+        if launch.experiment == key:
+            sign = ":material/warning:" if launch.needs_approval else ":material/rocket_launch:"
+            st.caption(f"{sign} Launch: {words.plain(launch.says)}.")

@@ -1,0 +1,105 @@
+"""Where launches stand, as of the last publication: which step, since when, what it waits for, and
+what was done before and why."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from topbill.log.orders import order_name
+from topbill.reporting.queries.database import AnalyticsDatabase, open_database
+from topbill.spec.fields import percent
+
+_STEPS = """SELECT ordered_at AS at, who, kind, step, traffic, status, because FROM orders
+WHERE experiment = $key AND revision = $revision ORDER BY ordered_at, step"""
+
+
+class LaunchStep(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done, or somebody ordered, during a launch; times in UTC."""
+
+    at: datetime
+    name: str
+    """In a few words: 25% of traffic, rolled back."""
+    step: int
+    """Its number; 0 for an order of a person that is no step."""
+    who: str
+    because: str
+    traffic: float | None
+    status: str | None
+
+
+class LaunchStanding(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the launch of an experiment stands; times in UTC.
+
+    Attributes:
+        experiment: Its key.
+        stage: `gate`, `shadow`, `ramp` or `over`.
+        step: The number of its last step; 0 before the first.
+        traffic: None before its ramp.
+        since: When its present stage began, or went on after a halt.
+        reason: The code of what it waits for.
+        sentence: The same for people.
+        until: When that ends, where only time ends it.
+        next_traffic: The traffic of the next step; None where none comes.
+        needs_approval: Whether `topbill approve KEY` ends it.
+        ramp: The traffic of each step.
+        steps: What was done, oldest first.
+    """
+
+    experiment: str
+    stage: str
+    step: int
+    traffic: float | None
+    since: datetime | None
+    reason: str
+    sentence: str
+    until: datetime | None
+    next_traffic: float | None
+    needs_approval: bool
+    ramp: list[float]
+    steps: list[LaunchStep] = []
+
+    @property
+    def says(self) -> str:
+        """Where it stands in one sentence, without a stop."""
+        where = "before its first step"
+        if self.traffic is not None:
+            where = f"at {percent(self.traffic)} of traffic"
+        if self.since is not None:
+            where += f" since {self.since:%Y-%m-%d %H:%M} UTC"
+        if self.stage == "over":
+            return self.sentence
+        until = "" if self.until is None else f", until {self.until:%Y-%m-%d %H:%M} UTC"
+        then = "" if self.next_traffic is None else f"; {percent(self.next_traffic)} is next"
+        return f"{where}: {self.sentence}{until}{then}"
+
+
+def launches(data: Path | str) -> list[LaunchStanding]:
+    """Every launch whose file is there, by key.
+
+    Raises NotFound where nothing was published yet.
+    """
+    with open_database(data) as database:
+        # A database of an earlier version has none until the worker publishes.
+        if not database.rows("FROM information_schema.tables WHERE table_name = 'launches'"):
+            return []
+        rows = database.rows("FROM launches ORDER BY experiment")
+        return [_standing(database, row) for row in rows]
+
+
+def launch_of(data: Path | str, key: str) -> LaunchStanding | None:
+    """The launch of one experiment; None where its file has none."""
+    return next((launch for launch in launches(data) if launch.experiment == key), None)
+
+
+def _standing(database: AnalyticsDatabase, row: dict[str, Any]) -> LaunchStanding:
+    revision = row.pop("revision")
+    lines = database.rows(_STEPS, key=row["experiment"], revision=revision)
+    steps = []
+    for line in lines:
+        name = order_name(line.pop("kind"), line["traffic"], line["status"])
+        steps.append(LaunchStep(name=name, **line))
+    return LaunchStanding(**row, steps=steps)
