@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from topbill.launch.ramp import MICROS, Look, Step, Wait, next_step
 from topbill.launch.stepping import give_step
 from topbill.log import Log
 from topbill.log.orders import orders_of, under
-from topbill.log.protocol import Order
+from topbill.log.protocol import Clock, Order, now_micros
 from topbill.spec import Experiment, Gate, Launch
 
 _logger = logging.getLogger("topbill")
@@ -69,16 +69,14 @@ class Launching:
         log: Log,
         data: Path,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Clock = now_micros,
         evidence: ReadsEvidence = launch_evidence,
         gate: AsksLog = run_gate,
-        every: float = LOOK_EVERY,
     ) -> None:
         self._log, self._data = log, data
-        self._clock, self._evidence, self._gate = clock, evidence, gate
-        self._every = every
+        self._micros, self._evidence, self._gate = clock, evidence, gate
         self._due: dict[str, float] = {}
-        """By experiment: when its evidence is looked at again, in seconds of the clock."""
+        """By experiment: when its evidence is looked at again, in seconds."""
         # Of its own: to ask a log may take minutes, and learning goes on meanwhile.
         self._asking = ThreadPoolExecutor(1, "gate")
         self._gates: dict[str, _AskedGate] = {}
@@ -103,6 +101,10 @@ class Launching:
                 self._note_trouble(file.key, str(error))
         return given
 
+    def _now(self) -> float:
+        """Seconds since the epoch, by the clock that stamps the log."""
+        return self._micros() / MICROS
+
     def close(self) -> None:
         """Ask no log any more."""
         self._asking.shutdown(wait=False, cancel_futures=True)
@@ -110,7 +112,7 @@ class Launching:
     def _step(self, file: Experiment, launch: Launch) -> bool:
         """Whether a step was given."""
         orders = orders_of(self._log, file)
-        state, now = state_of(orders), self._clock()
+        state, now = state_of(orders), self._now()
         if state.traffic is not None and now < self._due.get(file.key, 0.0):
             return False
         look = self._look(file, orders, state)
@@ -152,15 +154,15 @@ class Launching:
         since = None if state.launched_at is None else _moment(state.launched_at)
         evidence = self._evidence(key, self._data, since=since, step_since=_moment(state.since))
         took = time.monotonic() - started
-        self._due[key] = self._clock() + max(self._every, took / SHARE)
+        self._due[key] = self._now() + max(LOOK_EVERY, took / SHARE)
         return evidence
 
     def _ask(self, file: Experiment, gate: Gate) -> GateResult | None:
         """What the log says; None while it is being asked."""
         asked = self._gates.get(file.fingerprint)
-        if asked is None or (asked.answer.done() and self._clock() - asked.at >= ASK_EVERY):
+        if asked is None or (asked.answer.done() and self._now() - asked.at >= ASK_EVERY):
             answer = self._asking.submit(self._gate, gate, file, self._data)
-            asked = _AskedGate(answer, self._clock())
+            asked = _AskedGate(answer, self._now())
             self._gates[file.fingerprint] = asked
         return asked.answer.result() if asked.answer.done() else None
 
@@ -170,7 +172,7 @@ class Launching:
             _logger.warning("%s: its launch waits: %s", key, message)
         if before is not None:
             self.lines[key] = before._replace(reason="trouble", sentence=message)
-        self._due[key] = self._clock() + self._every
+        self._due[key] = self._now() + LOOK_EVERY
 
 
 def _line(file: Experiment, launch: Launch, state: LaunchState, wait: Wait) -> LaunchLine:

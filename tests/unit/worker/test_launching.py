@@ -44,10 +44,9 @@ class World:
         self.launching = Launching(
             self.log,
             Path("data"),
-            clock=lambda: self.now,
+            clock=lambda: round(self.now * 1e6),
             evidence=self._evidence,
             gate=self._gate,
-            every=10.0,
         )
         self.take_over()
 
@@ -217,7 +216,9 @@ def test_nothing_is_done_before_a_service_takes_over(world: World) -> None:
 
 
 def test_of_two_workers_one_gives_the_step(world: World) -> None:
-    other = Launching(world.log, Path("data"), clock=lambda: world.now, evidence=world._evidence)
+    other = Launching(
+        world.log, Path("data"), clock=lambda: round(world.now * 1e6), evidence=world._evidence
+    )
     with closing(other):
         assert (world.step(), other.step([world.file])) == (1, 0)
         orders = orders_of(world.log, world.file)

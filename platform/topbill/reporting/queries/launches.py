@@ -17,7 +17,7 @@ _STEPS = """SELECT ordered_at AS at, who, kind, step, traffic, status, because F
 WHERE experiment = $key AND revision = $revision ORDER BY ordered_at, step"""
 
 
-class LaunchStep(msgspec.Struct, frozen=True, kw_only=True):
+class LaunchEvent(msgspec.Struct, frozen=True, kw_only=True):
     """What was done, or somebody ordered, during a launch; times in UTC."""
 
     at: datetime
@@ -60,7 +60,7 @@ class LaunchStanding(msgspec.Struct, frozen=True, kw_only=True):
     next_traffic: float | None
     needs_approval: bool
     ramp: list[float]
-    steps: list[LaunchStep] = []
+    steps: list[LaunchEvent] = []
 
     @property
     def says(self) -> str:
@@ -101,5 +101,5 @@ def _standing(database: AnalyticsDatabase, row: dict[str, Any]) -> LaunchStandin
     steps = []
     for line in lines:
         name = order_name(line.pop("kind"), line["traffic"], line["status"])
-        steps.append(LaunchStep(name=name, **line))
+        steps.append(LaunchEvent(name=name, **line))
     return LaunchStanding(**row, steps=steps)
