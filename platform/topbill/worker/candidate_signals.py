@@ -22,6 +22,8 @@ SHARE = 0.1
 """Of the worker's time, that refreshes may take: what is large is refreshed more rarely."""
 MOST = 2_000_000
 """Plays that are read, the most recent ones."""
+LEAST = 1e-6
+"""Of a play: what is worth less (a value of 1e-300, say) is none, and leaves no sum to divide by."""
 # On pages, where the viewer's region stands in the context of the page's own decision, and anywhere
 # else, where it is that of the viewer's last page. What a viewer's events say against a title takes
 # from what they say for it, down to nothing: each of the latter then counts that much less.
@@ -48,9 +50,9 @@ WITH elsewhere AS (
     WHERE title IS NOT NULL
 )
 SELECT unit, title, epoch(occurred_at), region,
-    opinion * sum(opinion) OVER same / sum(greatest(opinion, 0)) OVER same
+    opinion * sum(opinion) OVER same / sum(greatest(opinion, 0)) OVER same AS worth
 FROM weighed WINDOW same AS (PARTITION BY unit, title)
-QUALIFY opinion > 0 AND sum(opinion) OVER same > 0
+QUALIFY opinion > 0 AND sum(opinion) OVER same > 0 AND worth >= $least
 ORDER BY occurred_at DESC LIMIT $most
 """
 _BATCH = 10_000
@@ -77,6 +79,7 @@ def plays(
         "guests": list(viewers),
         "viewers": list(viewers.values()),
         "most": MOST,
+        "least": LEAST,
     }
     found = []
     # Each text once: there are some thousands of them, in millions of plays.
@@ -115,6 +118,6 @@ def refresh(
                 catalog = file.read_catalog()
                 signals[file.key] = learn(known, catalog, now)
                 signals[file.key].save(signals_path(data, file.key))
-        except (TopbillError, lake.Error, OSError) as error:
+        except (TopbillError, lake.Error, OSError, ValueError, ArithmeticError) as error:
             _logger.warning("signals of page %s stay as they were: %s", file.key, error)
     return signals

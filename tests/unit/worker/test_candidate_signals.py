@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from topbill import lake
@@ -86,6 +87,23 @@ def test_a_play_elsewhere_is_of_the_region_of_the_viewer_s_last_page(
     record.write_database(home.experiments(), 2)
     found = plays(data, home.file(), ["profile_id"])
     assert {play.unit: play.region for play in found} == {"u": "de", "v": ""}
+
+
+@pytest.mark.parametrize("value", [0.0, 5e-324, 1e-300, 1e-160, -1e-20, 1e-7, 1e300])
+def test_no_value_of_an_event_spoils_what_all_plays_say(
+    home: Home, tmp_path: Path, value: float
+) -> None:
+    told = [(f"v{number}", f"t{number % 7:02}", "play", 1.0) for number in range(40)]
+    told += [(f"w{number}", f"t{number % 5:02}", "play", value) for number in range(20)]
+    events = [(seq, event(seq, *each)) for seq, each in enumerate(told, 1)]
+    record = lake.Lake(tmp_path / "data")
+    record.append("events", unit_event_rows(events), len(events))
+    record.write_database(home.experiments(), 1)
+    left = plays(tmp_path / "data", home.file(), ["profile_id"])
+    assert len(left) == (60 if abs(value) > 1e-6 else 40)
+    together = count(left, home.catalog(), 100.0).together
+    assert np.isfinite(together.factors).all()
+    assert np.isfinite(together.ridge).all()
 
 
 def test_a_viewer_s_old_plays_say_less_and_count_still(home: Home) -> None:
