@@ -23,7 +23,7 @@ SHARE = 0.1
 MOST = 2_000_000
 """Plays that are read, the most recent ones."""
 LEAST = 1e-6
-"""Of a play: what is worth less (a value of 1e-300, say) is none, and leaves no sum to divide by."""
+"""What a play is worth at least, in plays: one of 1e-300 is none, and left no sum to divide by."""
 # On pages, where the viewer's region stands in the context of the page's own decision, and anywhere
 # else, where it is that of the viewer's last page. What a viewer's events say against a title takes
 # from what they say for it, down to nothing: each of the latter then counts that much less.
