@@ -152,7 +152,7 @@ def harmed(evidence: LaunchEvidence | None, state: LaunchState) -> dict[str, Gua
 
 def _over(_launch: Launch, state: LaunchState, look: Look, _now: float) -> Wait | None:
     if state.over:
-        return Wait("over", f"the launch is over: {state.over}")
+        return Wait("over", f"it is over: {state.over}")
     if state.is_paused_for_harm:
         names = formatting.listing([_spelt(name) for name in state.harm])
         return Wait("harm_paused", f"paused because of {names} until somebody approves")
