@@ -12,6 +12,7 @@ import streamlit as st
 from board import data, words
 from board.terms import TERMS
 from board.words import plain
+from topbill.domain.alarm import TITLES
 from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
 from topbill.reporting import Report
 from topbill.reporting.experiment.wording import Standing, Tone, alarms
@@ -154,6 +155,19 @@ def problems() -> None:
             place += f" at {words.code(problem.path)}"
         sentence, icon = PROBLEMS[problem.kind]
         st.warning(f"**{sentence.format(place=place)}** {plain(problem.message)}", icon=icon)
+
+
+def alarms_that_stand() -> None:
+    """What the worker found wrong and told whoever `alerts.yaml` names, as long as it stands."""
+    for alarm in data.ask(database.standing_alarms):
+        place = words.code(alarm.experiment or "the worker")
+        if alarm.subject:
+            place += f", {plain(alarm.subject)}"
+        since = words.moment(alarm.raised_at)
+        st.error(
+            f"**{TITLES[alarm.kind]}** in {place}, since {since}. {plain(alarm.message)}",
+            icon=":material/notifications_active:",
+        )
 
 
 def answer(where: Standing, help_: str = TERMS["verdict"]) -> None:

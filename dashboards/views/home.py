@@ -112,6 +112,7 @@ def search(experiments: Sequence[ListedExperiment]) -> list[ListedExperiment]:
 def body() -> None:
     experiments = data.experiments()
     frame.header("Experiments")
+    frame.alarms_that_stand()
     frame.problems()
     if not experiments:
         frame.chosen()  # says that there is none, and what to do

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import msgspec
 
+from topbill.ab import GuardrailHarm
 from topbill.alerts.channels import Send, send
 from topbill.alerts.measuring import measure
 from topbill.alerts.outbox import Outbox
 from topbill.alerts.rules import RuleReading
+from topbill.alerts.rules.guarding import read_harms
 from topbill.alerts.rules.look import FileChange
 from topbill.alerts.standing_still import LearningWatch, record_stale
 from topbill.alerts.sums import DAY_HOURS, HOUR, Memory
@@ -33,6 +36,8 @@ from topbill.spec.alerts import AlertSettings, path_of, read_settings, unknown_c
 _logger = logging.getLogger("topbill")
 EVERY = 5.0
 """Seconds between two steps."""
+HARM_SHARE = 0.02
+"""Of the watch's time, at most, that an experiment's guardrails take."""
 _LONGEST_STEP = 30.0
 """Seconds for which a step under way is waited for at the end."""
 _NOT_RUNNING = "The experiment is not running any more."
@@ -69,6 +74,7 @@ class Watcher:
         """Up to when each experiment was looked at, and what is remembered of it; the worker's own
         under an empty key."""
         self._troubles: dict[str, str] = {}
+        self._harms_due: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.problems: tuple[Problem, ...] = ()
@@ -204,6 +210,7 @@ class Watcher:
         try:
             with open_database(self._data) as database:
                 hour, seqs = measure(database, experiment, at, memory.seqs)
+            harms = self._harms(experiment)
         except TopbillError as error:
             if self._troubles.get(key) != str(error):
                 _logger.warning("alerts: %s cannot be looked at: %s; trying again", key, error)
@@ -211,9 +218,19 @@ class Watcher:
             return
         self._troubles.pop(key, None)
         events = {metric.event for metric in experiment.metrics}
-        outcome = look_at(key, memory, hour, events, self._changes(key))
+        outcome = look_at(key, memory, hour, events, self._changes(key), harms)
         outcome.memory.seqs = seqs
         self._store(key, at + HOUR, outcome.memory, outcome.lines)
+
+    def _harms(self, experiment: Experiment) -> tuple[GuardrailHarm, ...]:
+        """The experiment's guardrails, where they are due: they need all of its record."""
+        started = time.monotonic()
+        if not experiment.guardrails or started < self._harms_due.get(experiment.key, 0.0):
+            return ()
+        harms = read_harms(self._data, experiment.key)
+        took = time.monotonic() - started
+        self._harms_due[experiment.key] = started + took / HARM_SHARE
+        return harms
 
     def _changes(self, key: str) -> list[FileChange]:
         return [FileChange(line.at, line.who) for line in self._log.revisions(key)[1:]]

@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
+from topbill.ab import GuardrailHarm
 from topbill.alerts.rules import RULES, RecordLook, RuleReading
 from topbill.alerts.rules.exploring import mean_entropy
+from topbill.alerts.rules.guarding import guardrail_harmed
 from topbill.alerts.rules.look import FileChange, fault_key
 from topbill.alerts.rules.rewarding import usual_decisions
 from topbill.alerts.sums import (
@@ -44,6 +46,7 @@ def look_at(
     hour: HourSums,
     events: Collection[str],
     changes: Sequence[FileChange] = (),
+    harms: Iterable[GuardrailHarm] = (),
 ) -> Outcome:
     """Look at an experiment when an hour more is published whole. `memory` is changed.
 
@@ -53,10 +56,11 @@ def look_at(
         hour: The sums of that hour.
         events: The reward events that its metrics read.
         changes: The changes of its file, oldest first.
+        harms: Its variants on its guardrails, where these were looked at.
     """
     memory.hours = [*memory.hours, hour][-DAY_HOURS:]
     faults: set[AlarmKind] = set()
-    readings: list[RuleReading] = []
+    readings = guardrail_harmed(harms, memory.hours, changes)
     for kind, rule in RULES.items():
         look = RecordLook(
             hours=memory.hours,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import logsumexp
 
 from topbill.domain.records import Floats
 
@@ -31,4 +30,10 @@ def log_e_of_draws(gap: ArrayLike, variance: ArrayLike) -> Floats:
     spread = np.asarray(variance, dtype=np.float64)[..., None]
     size = np.abs(_THETAS)
     bets = _THETAS * difference - spread * (np.expm1(size) - size)
-    return np.asarray(logsumexp(bets, axis=-1) - np.log(_THETAS.size), dtype=np.float64)
+    return log_mean_exp(bets)
+
+
+def log_mean_exp(logs: Floats) -> Floats:
+    """ln of the mean of e^x over the last axis: of e-values, an e-value again."""
+    largest = logs.max(axis=-1)
+    return np.asarray(largest + np.log(np.exp(logs - largest[..., None]).mean(axis=-1)))

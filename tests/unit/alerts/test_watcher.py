@@ -54,6 +54,7 @@ class Site:
         self.failures: dict[str, str] = {}
         self.mailbox = Mailbox()
         self.random = random.Random(3)
+        self.event: Callable[[Decision], str] = lambda _: "play"
         self.revise()
         self.watcher = self.open()
         self.publish([])
@@ -103,7 +104,10 @@ class Site:
                 decisions.append(changed)
         rewards = [
             RewardEvent(
-                decision_id=d.decision_id, event_id="e", event="play", received_at=d.decided_at + 5
+                decision_id=d.decision_id,
+                event_id="e",
+                event=self.event(d),
+                received_at=d.decided_at + 5,
             )
             for d in decisions
             if self.random.random() < 0.3
@@ -323,6 +327,27 @@ def test_a_draw_that_is_not_as_logged_is_found_in_the_record(site: Site) -> None
     site.hour(skewed)
     faults = {(line.kind, line.subject, line.cause) for line in site.log.alarms()}
     assert faults == {("propensity_mismatch", "b", "draw_differs")}
+
+
+def test_a_harmed_guardrail_is_told_with_its_numbers(site: Site) -> None:
+    site.experiments = [
+        an_experiment(
+            metrics={
+                "play": {"event": "play", "kind": "binary", "window": "60s"},
+                "left": {"event": "left", "kind": "binary", "window": "60s", "better": "lower"},
+            },
+            guardrails=[{"metric": "left", "margin": "10%"}],
+        )
+    ]
+    site.revise()
+    site.event = lambda d: "left" if d.variant == "b" and d.decided_at % 3 else "play"
+    site.hour(n=1_500)
+    site.hour(n=1_500)
+    faults = {(line.kind, line.subject, line.cause) for line in site.log.alarms()}
+    assert ("guardrail_harmed", "b left") in {fault[:2] for fault in faults}
+    (line,) = [line for line in site.log.alarms() if line.kind == "guardrail_harmed"]
+    assert line.message.startswith("Left is worse")
+    assert "10% allowed" in line.message
 
 
 def test_what_had_no_probability_and_is_shown_is_found_at_once(site: Site) -> None:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import inf, log
-
-from scipy.special import logsumexp
+from math import inf
 
 from topbill.alerts.rules.look import CALM_LOG_E, LEAST, LOG_LEVEL, RecordLook, RuleReading
 from topbill.alerts.sums import ActionSums, HourSums, VariantSums, merged_actions
-from topbill.stats.bennett import log_e_of_draws
+from topbill.stats.bennett import log_e_of_draws, log_mean_exp
 
 
 def propensity_mismatch(look: RecordLook) -> list[RuleReading]:
@@ -60,7 +58,7 @@ def _evidence(actions: Mapping[str, ActionSums]) -> float:
         return inf
     gaps = [sums.drawn - sums.expected for sums in actions.values()]
     variances = [sums.variance for sums in actions.values()]
-    return float(logsumexp(log_e_of_draws(gaps, variances))) - log(len(actions))
+    return float(log_mean_exp(log_e_of_draws(gaps, variances)))
 
 
 def _explained(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from topbill.alerts.rules.look import LEAST, LEVEL, RecordLook, RuleReading
 from topbill.alerts.sums import HourSums, added, shortest_run
@@ -91,7 +91,7 @@ def _move(look: RecordLook, run: Sequence[HourSums], feature: str) -> tuple[_Mov
     groups = [*told, OTHERS]
     old, new = _shares(before, groups), _shares(now, groups)
     n = sum(now.values())
-    chance = (1.0 / n + 1.0 / behind) * float(chi2.isf(LEVEL, len(groups) - 1))
+    chance = (1.0 / n + 1.0 / behind) * float(chdtri(len(groups) - 1, LEVEL))
     move = _Moved(
         feature,
         stability(old, new),

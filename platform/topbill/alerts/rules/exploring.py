@@ -2,9 +2,9 @@
 
 A bandit that learns becomes sure by and by; that is no fault. What is looked for is a fall: the
 mean entropy of a window, four standard errors up, is below a third of what nearly all hours of the
-day before had (all but the two lowest), while the policy has seen at most half as many decisions
-again as before. Fallbacks and decisions with one eligible action count as entropy 0: they are how
-exploration is lost without any policy.
+day before had (all but the two lowest). As long as that day brought more than a third of all that
+the policy ever decided, such a fall may be learning, and is told only where the policy has no part
+in it: fallbacks, and decisions with one eligible action, count as entropy 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _REMEMBERED = 6
 """Hours of the day before that there must be."""
 _LEFT_OUT = 2
 """Of the lowest hours: those in which a fault began."""
-_MOST_NEW = 0.5
+_MOST_NEW = 1.0 / 3.0
 _CAUSED = 0.5
 """A part of the decisions from which on it is the cause."""
 
@@ -58,14 +58,17 @@ def _reading(look: RecordLook, variant: str) -> RuleReading:
         return unknown
     if mean >= FALLEN * least:
         return unknown._replace(state="sound")
-    learned = look.usual.learned.get(variant, 0)
-    if mean + _ERRORS * error >= FALLEN * least or decisions > _MOST_NEW * learned:
+    cause = _cause(look, run, own)
+    may_be_learning = sum(sizes) > _MOST_NEW * look.usual.learned.get(variant, 0)
+    if may_be_learning and cause not in ("policy_fails", "few_eligible"):
+        return unknown
+    if mean + _ERRORS * error >= FALLEN * least:
         return unknown
     message = (
         f"{variant} drew with {percent(mean)} of the largest entropy in the last {len(run)} h; "
         f"before it was {percent(least)} or more."
     )
-    return unknown._replace(state="fault", cause=_cause(look, run, own), message=message)
+    return unknown._replace(state="fault", cause=cause, message=message)
 
 
 def _cause(look: RecordLook, hours: Sequence[HourSums], own: Sequence[VariantSums]) -> str:

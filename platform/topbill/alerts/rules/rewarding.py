@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.stats import poisson
+from scipy.special import pdtr
 
 from topbill.alerts.rules.look import LEVEL, RecordLook, RuleReading
 from topbill.alerts.sums import EventRate, HourSums, shortest_run
@@ -37,7 +37,7 @@ class _Count(NamedTuple):
 
     @property
     def is_silent(self) -> bool:
-        chance = float(poisson.cdf(self.came, SILENT * self.expected))
+        chance = float(pdtr(self.came, SILENT * self.expected))
         return self.expected >= EXPECTED and chance <= LEVEL
 
     @property

@@ -19,6 +19,7 @@ from topbill.ab import OBJECTIVE, Method
 from topbill.ab.core.quantile import quantiles
 from topbill.ab.core.rates import rate_interval
 from topbill.ab.core.units import Rate, read_rows
+from topbill.ab.harm import ALPHA as HARM_ALPHA
 from topbill.ab.judged import judged
 from topbill.ab.phases import Reading
 from topbill.domain.margin import MarginUnit
@@ -385,7 +386,7 @@ class AnalysisRows:
             decides=decides,
         )
 
-    def harm(self) -> ab.HarmReading:
+    def harm(self, alpha: float = HARM_ALPHA) -> ab.HarmReading:
         """Each variant on each guardrail, and the split, as a launch looks at them: see
         `ab.read_harm`."""
         timeline = self.timeline
@@ -397,6 +398,7 @@ class AnalysisRows:
             variant=VARIANT,
             day=MOMENT,
             covariates=self.covariates,
+            alpha=alpha,
             time_zone=zone_of(self._database, self._tables.key),
         )
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pandas as pd
 
+from topbill.domain.alarm import AlarmKind
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.zones import UTC
 from topbill.lake import DATABASE, Connection, Error, Problem, connect
@@ -134,6 +135,17 @@ def published_at(data: Path | str) -> datetime:
     return moment
 
 
+class StandingAlarm(NamedTuple):
+    """A fault that was found and stands, since `raised_at` (UTC); of the worker where there is no
+    experiment."""
+
+    kind: AlarmKind
+    experiment: str | None
+    subject: str | None
+    message: str
+    raised_at: datetime
+
+
 class Retained(NamedTuple):
     """From when on the record has rows (`kept_since`), since older ones were removed, and when that
     was done last; both UTC.
@@ -161,6 +173,18 @@ def problems(data: Path | str) -> list[Problem]:
     """Files that were refused and experiments that can't learn, as of the last publication."""
     with open_database(data) as database:
         return [Problem(**row) for row in database.rows("FROM problems")]
+
+
+def standing_alarms(data: Path | str) -> list[StandingAlarm]:
+    """The alarms that stand as of the last publication, the oldest first."""
+    with open_database(data) as database:
+        if not database.rows("SELECT 1 FROM duckdb_tables() WHERE table_name = 'alarms'"):
+            return []  # a database of an earlier version, until the worker publishes
+        rows = database.rows(
+            """SELECT kind, experiment, subject, message, raised_at FROM alarms
+            WHERE resolved_at IS NULL ORDER BY raised_at, kind"""
+        )
+    return [StandingAlarm(**row) for row in rows]
 
 
 def experiments(data: Path | str) -> list[ListedExperiment]:

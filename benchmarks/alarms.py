@@ -1,11 +1,18 @@
-"""Simulated records as hours of sums: a bandit that learns, days and weekends, rewards that come
-late; and faults put into them.
+"""Alarms over simulated records: how often a sound one raises any, and how soon, how often and with
+which likely cause a fault does.
+
+    python -m benchmarks.alarms [--sound 100] [--days 30] [--faults]
+
+A stream is an experiment as hours of sums: a bandit that learns, days and weekends, rewards that
+come late. The rules and what they remember are those of the worker (`topbill.alerts.watching`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,7 +20,7 @@ import numpy as np
 from topbill.alerts.rules.look import FileChange
 from topbill.alerts.sums import HOUR, ActionSums, HourSums, Memory, VariantSums
 from topbill.alerts.watching import look_at
-from topbill.domain.alarm import AlarmLine
+from topbill.domain.alarm import AlarmKind, AlarmLine
 
 START = 1_700_000_000_000_000 // HOUR * HOUR
 EVENTS = ("play", "watch_fraction")
@@ -52,9 +59,9 @@ class Stream:
     sure: bool = False
     """Whether `learned` draws one action with 0.999."""
     bias: float = 0.0
-    """Of the draws, the share that is the first action whatever was logged."""
+    """Of the control's draws, the share that is the first action whatever was logged."""
     shown: float = 0.0
-    """Of the decisions, the share that shows what had no probability."""
+    """Of `learned`'s decisions, the share that shows what had no probability."""
     tv: float | None = None
     """The share of tv among viewers, where it is not the usual one."""
     unsent: float = 0.0
@@ -106,7 +113,7 @@ class Stream:
             p = np.full((2, self.actions), 0.001 / (self.actions - 1))
             p[:, 0] = 0.999
             return p
-        draws = self.random.beta(self.plays, self.misses, size=(400, 2, self.actions))
+        draws = self.random.beta(self.plays, self.misses, size=(200, 2, self.actions))
         wins = np.eye(self.actions)[draws.argmax(axis=2)].mean(axis=0)
         return 0.98 * wins + 0.02 / self.actions
 
@@ -124,8 +131,9 @@ class Stream:
             entropy = float(-(p * np.log(p)).sum() / np.log(self.actions))
             sums.entropy += n * entropy
             sums.entropy_squares += n * entropy**2
-            drawn = self.random.multinomial(n - int(self.bias * n), p)
-            drawn[0] += int(self.bias * n)
+            bias = int(self.bias * n) if name == "control" else 0
+            drawn = self.random.multinomial(n - bias, p)
+            drawn[0] += bias
             for i, count in enumerate(drawn):
                 own = sums.actions.setdefault(f"a{i}", ActionSums())
                 own.drawn += int(count)
@@ -172,24 +180,86 @@ class Stream:
 
 _COUNTRIES = 1.0 / np.arange(1.0, 31.0) / np.sum(1.0 / np.arange(1.0, 31.0))
 
-Fault = Callable[[Stream], None]
+
+_STOPPED: Final = "event_stopped"
+
+
+class Fault(NamedTuple):
+    """What is done to a stream, and what should be found: the kind of alarm and its cause."""
+
+    name: str
+    fields: dict[str, Any]
+    kind: AlarmKind
+    cause: str
+    edited: bool = False
+    """Whether the experiment's file was changed just before."""
+
+
+FAULTS = (
+    Fault("half of a variant lost", {"kept": {"learned": 0.5}}, "sample_ratio", "units_lost"),
+    Fault("control lost", {"kept": {"control": 0.55}}, "sample_ratio", "units_lost"),
+    Fault("variant not reached", {"kept": {"learned": 0.0}}, "sample_ratio", "variant_missing"),
+    Fault(
+        "lost by an edit", {"kept": {"learned": 0.5}}, "sample_ratio", "file_changed", edited=True
+    ),
+    Fault(
+        "lost by failing",
+        {"kept": {"learned": 0.5}, "fallback": 0.3},
+        "sample_ratio",
+        "policy_fails",
+    ),
+    Fault(
+        "no rewards",
+        {"sent": {"play": 0.0, "watch_fraction": 0.0}},
+        "reward_silence",
+        "rewards_not_sent",
+    ),
+    Fault(
+        "hardly any rewards",
+        {"sent": {"play": 0.05, "watch_fraction": 0.05}},
+        "reward_silence",
+        "rewards_not_sent",
+    ),
+    Fault("plays stop", {"sent": {"play": 0.0, "watch_fraction": 1.0}}, "reward_silence", _STOPPED),
+    Fault(
+        "fractions stop",
+        {"sent": {"play": 1.0, "watch_fraction": 0.0}},
+        "reward_silence",
+        _STOPPED,
+    ),
+    Fault("plays renamed", {"renamed": {"play": "plays"}}, "reward_silence", "event_renamed"),
+    Fault("policy fails", {"fallback": 0.9}, "exploration_collapsed", "policy_fails"),
+    Fault("one eligible", {"single": 0.97}, "exploration_collapsed", "few_eligible"),
+    Fault("sure at once", {"sure": True}, "exploration_collapsed", "one_action_leads"),
+    Fault("sure by an edit", {"sure": True}, "exploration_collapsed", "file_changed", edited=True),
+    Fault("draws skewed", {"bias": 0.2}, "propensity_mismatch", "draw_differs"),
+    Fault(
+        "draws skewed by an edit",
+        {"bias": 0.2},
+        "propensity_mismatch",
+        "file_changed",
+        edited=True,
+    ),
+    Fault("shown, not drawn", {"shown": 0.01}, "propensity_mismatch", "shown_not_drawn"),
+    Fault("other viewers", {"tv": 0.1}, "feature_drift", "viewers_changed"),
+    Fault("device not sent", {"unsent": 0.5}, "feature_drift", "feature_missing"),
+    Fault("new devices", {"new_device": 0.4}, "feature_drift", "new_values"),
+)
 
 
 def alarms(
-    stream: Stream, hours: int, at: int | None = None, fault: Fault | None = None, *, ends: int = -1
+    stream: Stream, hours: int, at: int = -1, fault: Fault | None = None, *, ends: int = -1
 ) -> list[tuple[int, AlarmLine]]:
     """The lines of alarms of a stream with the number of the hour after which each came. `fault`
-    is put into it from hour `at` on, and taken out again by `ends`, where that is given."""
+    is in it from hour `at` on, until `ends`, where that is given."""
     memory, lines = Memory(), []
-    clean = dict(stream.__dict__)
+    sound = {} if fault is None else {name: getattr(stream, name) for name in fault.fields}
     for number in range(hours):
-        if number == at and fault is not None:
-            fault(stream)
-        if number == ends:
-            for name in ("kept", "sent", "renamed", "fallback", "single", "sure", "bias"):
-                setattr(stream, name, clean[name])
-            for name in ("shown", "tv", "unsent", "new_device"):
-                setattr(stream, name, clean[name])
+        if fault is not None and number in (at, ends):
+            for name, value in (fault.fields if number == at else sound).items():
+                setattr(stream, name, value)
+            if fault.edited and number == at:
+                stream.changes.append(FileChange(START + at * HOUR, "ann"))
         outcome = look_at("home", memory, stream.hour(), EVENTS, stream.changes)
         lines += [(number, line) for line in outcome.lines]
     return lines
@@ -198,3 +268,41 @@ def alarms(
 def raised(lines: Sequence[tuple[int, AlarmLine]]) -> list[tuple[int, str, str]]:
     """(hour, kind, cause) of each alarm that was raised."""
     return [(n, line.kind, line.cause) for n, line in lines if line.state == "raised"]
+
+
+def fault_is_found(fault: Fault, seed: int, *, begins: int = 200, lasts: int = 24) -> str:
+    """What is wrong with how a fault was told; empty where it was within two windows, once, and
+    with its cause."""
+    stream = Stream(seed, traffic=4_000.0)
+    at = begins + seed % 24
+    told = raised(alarms(stream, at + lasts, at, fault))
+    if told and told[0][0] - at <= 1 and [line[1:] for line in told] == [(fault.kind, fault.cause)]:
+        return ""
+    return f"{fault.name}: {[(n - at, kind, cause) for n, kind, cause in told]}"
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--sound", type=int, default=100, help="sound streams")
+    parser.add_argument("--days", type=int, default=30)
+    parser.add_argument("--faults", type=int, default=1, help="streams of each fault")
+    options = parser.parse_args()
+    wrong = []
+    for fault in FAULTS:
+        wrong += [fault_is_found(fault, seed) for seed in range(options.faults)]
+    missed = [text for text in wrong if text]
+    print(f"faults: {len(wrong) - len(missed)} of {len(wrong)} told once, within two windows, with")
+    print("their cause", *missed, sep="\n  ", flush=True)
+    false_alarms = []
+    for seed in range(options.sound):
+        stream = Stream(seed, traffic=(300.0, 1_000.0, 2_000.0, 8_000.0)[seed % 4])
+        told = raised(alarms(stream, 24 * options.days))
+        false_alarms += [(seed, *line) for line in told]
+        if told or seed % 10 == 9:
+            print(f"sound: {seed + 1} streams, {len(false_alarms)} alarms", *told, flush=True)
+    print(f"sound: {len(false_alarms)} alarms in {options.sound} streams of {options.days} days")
+
+
+if __name__ == "__main__":
+    main()
