@@ -24,10 +24,17 @@ from topbill.service.override_header import HEADER, read_secret, signed
 from topbill.service.settings import Settings
 from topbill.spec import Experiment
 
+from ...conftest import ARTWORK, write
 from ...local_client import LocalClient
 
 SECRET = b"a secret of the service, for a test"
 LATER = int(time.time()) + 3_600
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The small experiment, with time for a busy machine: nothing falls back."""
+    return write(tmp_path / "experiments", ARTWORK + "budget_ms: 9000\n")
 
 
 @pytest.fixture

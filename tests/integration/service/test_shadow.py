@@ -26,7 +26,7 @@ from topbill.worker.loop import Worker
 
 from ...conftest import ARTWORK, write
 
-LAUNCH = "launch: {shadow: 24h, ramp: [10%, 100%]}\n"
+LAUNCH = "launch: {shadow: 24h, ramp: [10%, 100%]}\nbudget_ms: 9000\n"
 PAGE = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text()
 
 

@@ -37,9 +37,14 @@ def decided(engine: Engine, **body: Any) -> Decision:
     return engine.decide(msgspec.json.decode(raw, type=DecideRequest))
 
 
+def an_engine(experiment: Experiment) -> Engine:
+    """Whose time stands still: nothing is ever late, however busy the machine is."""
+    return Engine([experiment], clock=lambda: 0.0)
+
+
 def beside(art: Experiment, *names: str) -> Engine:
     """An engine whose experiment is running, with these of its variants in shadow as well."""
-    engine = Engine([art], clock=lambda: 0.0)
+    engine = an_engine(art)
     compiled = engine.find("art")
     compiled.shadows = [Shadow(compiled.variants[name], Patience()) for name in names]
     return engine
@@ -50,7 +55,7 @@ def plain(decision: Decision) -> Decision:
 
 
 def test_before_the_first_step_every_variant_but_the_control_is_asked(art: Experiment) -> None:
-    decision = decided(Engine([launched(art)]), unit="u1")
+    decision = decided(an_engine(launched(art)), unit="u1")
     assert (decision.variant, decision.reason) == (None, "not_in_experiment")
     assert [shadow.variant for shadow in decision.shadows] == ["thompson", "uniform"]
     assert all(shadow.failure == "" for shadow in decision.shadows)
@@ -68,20 +73,20 @@ def test_before_the_first_step_every_variant_but_the_control_is_asked(art: Exper
     ],
 )
 def test_otherwise_nobody_is(art: Experiment, changed: dict[str, Any]) -> None:
-    assert decided(Engine([launched(art, **changed)]), unit="u1").shadows == ()
-    assert decided(Engine([art]), unit="u1").shadows == ()
+    assert decided(an_engine(launched(art, **changed)), unit="u1").shadows == ()
+    assert decided(an_engine(art), unit="u1").shadows == ()
 
 
 def test_with_the_first_step_it_ends(art: Experiment) -> None:
     begun = with_traffic(launched(art), 0.1)
-    assert all(decided(Engine([begun]), unit=f"u{n}").shadows == () for n in range(20))
+    assert all(decided(an_engine(begun), unit=f"u{n}").shadows == () for n in range(20))
 
 
 @given(st.integers(0, 10_000), st.integers(1, 4), st.booleans())
 def test_what_is_shown_is_the_same_with_and_without(number: int, slots: int, explore: bool) -> None:
     art = _art()
     body = {"unit": f"u{number}", "decision_id": f"d{number}", "slots": slots, "explore": explore}
-    alone = decided(Engine([art], clock=lambda: 0.0), **body)
+    alone = decided(an_engine(art), **body)
     shadowed = decided(beside(art, "thompson", "uniform", "editorial"), **body)
     assert len(shadowed.shadows) == 3
     assert plain(shadowed) == plain(alone)
@@ -181,12 +186,12 @@ def test_it_has_what_is_left_of_the_decisions_time_and_a_slow_one_rests(art: Exp
 
 def test_nothing_is_learned_of_what_it_would_have_done(art: Experiment) -> None:
     experiment = launched(art)
-    decision = decided(Engine([experiment]), unit="u1")
+    decision = decided(an_engine(experiment), unit="u1")
     assert teach(CompiledExperiment(experiment), [(decision, [])]) == 0
 
 
 def test_the_record_gives_it_back(art: Experiment) -> None:
-    decision = decided(Engine([launched(art)]), unit="u1", slots=2)
+    decision = decided(an_engine(launched(art)), unit="u1", slots=2)
     raw = msgspec.json.encode(decision)
     assert msgspec.json.decode(raw, type=Decision) == decision
     # One without is written as it was before there were any.
