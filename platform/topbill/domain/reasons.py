@@ -226,6 +226,9 @@ PLAN_FINDINGS = MappingProxyType(
         "objective_changed": "what is to be raised would be another thing than at the start",
         "metric_changed": "a metric that the verdict reads would count something else",
         "reading_changed": "the result would be read by another method than was planned",
+        "plan_changed": (
+            "the report would say that what was planned was changed after the first unit came"
+        ),
         "guardrail_removed": "a metric would not be guarded any more",
         "guardrail_changed": "a guardrail would allow more harm, or call another direction harm",
         "control_changed": "what the others are compared with would be another thing",

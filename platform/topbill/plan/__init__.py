@@ -1,6 +1,6 @@
 """What the files of a folder would change against what runs, before anybody saves them there."""
 
-from topbill.plan.build import plan_folder
+from topbill.plan.build import plan_against, plan_folder
 from topbill.plan.model import (
     ExperimentPlan,
     FolderPlan,
@@ -8,6 +8,7 @@ from topbill.plan.model import (
     PolicyOutlook,
     UnitMovement,
 )
+from topbill.plan.running import WhatRuns, what_runs
 from topbill.plan.text import lines, markdown
 
 __all__ = [
@@ -16,7 +17,10 @@ __all__ = [
     "PlanFinding",
     "PolicyOutlook",
     "UnitMovement",
+    "WhatRuns",
     "lines",
     "markdown",
+    "plan_against",
     "plan_folder",
+    "what_runs",
 ]

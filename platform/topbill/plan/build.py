@@ -55,15 +55,34 @@ def plan_folder(
         NotFound: The folder is not there, or no such commit has it.
         LogError: The log or the record cannot be read.
     """
-    if not folder.is_dir():
-        raise NotFound(f"{folder}: no such folder; expected one of experiment files")
+    _check(folder)
     holds = data is not None and ((data / LOG_FILE).exists() or (data / DATABASE).exists())
-    record, runs = "nothing: all is new", WhatRuns()
-    if holds and data is not None:
-        record, runs = f"what runs in {data}", what_runs(data)
+    if data is not None and holds:
+        runs = what_runs(data)
     elif base is not None:
-        with folder_at(folder, base) as files_before:
-            record, runs = f"the files at {base}", as_files_ran(readable_files(files_before))
+        with folder_at(folder, base) as before:
+            runs = as_files_ran(readable_files(before), f"the files at {base}")
+    else:
+        runs = WhatRuns()
+    return plan_against(folder, runs, evaluates=evaluates, now=clock())
+
+
+def plan_against(
+    folder: Path, runs: WhatRuns, *, evaluates: bool = True, now: float | None = None
+) -> FolderPlan:
+    """What the files of a folder would change against what is known to run.
+
+    Args:
+        folder: The experiments' folder.
+        runs: What runs.
+        evaluates: Whether new policies are evaluated on the record, which takes longest.
+        now: Seconds since the epoch, from which launches are dated.
+
+    Raises:
+        NotFound: The folder is not there.
+    """
+    _check(folder)
+    now = time.time() if now is None else now
     files, refused = _read(folder, runs)
     after = {experiment.key: experiment for experiment in files}
     # With a file that is refused services go on with what runs: what is not read is not gone.
@@ -74,9 +93,14 @@ def plan_folder(
         plan = _described(edit, traffic)
         if plan.kind in ("new", "changed"):
             plan = _expected(plan, edit, runs.data if evaluates else None)
-            plan = _dated(plan, edit, folder, clock())
+            plan = _dated(plan, edit, folder, now)
         plans.append(plan)
-    return FolderPlan(record=record, experiments=plans, refused=refused)
+    return FolderPlan(record=runs.source, experiments=plans, refused=refused)
+
+
+def _check(folder: Path) -> None:
+    if not folder.is_dir():
+        raise NotFound(f"{folder}: no such folder; expected one of experiment files")
 
 
 def _read(folder: Path, runs: WhatRuns) -> tuple[list[Experiment], list[PlanFinding]]:

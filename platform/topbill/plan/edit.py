@@ -3,8 +3,8 @@ check of a plan looks at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from topbill.ab import Plan as PowerPlan
 from topbill.domain.formatting import several
@@ -29,7 +29,7 @@ class ExperimentEdit:
         file_before: As its file says that runs, where orders made something else of it (`before`).
         orders: The orders that hold on it.
         units_at_full: New units a day if all traffic took part.
-        logs: The keys of experiments with a record.
+        logs: The keys of experiments with a record, and whether some variant of each explores.
     """
 
     key: str
@@ -42,7 +42,7 @@ class ExperimentEdit:
     file_before: Experiment | None = None
     orders: tuple[Order, ...] = ()
     units_at_full: float | None = None
-    logs: frozenset[str] = frozenset()
+    logs: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def both(self) -> tuple[Experiment, Experiment] | None:

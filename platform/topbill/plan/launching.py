@@ -157,14 +157,19 @@ def check_gate(edit: ExperimentEdit) -> Iterator[PlanFinding]:
         return
     gate = after.launch.gate
     # Without any record nobody can say what there will be.
-    if not edit.logs or gate.log in edit.logs:
+    if not edit.logs or edit.logs.get(gate.log):
         return
+    sentence = "the record has no decisions of it, and a gate without a log cannot judge"
+    if gate.log in edit.logs:
+        sentence = "all its variants show a fixed order, so its log cannot speak for anything else"
+    names = ", ".join(sorted(key for key, explores in edit.logs.items() if explores))
+    name_one = f"name one of {names}, or " if names else ""
     yield edit.harm(
         "gate_without_log",
         "launch.gate.log",
         gate.log,
-        "the record has no decisions of it, and a gate without a log cannot judge",
-        f"name one of {', '.join(sorted(edit.logs))}, or leave the gate out and shadow it first",
+        sentence,
+        f"{name_one}leave the gate out and shadow it first",
     )
 
 

@@ -68,6 +68,7 @@ class WhatRuns:
         orders: All orders, those for files as they once were among them.
         ids: How the folder stores ids of units.
         data: The folder, where it has a record.
+        source: Where all of this is from, in a few words.
     """
 
     experiments: Mapping[str, Experiment] = field(default_factory=dict)
@@ -77,6 +78,7 @@ class WhatRuns:
     orders: tuple[Order, ...] = ()
     ids: UnitIds = field(default_factory=UnitIds)
     data: Path | None = None
+    source: str = "nothing: all is new"
 
     def recorded(self, key: str) -> RecordedExperiment:
         """What the record knows of an experiment; nothing where nothing was published."""
@@ -87,9 +89,14 @@ class WhatRuns:
         return self.files.get(key) or self.experiments.get(key)
 
     @property
-    def logs(self) -> frozenset[str]:
-        """The experiments whose variants had units."""
-        return frozenset(key for key, record in self.records.items() if record.exposed)
+    def logs(self) -> dict[str, bool]:
+        """The experiments whose variants had units, and whether some variant of each explores, so
+        that its log can speak for other policies."""
+        logs = {}
+        for key, record in self.records.items():
+            if record.exposed and not record.is_made_up and key in self.experiments:
+                logs[key] = any(v.policy != "fixed" for v in self.experiments[key].variants)
+        return logs
 
 
 def what_runs(data: Path) -> WhatRuns:
@@ -130,10 +137,11 @@ def what_runs(data: Path) -> WhatRuns:
         orders=orders,
         ids=known_unit_ids(data),
         data=data if is_published else None,
+        source=f"what runs in {data}",
     )
 
 
-def as_files_ran(experiments: Iterable[Experiment]) -> WhatRuns:
+def as_files_ran(experiments: Iterable[Experiment], source: str) -> WhatRuns:
     """What runs by other files, such as those of the branch that a change is to go into, where
     nobody has the record at hand: of what is not a draft viewers are taken to have been in it, and
     units are made up."""
@@ -145,6 +153,7 @@ def as_files_ran(experiments: Iterable[Experiment]) -> WhatRuns:
     return WhatRuns(
         experiments={experiment.key: experiment for experiment in placed},
         records={one.key: record for one in placed if one.status != "draft"},
+        source=source,
     )
 
 

@@ -4,6 +4,7 @@ and what its policies learned."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from topbill.domain.margin import Margin
@@ -15,6 +16,15 @@ from topbill.spec.fields import percent
 
 _WORDS = {"title", "owner", "hypothesis"}
 """Keys of a file that change nothing of what it does."""
+_LEFT_OUT = {
+    "not_in_audience": "audience",
+    "excluded_context": "exclude.context",
+    "excluded_unit": "exclude.units",
+    "override": "overrides",
+}
+"""Reason of a decision → the key of the file that brings it about."""
+FEW = 0.05
+"""Share of the units that may be left out while it runs: a bot here, a tester there."""
 NEW_KEY = "stop this experiment and start a new one, with a key of its own"
 
 
@@ -68,27 +78,35 @@ def _leaving(
     edit: ExperimentEdit, before: Experiment, after: Experiment, movement: UnitMovement
 ) -> Iterator[PlanFinding]:
     """Those who had a variant and get none."""
-    if not movement.left:
-        return
     out = movement.reasons.get("not_in_experiment", 0)
     is_elsewhere = (before.layer, before.layer_start) != (after.layer, after.layer_start)
     if out and (is_elsewhere or after.traffic >= before.traffic):
-        moved_by = "layer" if before.layer != after.layer else "traffic"
         yield edit.harm(
             "units_leave",
-            moved_by,
+            "layer" if before.layer != after.layer else "traffic",
             f"layer {after.layer} from {percent(after.layer_start)} on",
             f"{_part(out, movement)} of the units that have a variant are outside its place in the "
             f"layer, which began at {percent(before.layer_start)}",
             "give the experiment that comes before it in this layer another layer, or a key that "
             "sorts behind this one's",
         )
-    elif movement.left - movement.reasons.get("holdout", 0):
-        yield edit.note(
+    elif out:
+        sentence = f"{_part(out, movement)} of the units that have a variant get none any more"
+        yield edit.note("units_leave", "traffic", percent(after.traffic), sentence)
+    for reason, path in _LEFT_OUT.items():
+        count = movement.reasons.get(reason, 0)
+        if not count:
+            continue
+        sentence = f"{_part(count, movement)} of the units that have a variant count no more"
+        if count <= FEW * movement.assigned:
+            yield edit.note("units_leave", path, reason, sentence)
+            continue
+        yield edit.harm(
             "units_leave",
-            "traffic",
-            percent(after.traffic),
-            f"{_part(movement.left, movement)} of the units that have a variant get none any more",
+            path,
+            reason,
+            f"{sentence}: the verdict would be of other viewers than it was planned for",
+            f"say whom it is for before the launch; to ask of others, {NEW_KEY}",
         )
 
 
@@ -147,6 +165,18 @@ def check_goal(edit: ExperimentEdit) -> Iterator[PlanFinding]:
         )
 
 
+def check_hypothesis(edit: ExperimentEdit) -> Iterator[PlanFinding]:
+    """What was to be shown was written before anything was seen."""
+    if edit.both is None or edit.both[0].hypothesis == edit.both[1].hypothesis:
+        return
+    yield edit.note(
+        "plan_changed",
+        "hypothesis",
+        edit.both[1].hypothesis or "nothing",
+        f"{edit.whoever} have been in it: the report will say what it was, who changed it and when",
+    )
+
+
 def check_metrics(edit: ExperimentEdit) -> Iterator[PlanFinding]:
     """Metrics that the verdict reads count what they counted."""
     if edit.both is None:
@@ -167,6 +197,10 @@ def check_metrics(edit: ExperimentEdit) -> Iterator[PlanFinding]:
                 f"{metric.better} was better: what the guardrail took for harm would be good",
                 "leave the direction; if it was wrong from the start, " + NEW_KEY,
             )
+        elif replace(other, covariate=metric.covariate) == metric:
+            sentence = "what units did before adjusts it: intervals change, and what is counted not"
+            got = _metric_parts(metric, other)
+            yield edit.note("metric_changed", f"{path}.covariate", got, sentence)
         elif metric.name in guarded or metric.name in after.objective:
             yield edit.harm(
                 "metric_changed",
@@ -496,6 +530,7 @@ UNDER_WAY: tuple[Check, ...] = (
     check_holdout,
     check_unit,
     check_goal,
+    check_hypothesis,
     check_metrics,
     check_guardrails,
     check_control,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from topbill import spec
+from topbill.plan import WhatRuns, what_runs
 from topbill.shipped import shipped
 from topbill.simulation import recording
 
@@ -53,6 +54,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(recording, "STEP", STEP)
         recording.record_visits(folder / "data", spec.load_all([folder / "files"]), VISITS)
     return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def runs(recorded: Path) -> WhatRuns:
+    """What runs, read once for all."""
+    return what_runs(recorded)
 
 
 @pytest.fixture

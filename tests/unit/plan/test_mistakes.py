@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from topbill.plan import plan_folder
+from topbill.plan import WhatRuns, plan_against
 
 Edit = Callable[[Path], None]
 ARTWORK, HERO = "home-artwork.yaml", "home-hero.yaml"
@@ -250,6 +250,14 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
         write("slots: 1", "slots: 1\nexclude: {context: {device: [tv, mobile, web]}}"),
         "nobody_takes_part",
     ),
+    "a device left out after numbers were seen": (
+        write("slots: 1", "slots: 1\nexclude: {context: {device: [web]}}"),
+        "units_leave",
+    ),
+    "an audience after numbers were seen": (
+        write("slots: 1", "slots: 1\naudience: {device: [tv]}"),
+        "units_leave",
+    ),
     "another layer": (write("layer: artwork ", "layer: home "), "units_leave"),
     "a neighbour that takes its place in the layer": (
         add("a-first.yaml", another("a-first", layer="artwork", traffic="30%")),
@@ -282,10 +290,10 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_found(name: str, files: Path, recorded: Path) -> None:
+def test_a_mistake_is_found(name: str, files: Path, runs: WhatRuns) -> None:
     edit, code = MISTAKES[name]
     edit(files)
-    plan = plan_folder(files, recorded, evaluates=False)
+    plan = plan_against(files, runs, evaluates=False)
     assert code in [finding.code for finding in plan.harms]
     for finding in plan.harms:
         assert finding.file.endswith(".yaml")
@@ -334,6 +342,15 @@ HARMLESS: dict[str, Edit] = {
     "testers": write(
         "slots: 1\n", "slots: 1\noverrides: {qa: {units: [tester-1], variant: thompson}}\n"
     ),
+    "what units did before, to adjust by": write(
+        "watched: {event: watch_fraction, kind: max, window: 6s}",
+        "watched: {event: watch_fraction, kind: max, window: 6s, covariate: 28d}",
+    ),
+    "weights in another order": write("{play: 0.2, watched: 1.0}", "{watched: 1.0, play: 0.2}"),
+    "metrics said in a library": several(
+        write("{event: play, kind: binary, window: 4s}               #", "library  #"),
+        add("metrics.yaml", "metrics:\n  play: {event: play, kind: binary, window: 4s}\n"),
+    ),
     "a bot excluded": write("slots: 1\n", "slots: 1\nexclude: {units: [bot-7]}\n"),
     "learned anew each night": write("slots: 1\n", "slots: 1\nrefit: daily\n"),
     "a new draft": add("new.yaml", another("new", status="draft")),
@@ -357,9 +374,9 @@ HARMLESS: dict[str, Edit] = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_is_harmless_is_called_so(name: str, files: Path, recorded: Path) -> None:
+def test_what_is_harmless_is_called_so(name: str, files: Path, runs: WhatRuns) -> None:
     HARMLESS[name](files)
-    assert plan_folder(files, recorded, evaluates=False).harms == []
+    assert plan_against(files, runs, evaluates=False).harms == []
 
 
 def test_there_are_as_many_as_were_asked_for() -> None:
