@@ -30,6 +30,7 @@ from topbill.reporting.experiment.wording import (
     phase_cells,
     rows_of,
     side,
+    since_conclusion_sentence,
     span_of_days,
     spans_told,
     standing,
@@ -448,7 +449,8 @@ def body() -> None:
         file(report)
         return
     if report.conclusion is not None:
-        st.info(words.plain(conclusion_sentence(report.conclusion)), icon=":material/flag:")
+        ended = f"{conclusion_sentence(report.conclusion)} {since_conclusion_sentence(report)}"
+        st.info(words.plain(ended.strip()), icon=":material/flag:")
     frame.answer(answers.while_still(standing(report), data.age()))
     for note in report.notes:
         if note.code in ("changed_after_exposure", "not_as_planned"):

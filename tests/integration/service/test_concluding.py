@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import zlib
@@ -10,8 +11,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from topbill import reporting
+from topbill import cli, reporting
 from topbill.backup import back_up, restore
 from topbill.domain.errors import BadRequest, Conflict, NotFound
 from topbill.domain.records import RewardEvent
@@ -20,10 +22,12 @@ from topbill.launch import conclude, keep_reports
 from topbill.log import open_log
 from topbill.log.orders import give_order, in_force
 from topbill.migration import migrate, migrate_down
+from topbill.reporting.experiment.wording import since_conclusion_sentence
 from topbill.reporting.queries.database import experiments
 from topbill.service.app import create_app
 from topbill.service.follower import Follower
 from topbill.service.settings import Settings
+from topbill.spec import Conclusion, load
 from topbill.worker.erasure import erase_unit
 from topbill.worker.loop import Worker
 
@@ -45,9 +49,11 @@ class Site:
         self.log = open_log(settings.log_path)
         self.follower.step()
 
-    def decide(self, units: Sequence[str] = UNITS) -> dict[str, tuple[str | None, str]]:
+    def decide(
+        self, units: Sequence[str] = UNITS, key: str = "art"
+    ) -> dict[str, tuple[str | None, str]]:
         """Each unit's variant and reason; every second decision is rewarded."""
-        requests = [DecideRequest(experiment="art", unit=unit) for unit in units]
+        requests = [DecideRequest(experiment=key, unit=unit) for unit in units]
         decisions = [self.engine.decide(request) for request in requests]
         plays = [
             RewardEvent(decision_id=d.decision_id, event_id="p", event="play") for d in decisions
@@ -128,6 +134,23 @@ def test_the_report_is_the_one_of_then_whatever_is_decided_later(site: Site) -> 
     assert "thompson won, and everybody gets it, because: more plays." in text
 
 
+def test_the_holdout_goes_on_telling_what_the_winner_is_worth(site: Site) -> None:
+    site.conclude()
+    site.publish()
+    assert site.report().since_conclusion is None, "nobody came since"
+    later = site.decide([f"later{number}" for number in range(400)])
+    site.publish()
+    held_out = sum(reason == "holdout" for _, reason in later.values())
+    readout = site.report().since_conclusion
+    assert readout is not None
+    assert (readout.units, readout.units_in_variants) == (held_out, 400 - held_out)
+    assert readout.share == pytest.approx(0.1)
+    assert not readout.sample_ratio.alarm
+    said = since_conclusion_sentence(site.report())
+    assert said.startswith(f"Since then, thompson against the {held_out} units held out: ")
+    assert "Since then, thompson" in reporting.to_html(site.report())
+
+
 def test_concluding_again_needs_to_be_said_and_keeps_the_numbers(site: Site) -> None:
     site.conclude()
     kept = site.log.conclusions("art")
@@ -205,14 +228,17 @@ def test_a_file_says_how_it_ended_and_its_report_is_kept_once(site: Site) -> Non
 def test_the_kept_report_outlasts_erasure_backup_and_a_migration_there_and_back(
     site: Site, tmp_path: Path
 ) -> None:
+    def kept(report: reporting.Report) -> reporting.Report:
+        return replace(report, since_conclusion=None)
+
     site.conclude()
     site.publish()
-    before = site.report()
+    before = kept(site.report())
     unit = next(unit for unit, answer in site.decide().items() if answer[1] == "policy")
     site.publish()
     erase_unit(site.data, unit)
     site.publish()
-    assert site.report() == before
+    assert kept(site.report()) == before
     assert site.report(anew=True).units == before.units - 1
     assert unit.encode() not in zlib.decompress(site.log.conclusions()[0].report)
 
@@ -220,12 +246,12 @@ def test_the_kept_report_outlasts_erasure_backup_and_a_migration_there_and_back(
     other = Site(Settings(site.settings.experiments, tmp_path / "restored"))
     with closing(other):
         other.publish()
-        assert other.report() == before
+        assert kept(other.report()) == before
     migrate_down(tmp_path / "restored")
     migrate(tmp_path / "restored")
     with closing(Site(other.settings)) as again:
         again.publish()
-        assert again.report() == before
+        assert kept(again.report()) == before
 
 
 @pytest.mark.parametrize(
@@ -268,3 +294,43 @@ def test_the_command_says_what_it_did(site: Site) -> None:
     shown = [sys.executable, "-m", "topbill", "report", "art", "--data", str(site.data)]
     text = subprocess.run(shown, capture_output=True, text=True, check=True).stdout
     assert "thompson won, and everybody gets it" in " ".join(text.split())
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "experiments.md"
+SECTION = PAGE.read_text().partition("## How it ends")[2].partition("\n## ")[0]
+
+
+def test_the_commands_of_the_docs_do_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = QUICK.replace("experiment: art", "experiment: home-artwork")
+    settings = Settings(
+        write(tmp_path / "experiments", text.replace("uniform: {", "linucb: {")), tmp_path / "data"
+    )
+    lines = [line[2:] for line in SECTION.splitlines() if line.startswith("$ ")]
+    assert len(lines) == 6
+    said = []
+    with closing(Site(settings)) as site:
+        site.decide(key="home-artwork")
+        site.publish()
+        for line in lines:
+            _, *arguments = shlex.split(line)
+            cli.app(arguments, result_action="return_value")
+            said.append(" ".join(capsys.readouterr().out.split()))
+            site.publish()
+    concluded, kept, anew, again, listed, resumed = said
+    assert "everybody gets thompson, but for those held out" in concluded
+    assert "These numbers are as they stood then" in kept
+    assert "These numbers were worked out anew" in anew
+    assert "everybody gets linucb" in again
+    assert "concluded" in listed
+    assert "linucb won" in listed
+    assert "is as its file says" in resumed
+
+
+def test_the_block_of_the_docs_is_a_conclusion(site: Site) -> None:
+    block = SECTION.partition("```yaml\n")[2].partition("```")[0]
+    write(site.settings.experiments, QUICK + block)
+    ended = load(site.settings.experiments / "art.yaml").conclusion
+    assert ended == Conclusion("thompson", "More completed plays", "discovery")

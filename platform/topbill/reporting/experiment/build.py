@@ -17,12 +17,13 @@ from topbill.reporting.experiment.analysis_rows import (
     ExperimentTables,
     VariantCounts,
 )
-from topbill.reporting.experiment.conclusion import standing_conclusion
+from topbill.reporting.experiment.conclusion import StandingConclusion, standing_conclusion
 from topbill.reporting.experiment.exclusion import counted_decisions
 from topbill.reporting.experiment.exploration import PolicyShares, policy_shares_by_variant
 from topbill.reporting.experiment.health import health
 from topbill.reporting.experiment.holdout import holdout_readout
 from topbill.reporting.experiment.model import (
+    HoldoutReadout,
     MeanEstimate,
     MetricLine,
     Note,
@@ -95,8 +96,9 @@ def load_experiment_report(
     with open_database(data) as database:
         concluded = standing_conclusion(database, key)
         if concluded is not None:
+            later = _since_conclusion(data, key, concluded)
             if is_plain and concluded.frozen is not None:
-                return concluded.frozen
+                return replace(concluded.frozen, since_conclusion=later)
             last = concluded.until
             excerpt = replace_dataclass(excerpt, until=min(excerpt.until or last, last))
         tables = ExperimentTables.read(database, key)
@@ -114,7 +116,9 @@ def load_experiment_report(
         if analysis is not None:
             report = replace(report, novelty=rows.novelty(analysis, looks))
     if concluded is not None:
-        report = replace(report, status="concluded", conclusion=concluded.reading)
+        report = replace(
+            report, status="concluded", conclusion=concluded.reading, since_conclusion=later
+        )
     if not excerpt.is_whole:
         report = replace(report, notes=_notes_of_part(report, excerpt))
     if rows.weighted or not report.health.reasons.get("holdout"):
@@ -125,6 +129,20 @@ def load_experiment_report(
             database, tables, method, looks, excerpt=excerpt, first_exposure=first_exposure
         )
         return replace(report, holdout=readout)
+
+
+def _since_conclusion(
+    data: Path | str, key: str, concluded: StandingConclusion
+) -> HoldoutReadout | None:
+    """What the winner is worth over the units held out, in what was decided since: read at any
+    look, as nobody planned this one."""
+    with open_database(data) as database:
+        if not database.rows("FROM experiments WHERE key = $key", key=key):
+            return None
+        tables = ExperimentTables.read(database, key)
+        readout = holdout_readout(database, tables, excerpt=Excerpt(since=concluded.until))
+    # There is one variant, so that each of them is all of them.
+    return None if readout is None else replace(readout, each=[])
 
 
 def _notes_of_part(report: Report, excerpt: Excerpt) -> list[Note]:

@@ -97,7 +97,9 @@ def _head(report: Report, title: str) -> str:
         f"lake as of {report.published_at}</p>",
     ]
     if report.conclusion is not None:
-        parts.append(f"<p class=note>{escape(conclusion_sentence(report.conclusion))}</p>")
+        since = wording.since_conclusion_sentence(report)
+        sentences = f"{conclusion_sentence(report.conclusion)} {since}"
+        parts.append(f"<p class=note>{escape(sentences.strip())}</p>")
     if report.hypothesis:
         parts.append(f"<p><em>{escape(report.hypothesis)}</em></p>")
     return "".join(parts)

@@ -215,6 +215,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     status: str = ""
     conclusion: ConclusionReading | None = None
     """How it ended; None where it did not."""
+    since_conclusion: HoldoutReadout | None = None
+    """The winner against the units held out, of what was decided since; None where none are."""
     published_at: str
     first_at: str | None = None
     last_at: str | None = None

@@ -62,5 +62,5 @@ def revision_change(before: Experiment, after: Experiment) -> RevisionChange:
 
 
 def _assignment(experiment: Experiment) -> Assignment:
-    shares = {variant.name: variant.share for variant in experiment.variants}
-    return Assignment(shares, experiment.control.name, experiment.traffic)
+    traffic = experiment.traffic if experiment.winner is None else 1.0
+    return Assignment(experiment.shares_in_force, experiment.control.name, traffic)

@@ -39,6 +39,9 @@ def render_report(report: Report, console: Console) -> None:
     console.print(f"[bold]{title}[/] ({report.experiment}, {report.status})")
     if report.conclusion is not None:
         console.print(f"[bold]{escape(conclusion_sentence(report.conclusion))}[/]", highlight=False)
+        since = wording.since_conclusion_sentence(report)
+        if since:
+            console.print(escape(since), highlight=False)
     if report.hypothesis:
         console.print(escape(report.hypothesis), style="italic")
     span = f"{report.first_at} to {report.last_at}" if report.first_at else "no decisions yet"

@@ -374,12 +374,14 @@ def novelty_sentence(found: Novelty) -> str:
     )
 
 
-def holdout_sentences(holdout: HoldoutReadout) -> list[str]:
+def holdout_sentences(
+    holdout: HoldoutReadout, whom: str = "All variants together against the holdout"
+) -> list[str]:
     """What all variants together do against the holdout, and what must be known of it."""
     (first,) = [c for c in holdout.together if c.metric == holdout.primary]
     size, interval = effect_in_words(first, first.is_proportion)
     name, call = formatting.label(first.metric), call_of(first)
-    sentence = f"All variants together against the holdout: {size} {name}, {interval} ({call})."
+    sentence = f"{whom}: {size} {name}, {interval} ({call})."
     if not call:
         sentence = f"Nothing to say of the holdout yet: {interval}."
     if holdout.sample_ratio.alarm:
@@ -392,6 +394,15 @@ def holdout_sentences(holdout: HoldoutReadout) -> list[str]:
     for reason, units in holdout.excluded.items():
         sentences.append(f"{units:,} units {HOLDOUT_EXCLUDED[reason]}; they are on neither side.")
     return sentences
+
+
+def since_conclusion_sentence(report: Report) -> str:
+    """What the winner was worth since the conclusion; "" where nobody is held out."""
+    readout, ended = report.since_conclusion, report.conclusion
+    if readout is None or ended is None:
+        return ""
+    whom = f"Since then, {ended.winner} against the {readout.units:,} units held out"
+    return holdout_sentences(readout, whom)[0]
 
 
 def _held(holdout: HoldoutReadout) -> float:
