@@ -77,7 +77,8 @@ def _assignment(text: str) -> Assignment | None:
         return None
     if experiment.conclusion is not None:
         return None
-    return Assignment(experiment.shares_in_force, experiment.control.name, experiment.traffic)
+    control, traffic = experiment.control.name, experiment.traffic_in_force
+    return Assignment(experiment.shares_in_force, control, traffic)
 
 
 class Follower:

@@ -137,6 +137,16 @@ class Experiment:
             return {self.winner.name: 1.0}
         return {variant.name: variant.share for variant in self.variants}
 
+    @property
+    def traffic_in_force(self) -> float:
+        """The share of its layer that takes part: nobody before the first step of its launch, and
+        everybody since somebody won.
+        """
+        if self.winner is not None:
+            return 1.0
+        is_waiting = self.launch is not None and self.conclusion is None
+        return 0.0 if is_waiting else self.traffic
+
     @cached_property
     def context_encoder(self) -> Encoder:
         """Encodes a request's context."""

@@ -13,7 +13,17 @@ import pytest
 from topbill.domain.errors import SpecError
 from topbill.domain.margin import Margin
 from topbill.ope import ESTIMATORS
-from topbill.spec import AdvanceIf, Experiment, Gate, Hold, Launch, from_audit, json_schema, load
+from topbill.spec import (
+    AdvanceIf,
+    Conclusion,
+    Experiment,
+    Gate,
+    Hold,
+    Launch,
+    from_audit,
+    json_schema,
+    load,
+)
 from topbill.spec.launch import Estimator
 
 SAMPLE = (Path(__file__).parents[2] / "data" / "experiments" / "midnight-run.yaml").read_text()
@@ -216,6 +226,17 @@ def test_the_last_step_is_the_files_traffic(tmp_path: Path) -> None:
         f"{SAMPLE.replace('traffic: 100%', 'traffic: 40%')}\nlaunch: {{ramp: [5%, 40%]}}\n"
     )
     assert load(path).launch == Launch(ramp=(0.05, 0.4))
+
+
+def test_nobody_takes_part_before_its_first_step_and_everybody_once_somebody_won(
+    tmp_path: Path,
+) -> None:
+    launched = experiment(SHORT, tmp_path)
+    assert launched.traffic_in_force == 0.0
+    at_a_step = replace(launched, launch=None, traffic=0.05)
+    assert at_a_step.traffic_in_force == 0.05
+    for one in (launched, at_a_step):
+        assert replace(one, conclusion=Conclusion("thompson", "")).traffic_in_force == 1.0
 
 
 def test_every_estimator_may_judge() -> None:

@@ -260,7 +260,7 @@ def _phase(spec: str, key: str) -> Phase:
     return Phase(
         shares=experiment.shares_in_force,
         control=experiment.control.name,
-        traffic=1.0 if experiment.winner is not None else experiment.traffic,
+        traffic=experiment.traffic_in_force,
     )
 
 
