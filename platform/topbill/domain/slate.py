@@ -225,6 +225,11 @@ def rank(
     if allowed is not None:
         return _rank_allowed(scored, allowed, slots, least, uniform, late, stopping, terms)
     size = len(eligible)
+    compiled = getattr(scored, "slate", None)
+    if compiled is not None and size:
+        slate: Slate | None = compiled(eligible, min(slots, size), least, uniform, late)
+        if slate is not None:
+            return slate
     # Most decisions are of one slot: without the loop below, they take half the time.
     if slots == 1 and size:
         p = distribution(scored, eligible, least)

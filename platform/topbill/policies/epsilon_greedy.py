@@ -10,6 +10,7 @@ import msgspec
 
 from topbill.domain.chance import mostly_greedy
 from topbill.domain.records import Actions, Floats, Indices
+from topbill.policies.linear.drawing import GREEDY, Chances
 from topbill.policies.linear.models import Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored, Positive
 
@@ -25,6 +26,9 @@ class _Scored(LinearScored):
 
     def probabilities(self, remaining: Indices) -> Floats:
         return mostly_greedy(self.eta[remaining], self.epsilon)
+
+    def chances(self) -> Chances:
+        return Chances(GREEDY, self.eta, chance=self.epsilon)
 
 
 class EpsilonGreedyParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ import msgspec
 
 from topbill.domain.chance import greedy
 from topbill.domain.records import Actions, Floats, Indices
+from topbill.policies.linear.drawing import GREEDY, Chances
 from topbill.policies.linear.models import Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 
@@ -25,11 +26,20 @@ class _Scored(LinearScored):
     def forget_drawn(self, by: Floats) -> None:  # noqa: ARG002
         self._bound = None
 
-    def probabilities(self, remaining: Indices) -> Floats:
-        # One bound for all positions of a slate: they differ in what remains alone.
+    @property
+    def bound(self) -> Floats:
+        """(K,) mean + alpha·width: one for all positions of a slate, which differ in what remains
+        alone.
+        """
         if self._bound is None:
             self._bound = self.eta + self.alpha * self.sd
-        return greedy(self._bound[remaining])
+        return self._bound
+
+    def probabilities(self, remaining: Indices) -> Floats:
+        return greedy(self.bound[remaining])
+
+    def chances(self) -> Chances:
+        return Chances(GREEDY, self.bound)
 
 
 class LinUCBParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.records import Actions, Floats, Indices
+from topbill.policies.linear.drawing import SHARES, WINS, Chances
 from topbill.policies.linear.models import Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 
@@ -45,18 +46,30 @@ class _Scored(LinearScored):
         from topbill.policies.linear import sampling
 
         if self.independent:
-            # The least variance keeps the quadrature from dividing by nothing.
-            sd = np.sqrt(np.maximum(self.prediction.own, 1e-300))
-            return sampling.wins(self.eta[remaining], sd[remaining] * self.scale)
-        # The same samples at every position of a slate.
+            return sampling.wins(self.eta[remaining], self._spread()[remaining])
+        return sampling.shares(self._joint(), remaining)
+
+    def chances(self) -> Chances:
+        if self.independent:
+            return Chances(WINS, self.eta, self._spread())
+        return Chances(SHARES, self.eta, draws=self._joint())
+
+    def _spread(self) -> Floats:
+        """(K,) how much independent scores vary."""
+        # The least variance keeps the quadrature from dividing by nothing.
+        spread = np.sqrt(np.maximum(self.prediction.own, 1e-300)) * self.scale
+        return np.asarray(spread)
+
+    def _joint(self) -> Floats:
+        """(K × samples) draws of all scores, the same at every position of a slate."""
         if self._draws is None:
             self._draws = self._sampled()
-        return sampling.shares(self._draws, remaining)
+        return self._draws
 
     def shifted(self, by: Floats) -> LinearScored:
         """The same with `by` (K,) added to the scores, in logits, with the same samples."""
-        if not self.independent and self._draws is None:
-            self._draws = self._sampled()
+        if not self.independent:
+            self._joint()
         return super().shifted(by)
 
     def forget_drawn(self, by: Floats) -> None:
@@ -126,14 +139,6 @@ class Thompson(LinearPolicy):
     Params: ClassVar[type[msgspec.Struct]] = ThompsonParams
 
     params: ThompsonParams
-
-    def __init__(
-        self, params: ThompsonParams, *, context_size: int, action_size: int, seed: int = 0
-    ) -> None:
-        # Compiled before the first decision, and not during it.
-        from topbill.policies.linear import sampling  # noqa: F401
-
-        super().__init__(params, context_size=context_size, action_size=action_size, seed=seed)
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:
         return _Scored(

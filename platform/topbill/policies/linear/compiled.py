@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar, cast
 
-from topbill.domain.records import Floats
+from topbill.domain.records import Floats, Indices
 from topbill.policies.linear import numpy_kernels
 
 numba: Any
@@ -32,6 +32,8 @@ Cubes: TypeAlias = Floats
 """Float64 arrays of one to four dimensions in C order, writable: what the policies hold
 themselves.
 """
+Places: TypeAlias = Indices
+"""Integers in C order, writable."""
 
 
 def _types() -> dict[str, Any]:
@@ -41,6 +43,7 @@ def _types() -> dict[str, Any]:
         "Matrix": numba.float64[:, ::1],
         "Cube": numba.float64[:, :, ::1],
         "Cubes": numba.float64[:, :, :, ::1],
+        "Places": numba.intp[::1],
         # Read-only and of any stride: whoever made them.
         "Indices": numba.types.Array(numba.intp, 1, "A", readonly=True),
         "float": numba.float64,
@@ -69,3 +72,12 @@ def compiled(function: F) -> F:
         return cast(F, numba.njit(signature, cache=True, error_model="numpy")(function))
     except (RuntimeError, OSError):  # no writable folder, or no space left in it
         return cast(F, numba.njit(signature, error_model="numpy")(function))
+
+
+def part(function: F) -> F:
+    """A part of compiled functions: compiled with each that calls it, and read from its cache with
+    it, so that no start waits for the part alone. From Python only tests call one.
+    """
+    if numba is None:
+        return cast(F, getattr(numpy_kernels, function.__name__, function))
+    return cast(F, numba.njit(error_model="numpy")(function))

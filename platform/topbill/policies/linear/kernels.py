@@ -10,13 +10,13 @@ import math
 import numpy as np
 
 from topbill.domain.records import Indices
-from topbill.policies.linear.compiled import Cube, Cubes, Matrix, Vector, compiled
+from topbill.policies.linear.compiled import Cube, Cubes, Matrix, Vector, compiled, part
 
 _FLOOR = 1e-12
 """The least variance that a step divides by."""
 
 
-@compiled
+@part
 def dot(a: Vector, b: Vector) -> float:
     """Σ a·b of two vectors (p,), over four sums that the processor adds side by side."""
     p = a.size
@@ -31,7 +31,7 @@ def dot(a: Vector, b: Vector) -> float:
     return (s0 + s1) + (s2 + s3)
 
 
-@compiled
+@part
 def gain(cov: Matrix, phi: Vector, g: Vector) -> float:
     """C·φ into `g` (p,), and φᵀ·C·φ."""
     g[:] = 0.0
@@ -41,7 +41,7 @@ def gain(cov: Matrix, phi: Vector, g: Vector) -> float:
     return dot(g, phi)
 
 
-@compiled
+@part
 def absorb(mean: Vector, cov: Matrix, g: Vector, slope: float, curvature: float) -> None:
     """mean += slope·g and C −= curvature·g gᵀ (Sherman and Morrison 1950), in place; `g` is scaled
     on the way.
@@ -59,13 +59,13 @@ def absorb(mean: Vector, cov: Matrix, g: Vector, slope: float, curvature: float)
             cov[i, j] -= scaled * g[j]
 
 
-@compiled
+@part
 def sigmoid(eta: float) -> float:
     """The logistic function, safe for any finite eta."""
     return 1.0 / (1.0 + math.exp(-eta)) if eta >= 0.0 else 1.0 - 1.0 / (1.0 + math.exp(eta))
 
 
-@compiled
+@part
 def newton(mean: float, variance: float, reward: float) -> tuple[float, float]:
     """Slope and curvature of the Laplace step of a logistic likelihood along one direction.
 
@@ -83,7 +83,7 @@ def newton(mean: float, variance: float, reward: float) -> tuple[float, float]:
     return reward - p, h / (1.0 + h * variance)
 
 
-@compiled
+@part
 def faded(keep: float, variance: float, phi: Vector, prior: Vector) -> float:
     """By what share the variance along φ grows before an update.
 
@@ -156,7 +156,7 @@ def learn(
         )
 
 
-@compiled
+@part
 def together(cov: Matrix, context: Vector, weight: float, room: Matrix, common: Matrix) -> None:
     """Add weight·(c ⊗ I)ᵀ·C·(c ⊗ I) of shared weights to `common` (q × q), for a context c (r);
     `room` is (q × r·q).

@@ -7,7 +7,7 @@ position: what a lower place costs is learned, and every decision is scored as i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,7 +17,9 @@ import numpy as np
 
 from topbill.domain.errors import PolicyError
 from topbill.domain.records import Actions, Example, Floats, Indices
+from topbill.domain.slate import Slate
 from topbill.policies import codec
+from topbill.policies.linear.drawing import Chances, draw_slate, load
 from topbill.policies.linear.fourier import Fourier
 from topbill.policies.linear.models import (
     ActionIndex,
@@ -164,6 +166,24 @@ class LinearScored:
     def probabilities(self, remaining: Indices) -> Floats:
         raise NotImplementedError
 
+    def chances(self) -> Chances | None:
+        """What compiled calls draw a slate by; None where they don't know how."""
+        return None
+
+    def slate(
+        self,
+        eligible: Indices,
+        slots: int,
+        least: float,
+        uniform: Callable[[int], float],
+        late: Callable[[], bool] | None,
+    ) -> Slate | None:
+        """The slate that `domain.slate.rank` draws, in compiled calls; None where it has to."""
+        chances = self.chances()
+        if chances is None:
+            return None
+        return draw_slate(chances, eligible, slots, least, uniform, late)
+
 
 class LinearPolicy:
     """A policy over one linear model. Subclasses say how scores become probabilities.
@@ -195,6 +215,7 @@ class LinearPolicy:
         action_size: int,
         seed: int = 0,  # noqa: ARG002
     ) -> None:
+        load()
         self.params = params
         self.d, self.da = context_size, action_size
         self.logistic = params.link == "logistic"

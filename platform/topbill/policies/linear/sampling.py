@@ -9,11 +9,11 @@ import math
 import numpy as np
 
 from topbill.domain.records import Indices
-from topbill.policies.linear.compiled import Matrix, Vector, compiled
+from topbill.policies.linear.compiled import Matrix, Vector, compiled, part
 from topbill.policies.linear.kernels import dot
 
 
-@compiled
+@part
 def root(common: Matrix) -> Matrix:
     """The lower L with L·Lᵀ = common (q × q, positive semi-definite); directions without variance
     get a zero column.
@@ -100,8 +100,9 @@ def wins(mean: Vector, sd: Vector) -> Vector:
     2014). Above lo no Φ underflows.
     """
     K, reach, ramp, stride = mean.size, 6.0, 0.1, 0.45
-    lo, hi = (mean - reach * sd).max(), (mean + reach * sd).max()
-    finest = math.inf
+    lo, hi, finest = -math.inf, -math.inf, math.inf
+    for k in range(K):
+        lo, hi = max(lo, mean[k] - reach * sd[k]), max(hi, mean[k] + reach * sd[k])
     for k in range(K):
         if mean[k] + reach * sd[k] >= lo:
             finest = min(finest, sd[k] / ramp)
