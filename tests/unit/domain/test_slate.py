@@ -92,15 +92,17 @@ class All:
     st.lists(st.one_of(st.just(0.0), st.floats(0.001, 1.0)), min_size=1, max_size=90),
     st.sampled_from([0.0, 0.001, 0.3]),
     st.lists(st.floats(0.0, 1.0, exclude_max=True), min_size=3, max_size=3),
+    st.booleans(),
 )
-def test_under_rules_few_and_many_actions_are_drawn_as_distribution_and_draw_say(
-    weights, floor, uniforms
+def test_few_and_many_actions_are_drawn_as_distribution_and_draw_say(
+    weights, floor, uniforms, has_rules
 ):
     """Few are drawn in plain Python, many by NumPy: the same rows, and the same propensities to the
     last bit.
     """
     weights = [w + 1e-9 for w in weights]  # what remains is never without any weight
-    slate = rank(Weights(weights), np.arange(len(weights)), 3, floor, uniforms, All(len(weights)))
+    rules = All(len(weights)) if has_rules else None
+    slate = rank(Weights(weights), np.arange(len(weights)), 3, floor, uniforms, rules)
     rest = np.arange(len(weights))
     for k, (row, p) in enumerate(zip(slate.rows, slate.propensities, strict=True)):
         whole = distribution(Weights(weights), rest, floor)
