@@ -32,7 +32,7 @@ class _Scored(LinearScored):
         alone.
         """
         if self._bound is None:
-            self._bound = self.eta + self.alpha * self.sd
+            self._bound = self.prediction.bounds(self._noise, self.alpha)
         return self._bound
 
     def probabilities(self, remaining: Indices) -> Floats:

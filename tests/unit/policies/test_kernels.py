@@ -80,6 +80,10 @@ def test_predictions_are_those_of_the_blended_forms(seed, p, r, q, E, K):
         kernels.variances(own, common, Z),
         np.maximum(own + np.einsum("ka,ab,kb->k", Z, common, Z), 1e-300),
     )
+    np.testing.assert_array_equal(
+        kernels.bounds(mean, own, common, Z, 0.3, 0.8),
+        mean + 0.8 * np.sqrt(kernels.variances(own, common, Z) * 0.3),
+    )
 
 
 def learned(mean, cov, g, slope, curvature, grown, lost):

@@ -233,3 +233,14 @@ def variances(own: Vector, common: Matrix, Z: Matrix) -> Vector:
                 total += Z[k, a] * Z[k, b] * common[a, b]
         out[k] = max(total, 1e-300)
     return out
+
+
+@compiled
+def bounds(
+    mean: Vector, own: Vector, common: Matrix, Z: Matrix, noise: float, alpha: float
+) -> Vector:
+    """(K,) mean + alpha·sd of each action, its variance being `noise` times that of `variances`."""
+    out = variances(own, common, Z)
+    for k in range(out.size):
+        out[k] = mean[k] + alpha * math.sqrt(out[k] * noise)
+    return out

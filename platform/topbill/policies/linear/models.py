@@ -114,6 +114,12 @@ class Prediction:
 
         return kernels.variances(self.own, self.common, self.index.Z)
 
+    def bounds(self, noise: float, alpha: float) -> Floats:
+        """(K,) each mean and `alpha` standard deviations, those of `variance` times `noise`."""
+        from topbill.policies.linear import kernels
+
+        return kernels.bounds(self.mean, self.own, self.common, self.index.Z, noise, alpha)
+
 
 class LinearModels:
     """E models over one basis (p) that differ in priors and memory.

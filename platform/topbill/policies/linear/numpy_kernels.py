@@ -96,6 +96,13 @@ def variances(own: Floats, common: Floats, Z: Floats) -> Floats:
     return np.asarray(np.maximum(own + ((Z @ common) * Z).sum(axis=1), 1e-300))
 
 
+def bounds(
+    mean: Floats, own: Floats, common: Floats, Z: Floats, noise: float, alpha: float
+) -> Floats:
+    """(K,) mean + alpha·sd of each action, its variance being `noise` times that of `variances`."""
+    return np.asarray(mean + alpha * np.sqrt(variances(own, common, Z) * noise))
+
+
 def root(common: Floats) -> Floats:
     """The lower L with L·Lᵀ = common (q × q, positive semi-definite); directions without variance
     get a zero column.
