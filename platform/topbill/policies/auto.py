@@ -18,7 +18,8 @@ from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.domain.slate import Slate
 from topbill.domain.sums import plain_sum
 from topbill.policies import codec
-from topbill.policies.linear.drawing import GREEDY, Chances, draw_slate, load
+from topbill.policies.linear.chances import GREEDY, Chances
+from topbill.policies.linear.drawing import draw_slate, load
 from topbill.policies.linear.fourier import Fourier
 from topbill.policies.linear.models import (
     ActionIndex,

@@ -8,7 +8,7 @@ import msgspec
 
 from topbill.domain.chance import greedy
 from topbill.domain.records import Actions, Floats, Indices
-from topbill.policies.linear.drawing import GREEDY, Chances
+from topbill.policies.linear.chances import GREEDY, Chances
 from topbill.policies.linear.models import Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.records import Actions, Floats, Indices
-from topbill.policies.linear.drawing import SHARES, WINS, Chances
+from topbill.policies.linear.chances import SHARES, WINS, Chances
 from topbill.policies.linear.models import Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 

@@ -13,7 +13,8 @@ from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.domain.slate import Slate, rank
 from topbill.policies import KINDS
 from topbill.policies.linear import sampling
-from topbill.policies.linear.drawing import GREEDY, SHARES, WINS, Chances, draw_slate
+from topbill.policies.linear.chances import GREEDY, SHARES, WINS, Chances
+from topbill.policies.linear.drawing import draw_slate
 
 pytest.importorskip("numba")
 SEEDS = st.integers(0, 2**32 - 1)

@@ -4,34 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from topbill.domain.errors import OverBudget
-from topbill.domain.records import Floats, Indices
+from topbill.domain.records import Indices
 from topbill.domain.slate import LARGEST_MATRIX, Slate
+from topbill.policies.linear.chances import Chances
 
-GREEDY, WINS, SHARES = 0, 1, 2
-"""How scores become probabilities: the highest but for a share of chance, as `mostly_greedy`; who
-wins among independent scores, as `wins`; who wins among joint draws, as `shares`."""
-_NO_SPREAD, _NO_DRAWS, _NO_MATRIX = np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0))
+_NO_MATRIX = np.zeros((0, 0))
 _AT_ONCE = 4_096
 """Positions times actions of one call: between two calls somebody looks at the clock."""
-
-
-class Chances(NamedTuple):
-    """How the `scores` (K,) of all actions become the probabilities of those that remain.
-
-    `spread` (K,) are their standard deviations, for WINS; `draws` (K × n) joint samples, for
-    SHARES; `chance` the share of chance, for GREEDY.
-    """
-
-    kind: int
-    scores: Floats
-    spread: Floats = _NO_SPREAD
-    draws: Floats = _NO_DRAWS
-    chance: float = 0.0
 
 
 def draw_slate(

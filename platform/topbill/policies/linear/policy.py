@@ -19,7 +19,8 @@ from topbill.domain.errors import PolicyError
 from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.domain.slate import Slate
 from topbill.policies import codec
-from topbill.policies.linear.drawing import Chances, draw_slate, load
+from topbill.policies.linear.chances import Chances
+from topbill.policies.linear.drawing import draw_slate, load
 from topbill.policies.linear.fourier import Fourier
 from topbill.policies.linear.models import (
     ActionIndex,

@@ -12,8 +12,8 @@ import math
 import numpy as np
 
 from topbill.domain.records import Indices
+from topbill.policies.linear.chances import GREEDY, WINS
 from topbill.policies.linear.compiled import Matrix, Places, Vector, compiled, part
-from topbill.policies.linear.drawing import GREEDY, WINS
 from topbill.policies.linear.sampling import shares, wins
 
 
