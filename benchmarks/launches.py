@@ -1,6 +1,6 @@
 """Launches with planted truth: how soon is harm rolled back, and how often without reason?
 
-    python -m benchmarks.launches [--launches 400] [--seed 1] [--only ramp|gate]
+    python -m benchmarks.launches [--launches 1200] [--seed 2] [--only ramp|gate]
 
 A quarter of the launches each is harmful by four times the margin of its guardrail, harmful by
 twice the margin, harmless, and better by the margin. Half of them have a rate for a guardrail
@@ -14,8 +14,9 @@ until 1.5 fixed-horizon samples are exposed.
 
 The fixed-horizon sample is that of a non-inferiority test at the margin which looks once, two-sided
 at 5% with 80% power: `topbill power`, method fixed. Shares of launches have 95% intervals
-(Clopper & Pearson). Bars are for one guardrail and one variant; of several each is judged more
-strictly.
+(Clopper & Pearson). With a hundred launches of each truth, a share of 96.5% is below a bar of 95%
+in one of seven tries (seed 1: 93% of both harmful ones); so three hundred are the default. Bars are
+for one guardrail and one variant; of several each is judged more strictly.
 
 The log's gate (`launch.gate`) is asked the same of candidates whose objective is planted, on a log
 that explored and on one that always showed the same.
@@ -524,8 +525,8 @@ def gate_verdicts(outcomes: Sequence[GateOutcome]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--launches", type=int, default=400)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--launches", type=int, default=1_200)
+    parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--only", choices=["ramp", "gate"])
     options = parser.parse_args()
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, numpy {np.__version__}")
