@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 from board.pages import PAGES as ENTRIES
 from topbill import spec
+from topbill.domain.alarm import AlarmLine
 from topbill.lake import Lake, Problem
 
 PAGES = [page.name for page in ENTRIES]
@@ -130,6 +131,20 @@ def test_a_refused_edit_and_a_stuck_experiment_are_told(
         "not positive",
     ):
         assert text in page_said
+
+
+def test_home_tells_the_alarms_that_stand_and_no_others(open_app, tmp_path: Path) -> None:
+    over = AlarmLine("a", "raised", "reward_silence", "home-artwork", "", "", "It was.", 1)
+    stands = AlarmLine("b", "raised", "sample_ratio", "home-artwork", "", "", "b got 41.2%.", 2)
+    Lake(tmp_path).write_database(
+        [spec.load(EXPERIMENTS / "home-artwork.yaml")],
+        3,
+        alarms=[over, over._replace(state="resolved", at=2), stands],
+    )
+    page_said = said(open_app(tmp_path, "home"))
+    assert "Sample ratio mismatch" in page_said
+    assert "b got 41.2%." in page_said
+    assert "It was." not in page_said
 
 
 @pytest.mark.parametrize("page", PAGES)
