@@ -22,7 +22,7 @@ KINDS: tuple[AlarmKind, ...] = get_args(AlarmKind)
 TITLES: Mapping[AlarmKind, str] = MappingProxyType(
     {
         "guardrail_harmed": "Guardrail harmed",
-        "sample_ratio": "Sample ratio mismatch",
+        "sample_ratio": "Sample-ratio mismatch",
         "reward_silence": "Rewards have stopped",
         "exploration_collapsed": "Exploration collapsed",
         "feature_drift": "Features have drifted",
@@ -73,7 +73,7 @@ class AlarmWatch(NamedTuple):
 
 
 def headline(line: AlarmLine) -> str:
-    """One line that says what it is: "home-artwork: Sample ratio mismatch (resolved)"."""
+    """One line that says what it is: "home-artwork: Sample-ratio mismatch (resolved)"."""
     place = line.experiment or "Topbill"
     if line.subject:
         place = f"{place}, {line.subject}"

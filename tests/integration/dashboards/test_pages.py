@@ -142,7 +142,7 @@ def test_home_tells_the_alarms_that_stand_and_no_others(open_app, tmp_path: Path
         alarms=[over, over._replace(state="resolved", at=2), stands],
     )
     page_said = said(open_app(tmp_path, "home"))
-    assert "Sample ratio mismatch" in page_said
+    assert "Sample-ratio mismatch" in page_said
     assert "b got 41.2%." in page_said
     assert "It was." not in page_said
 

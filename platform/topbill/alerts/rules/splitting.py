@@ -1,4 +1,4 @@
-"""Sample ratio mismatch: new units against the shares that were in force when each came.
+"""Sample-ratio mismatch: new units against the shares that were in force when each came.
 
 The Dirichlet-multinomial Bayes factor of Lindon & Malek (2022) over the units of the window, and
 over those of the day: an e-value, exact at any size.
