@@ -353,7 +353,8 @@ class LogDatabase:
         except LogError:
             self._connection.close()
             raise
-        except sqlite3.Error as error:
+        # Names of columns are decoded as they are read: in a damaged schema they may be no text.
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             self._connection.close()
             raise self._cannot_open(error) from error
 
