@@ -15,11 +15,10 @@ from topbill.ab import Method
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.reporting.experiment import html, text
 from topbill.reporting.experiment.build import load_experiment_report
-from topbill.reporting.experiment.conclusion import concluded_keys
 from topbill.reporting.experiment.model import Report
 from topbill.reporting.page import PageReport, load_page_report, page_html, render_page_report
 from topbill.reporting.queries import coverage
-from topbill.reporting.queries.database import open_database
+from topbill.reporting.queries.database import concluded_keys, open_database
 
 
 def load(

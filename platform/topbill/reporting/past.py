@@ -16,9 +16,9 @@ import msgspec
 from topbill.ab import Analysis, Comparison
 from topbill.ab.core.shrinkage import FEWEST, ShrunkenEffect, shrink
 from topbill.domain import formatting
-from topbill.reporting.experiment.conclusion import concluded_keys, standing_conclusion
+from topbill.reporting.experiment.conclusion import standing_conclusion
 from topbill.reporting.experiment.model import Report
-from topbill.reporting.queries.database import AnalyticsDatabase, open_database
+from topbill.reporting.queries.database import AnalyticsDatabase, concluded_keys, open_database
 
 
 class PastLift(msgspec.Struct, frozen=True, kw_only=True):

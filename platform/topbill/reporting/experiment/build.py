@@ -40,7 +40,12 @@ from topbill.reporting.experiment.planned import (
 )
 from topbill.reporting.experiment.wording import notes
 from topbill.reporting.queries.action_versions import LABELS, make_action_labels
-from topbill.reporting.queries.database import AnalyticsDatabase, open_database, retained_of
+from topbill.reporting.queries.database import (
+    AnalyticsDatabase,
+    may_be_concluded,
+    open_database,
+    retained_of,
+)
 from topbill.spec.fields import nearest
 
 Means = Mapping[tuple[str, str], MeanEstimate]
@@ -94,7 +99,9 @@ def load_experiment_report(
     is_plain = excerpt.is_whole and not (first_exposure or anew)
     is_plain = is_plain and (segments, method, looks, control) == (None, None, None, None)
     with open_database(data) as database:
-        concluded = standing_conclusion(database, key)
+        concluded = None
+        if may_be_concluded(database, key):
+            concluded = standing_conclusion(database, key)
         if concluded is not None:
             later = _since_conclusion(data, key, concluded)
             if is_plain and concluded.frozen is not None:

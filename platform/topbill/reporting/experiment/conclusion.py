@@ -11,7 +11,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from topbill.reporting.experiment.model import ConclusionReading, Report
-from topbill.reporting.queries.database import AnalyticsDatabase, experiment_row
+from topbill.reporting.queries.database import (
+    AnalyticsDatabase,
+    concluded_keys,
+    experiment_row,
+)
 
 _AUDIT = """SELECT revision, revised_at, who, spec,
     (spec -> '$.conclusion') IS NOT NULL AS is_concluded
@@ -82,15 +86,6 @@ def _last(database: AnalyticsDatabase, key: str, audit: Sequence[dict[str, Any]]
         rows = database.rows("SELECT * FROM experiments WHERE key = $key", key=key)
         return rows[0] if rows else audit[0]
     return experiment_row(database, key)
-
-
-def concluded_keys(database: AnalyticsDatabase) -> list[str]:
-    """The experiments whose report was kept once."""
-    # A database of an earlier version has none until the worker publishes.
-    if not database.rows("FROM information_schema.tables WHERE table_name = 'conclusions'"):
-        return []
-    rows = database.rows("SELECT DISTINCT experiment FROM conclusions ORDER BY experiment")
-    return [str(row["experiment"]) for row in rows]
 
 
 def frozen(report: Report) -> bytes:

@@ -203,6 +203,22 @@ def experiments(data: Path | str) -> list[ListedExperiment]:
         return [ListedExperiment(**row) for row in database.rows(query)]
 
 
+def concluded_keys(database: AnalyticsDatabase) -> list[str]:
+    """The experiments whose report was kept once."""
+    # A database of an earlier version has none until the worker publishes.
+    if not database.rows("FROM information_schema.tables WHERE table_name = 'conclusions'"):
+        return []
+    rows = database.rows("SELECT DISTINCT experiment FROM conclusions ORDER BY experiment")
+    return [str(row["experiment"]) for row in rows]
+
+
+def may_be_concluded(database: AnalyticsDatabase, key: str) -> bool:
+    """Whether a conclusion was ever drawn from an experiment, by a command or in its file."""
+    query = """FROM experiments
+    WHERE key = $key AND (spec -> '$.conclusion') IS NOT NULL"""
+    return key in concluded_keys(database) or bool(database.rows(query, key=key))
+
+
 def experiment_row(database: AnalyticsDatabase, key: str) -> dict[str, Any]:
     """The experiment's row of table `experiments`.
 
