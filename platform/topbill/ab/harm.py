@@ -5,8 +5,8 @@ A variant is *harmed* on a guardrail where its sequence leaves out that it does 
 the estimate is worse than the margin. To ask that the sequence leaves out the margin itself would
 be too late: of harm of twice the margin even a fixed test of that finds 63% at half of the
 fixed-horizon sample, and a sequence fewer. What does no harm is called harmed with probability
-alpha at most, over all looks, guardrails and variants; what is worse by less than the margin seldom
-is, and less so the more is known.
+alpha at most, over all looks, guardrails and variants; what is worse by less than the margin may be
+too, while its estimate is beyond it: the less so, the more is known.
 
 The fixed-horizon sample is that of a non-inferiority test at the margin which looks once, at 5%
 (two-sided) with 80% power, as `plan` has it with method "fixed". The sequence is that of the report
