@@ -175,11 +175,17 @@ def problems(data: Path | str) -> list[Problem]:
         return [Problem(**row) for row in database.rows("FROM problems")]
 
 
+def _has_table(database: AnalyticsDatabase, name: str) -> bool:
+    """Whether it is there: a database of an earlier version lacks some until the worker publishes."""
+    query = "FROM information_schema.tables WHERE table_name = $name"
+    return bool(database.rows(query, name=name))
+
+
 def standing_alarms(data: Path | str) -> list[StandingAlarm]:
     """The alarms that stand as of the last publication, the oldest first."""
     with open_database(data) as database:
-        if not database.rows("SELECT 1 FROM duckdb_tables() WHERE table_name = 'alarms'"):
-            return []  # a database of an earlier version, until the worker publishes
+        if not _has_table(database, "alarms"):
+            return []
         rows = database.rows(
             """SELECT kind, experiment, subject, message, raised_at FROM alarms
             WHERE resolved_at IS NULL ORDER BY raised_at, kind"""
@@ -205,8 +211,7 @@ def experiments(data: Path | str) -> list[ListedExperiment]:
 
 def concluded_keys(database: AnalyticsDatabase) -> list[str]:
     """The experiments whose report was kept once."""
-    # A database of an earlier version has none until the worker publishes.
-    if not database.rows("FROM information_schema.tables WHERE table_name = 'conclusions'"):
+    if not _has_table(database, "conclusions"):
         return []
     rows = database.rows("SELECT DISTINCT experiment FROM conclusions ORDER BY experiment")
     return [str(row["experiment"]) for row in rows]
