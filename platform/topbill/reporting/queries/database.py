@@ -175,8 +175,9 @@ def problems(data: Path | str) -> list[Problem]:
         return [Problem(**row) for row in database.rows("FROM problems")]
 
 
-def _has_table(database: AnalyticsDatabase, name: str) -> bool:
-    """Whether it is there: a database of an earlier version lacks some until the worker publishes."""
+def has_table(database: AnalyticsDatabase, name: str) -> bool:
+    """Whether a table is there: a database of an earlier version lacks some until it is published
+    again."""
     query = "FROM information_schema.tables WHERE table_name = $name"
     return bool(database.rows(query, name=name))
 
@@ -184,7 +185,7 @@ def _has_table(database: AnalyticsDatabase, name: str) -> bool:
 def standing_alarms(data: Path | str) -> list[StandingAlarm]:
     """The alarms that stand as of the last publication, the oldest first."""
     with open_database(data) as database:
-        if not _has_table(database, "alarms"):
+        if not has_table(database, "alarms"):
             return []
         rows = database.rows(
             """SELECT kind, experiment, subject, message, raised_at FROM alarms
@@ -211,7 +212,7 @@ def experiments(data: Path | str) -> list[ListedExperiment]:
 
 def concluded_keys(database: AnalyticsDatabase) -> list[str]:
     """The experiments whose report was kept once."""
-    if not _has_table(database, "conclusions"):
+    if not has_table(database, "conclusions"):
         return []
     rows = database.rows("SELECT DISTINCT experiment FROM conclusions ORDER BY experiment")
     return [str(row["experiment"]) for row in rows]

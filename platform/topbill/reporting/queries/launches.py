@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from topbill.log.orders import order_name
-from topbill.reporting.queries.database import AnalyticsDatabase, open_database
+from topbill.reporting.queries.database import AnalyticsDatabase, has_table, open_database
 from topbill.spec.fields import percent
 
 _STEPS = """SELECT ordered_at AS at, who, kind, step, traffic, status, because FROM orders
@@ -83,8 +83,7 @@ def launches(data: Path | str) -> list[LaunchStanding]:
     Raises NotFound where nothing was published yet.
     """
     with open_database(data) as database:
-        # A database of an earlier version has none until the worker publishes.
-        if not database.rows("FROM information_schema.tables WHERE table_name = 'launches'"):
+        if not has_table(database, "launches"):
             return []
         rows = database.rows("FROM launches ORDER BY experiment")
         return [_standing(database, row) for row in rows]
