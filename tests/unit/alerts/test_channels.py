@@ -183,8 +183,9 @@ def test_a_mail_says_what_it_is_and_where_it_belongs(mails: MailServer) -> None:
     assert first["X-Topbill-Alarm"] == second["X-Topbill-Alarm"] == "8f1c"
     assert second["In-Reply-To"] == first["Message-ID"]
     assert first.get_content().splitlines()[0] == LINE.message
-    recipients = [line for line in mails.said if line.startswith("rcpt")]
-    assert recipients == ["rcpt TO:<a@x.org>", "rcpt TO:<b@x.org>"] * 2
+    # A verb's case is Python's own: newer ones write all of it in small letters.
+    recipients = [line.lower() for line in mails.said if line.lower().startswith("rcpt")]
+    assert recipients == ["rcpt to:<a@x.org>", "rcpt to:<b@x.org>"] * 2
 
 
 def test_a_header_ends_where_it_ends(mails: MailServer) -> None:
