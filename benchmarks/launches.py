@@ -1,6 +1,6 @@
 """Launches with planted truth: how soon is harm rolled back, and how often without reason?
 
-    python -m benchmarks.launches [--launches 1200] [--seed 2] [--only ramp|gate]
+    python -m benchmarks.launches [--launches 4000] [--seed 2] [--only ramp|gate]
 
 A quarter of the launches each is harmful by four times the margin of its guardrail, harmful by
 twice the margin, harmless, and better by the margin. Half of them have a rate for a guardrail
@@ -14,9 +14,14 @@ until 1.5 fixed-horizon samples are exposed.
 
 The fixed-horizon sample is that of a non-inferiority test at the margin which looks once, two-sided
 at 5% with 80% power: `topbill power`, method fixed. Shares of launches have 95% intervals
-(Clopper & Pearson). With a hundred launches of each truth, a share of 96.5% is below a bar of 95%
-in one of seven tries (seed 1: 93% of both harmful ones); so three hundred are the default. Bars are
-for one guardrail and one variant; of several each is judged more strictly.
+(Clopper & Pearson). Bars are for one guardrail and one variant; of several each is judged more
+strictly.
+
+How many launches: worked out by the normal distribution with these exposures and looks, 97% of
+those harmful by four margins are rolled back in time, 97% of those by two, and 3.8% of the harmless
+ones. No bound does much better: a test that looks only twice, at 15% and 50%, would gain half a
+percent. Of a hundred launches such shares miss a bar of 95% (or 5%) in one of five tries, of a
+thousand in one of fifty: so a thousand of each truth are the default.
 
 The log's gate (`launch.gate`) is asked the same of candidates whose objective is planted, on a log
 that explored and on one that always showed the same.
@@ -525,7 +530,7 @@ def gate_verdicts(outcomes: Sequence[GateOutcome]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--launches", type=int, default=1_200)
+    parser.add_argument("--launches", type=int, default=4_000)
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--only", choices=["ramp", "gate"])
     options = parser.parse_args()

@@ -41,8 +41,8 @@ from topbill.domain.zones import UTC, checked_zone
 from topbill.spec import Experiment
 from topbill.stats import sequential
 
-ALPHA = 0.05
-"""The chance that a launch which does no harm is ever called harmed."""
+ALPHA = 0.045
+"""The chance, at most, that a launch which does no harm is ever called harmed."""
 FIXED_HORIZON = Rule(method="fixed")
 """The rule of the sample that stages are fractions of."""
 FIXED_POWER = 0.8
@@ -54,10 +54,10 @@ class GuardrailHarm(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a variant harms a guardrail, as of one look at it.
 
     `worse_by` is the change in the bad direction (positive is worse), in the margin's unit, with
-    what it is at least and at most, each end at 95% over all looks (at more where there are several
-    guardrails or variants). `fraction` is how much of what the fixed-horizon sample tells is known.
-    `units` are the variant's and the control's. "not_failed" says that no harm is shown, `is_kept`
-    that the guardrail is shown to be kept. `reason` says why a number is missing.
+    what it is at least and at most, each end at 95.5% over all looks (at more where there are
+    several guardrails or variants). `fraction` is how much of what the fixed-horizon sample tells
+    is known. `units` are the variant's and the control's. "not_failed" says that no harm is shown,
+    `is_kept` that the guardrail is shown to be kept. `reason` says why a number is missing.
     """
 
     metric: str
@@ -110,8 +110,8 @@ def harm(
     better: Direction = "higher",
     alpha: float = ALPHA,
 ) -> GuardrailHarm:
-    """Judge one variant on one guardrail at error `alpha` (0.05 over all that are judged: who
-    judges k of them gives each 0.05/k)."""
+    """Judge one variant on one guardrail at error `alpha` (`ALPHA` over all that are judged: who
+    judges k of them gives each `ALPHA`/k)."""
     fraction = fraction_of(pair, margin)
     rule = StagedRule.at(fraction, alpha)
     result = guardrail(metric, variant, pair, rule, margin=margin, better=better)

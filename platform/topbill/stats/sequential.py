@@ -23,13 +23,15 @@ from topbill.domain.records import Floats
 TUNING = 5_000.0
 """Units at which a confidence sequence is tightest, unless told."""
 
-STAGES = ((0.137, 0.35), (0.485, 0.53), (1.0, 0.12))
+STAGES = ((0.143, 0.42), (0.49, 0.52), (1.0, 0.06))
 """The stages of `staged_multiplier`: until which fraction of the planned information, and the part
 of the error that is spent there, in proportion. They end before 15% and 50% of a sample planned for
 one margin, so that harm of four and of two margins shows by then, with room for those who come
-while rewards mature; and at its end.
+while rewards mature; and at its end, where little is left to be spent.
+
+A level that falls within its stage finds no more by then at the same error, and half of it later.
 """
-UNSTAGED = 0.05
+UNSTAGED = 0.06
 """The part of the error that is left for a sequence beside the stages, which never ends and is
 narrow at first."""
 

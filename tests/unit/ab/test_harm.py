@@ -4,6 +4,7 @@ as the verdict.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from math import inf, isfinite, sqrt
 
@@ -16,9 +17,10 @@ from scipy.stats import norm
 from topbill.ab import ArmEstimate, GuardrailHarm, Margin, harm
 from topbill.ab.core.effect import Pair, Rule
 from topbill.ab.core.units import Rate
-from topbill.ab.harm import fraction_of
+from topbill.ab.harm import ALPHA, StagedRule, fraction_of
 from topbill.ab.planning import Outlook
 from topbill.ab.power.runtime import units_for
+from topbill.domain.records import Floats
 from topbill.stats import sequential
 from topbill.stats.sequential import STAGES, UNSTAGED, crossing_probability, staged_multiplier
 
@@ -41,7 +43,7 @@ def means(treated: float, control: float, se: float, n: int = 20_000) -> Pair:
     )
 
 
-def crossing(margins: float, until: float, alpha: float = 0.05) -> float:
+def crossing(margins: float, until: float, alpha: float = ALPHA) -> float:
     """The chance that harm of so many margins passes the stages' bound until that fraction, at two
     hundred looks a sample: by recursive integration, which knows of no reflection."""
     looks = [look for look in LOOKS if look <= until]
@@ -49,7 +51,7 @@ def crossing(margins: float, until: float, alpha: float = 0.05) -> float:
     return crossing_probability(looks, critical, margins * DRIFT * sqrt(until))
 
 
-@pytest.mark.parametrize("alpha", [0.2, 0.05, 0.0125, 0.001])
+@pytest.mark.parametrize("alpha", [0.2, ALPHA, ALPHA / 4, 0.001])
 def test_the_stages_spend_their_part_of_alpha(alpha: float) -> None:
     looks = [i / 800 for i in range(1, 801)]
     chance = crossing_probability(looks, [min(staged_multiplier(x, alpha), 40.0) for x in looks], 0)
@@ -57,13 +59,38 @@ def test_the_stages_spend_their_part_of_alpha(alpha: float) -> None:
     assert 0.88 < chance / ((1.0 - UNSTAGED) * alpha) < 1.0
 
 
-def test_paths_pass_the_stages_as_often_as_is_worked_out() -> None:
+PATHS, EVERY = 4_000, 1 / 2_000
+
+
+@pytest.fixture(scope="module")
+def harmless() -> Floats:
+    """Scores of launches that do no harm, at 2,000 looks (PATHS, 2_000)."""
     rng = np.random.default_rng(11)
-    looks = np.arange(1, 2_001) / 2_000
-    bound = np.array([staged_multiplier(x, 0.2) * sqrt(x) for x in looks])
-    paths = rng.normal(0.0, sqrt(1.0 / 2_000), (4_000, 2_000)).cumsum(axis=1)
-    passed = float(np.mean(np.any(paths >= bound, axis=1)))
-    assert passed == pytest.approx(0.19, abs=4.0 * sqrt(0.19 * 0.81 / 4_000))
+    return rng.normal(0.0, sqrt(EVERY), (PATHS, round(1 / EVERY))).cumsum(axis=1)
+
+
+def passed(paths: Floats, bound: Sequence[float]) -> float:
+    """The share of paths that pass a bound of so many standard errors at any look."""
+    looks = EVERY * np.arange(1, paths.shape[1] + 1)
+    return float(np.mean(np.any(paths >= np.array(bound) * np.sqrt(looks), axis=1)))
+
+
+def error(share: float) -> float:
+    """Four standard errors of a share of all paths."""
+    return 4.0 * sqrt(share * (1.0 - share) / PATHS)
+
+
+def test_paths_pass_the_stages_as_often_as_is_worked_out(harmless: Floats) -> None:
+    bound = [staged_multiplier(EVERY * i, 0.2) for i in range(1, 2_001)]
+    assert passed(harmless, bound) == pytest.approx(0.19, abs=error(0.19))
+
+
+def test_what_does_no_harm_is_called_harmed_as_seldom_as_is_said(harmless: Floats) -> None:
+    """By the whole rule, the sequence beside the stages, of a sample of 700,000 units."""
+    rules = [StagedRule.at(EVERY * i, ALPHA) for i in range(1, 2_001)]
+    bound = [rule.reach(350 * i, inf) for i, rule in enumerate(rules, start=1)]
+    share = passed(harmless, bound)
+    assert 0.6 * ALPHA < share < ALPHA + error(ALPHA)
 
 
 def test_a_stage_asks_for_less_as_it_goes_on_and_the_next_for_more() -> None:
@@ -76,8 +103,18 @@ def test_a_stage_asks_for_less_as_it_goes_on_and_the_next_for_more() -> None:
 
 
 def test_harm_of_four_margins_shows_by_15_percent_and_of_two_by_half_of_the_sample() -> None:
-    assert crossing(4.0, 0.15) > 0.95
-    assert crossing(2.0, 0.5) > 0.95
+    assert crossing(4.0, 0.15) > 0.97
+    assert crossing(2.0, 0.5) > 0.96
+
+
+def test_of_four_judged_harm_shows_as_much_later_as_the_page_says() -> None:
+    assert crossing(4.0, 0.15, ALPHA / 4) == pytest.approx(0.92, abs=0.01)
+    assert crossing(2.0, 0.5, ALPHA / 4) == pytest.approx(0.90, abs=0.01)
+    # Half of them are shown by then.
+    assert crossing(4.0, 0.08) > 0.5 > crossing(4.0, 0.08, ALPHA / 4)
+    assert crossing(4.0, 0.1, ALPHA / 4) > 0.5
+    assert crossing(2.0, 0.24) > 0.5 > crossing(2.0, 0.24, ALPHA / 4)
+    assert crossing(2.0, 0.34, ALPHA / 4) > 0.5
 
 
 def test_to_leave_out_the_margin_itself_would_be_too_late_even_at_one_look() -> None:
@@ -199,6 +236,6 @@ def test_of_several_judged_each_is_judged_more_strictly(
 ) -> None:
     pair = means(treated, 1.0, se)
     one = harm("m", "new", pair, margin=margin, better="lower")
-    four = harm("m", "new", pair, margin=margin, better="lower", alpha=0.0125)
+    four = harm("m", "new", pair, margin=margin, better="lower", alpha=ALPHA / 4)
     assert not (four.verdict == "harmed" and one.verdict != "harmed")
     assert np.isclose(one.fraction, four.fraction)
