@@ -90,10 +90,10 @@ def verify(
 ) -> None:
     """Fold an experiment's log again from the start; exit 0 when it reaches the stored state, bit
     by bit. Vowpal Wabbit's is compared by what it predicts and weighs. With --files, look for
-    damage of the files instead.
+    damage of the files first, or only for that where no experiment is named.
 
     Args:
-        key: The experiment; left out with --files.
+        key: The experiment; may be left out with --files.
         files: Read the log's files and say what is damaged; exit 0 where nothing is.
         repair: Write what the log leads to as the next version, where the stored state differs or
             cannot be read; service and worker may be at work, and go on from it. With --files: keep
@@ -101,10 +101,11 @@ def verify(
             work on the folder.
         experiments: Folder of its file; left out, its newest revision in the log's audit is taken.
     """
-    if files == (key is not None):
-        raise BadRequest("verify", "expected an experiment's key, or --files")
-    if key is None:
+    if files:
         _verify_files(data, repair=repair)
+    elif key is None:
+        raise BadRequest("verify", "expected an experiment's key, --files, or both")
+    if key is None:
         return
     from topbill.entities import EntityStore
     from topbill.log import open_log

@@ -7,7 +7,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,8 +39,9 @@ _MILLISECONDS, _MICROSECONDS = 1e11, 1e14
 in the year 5138 and later.
 """
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
-_END = datetime(9999, 12, 31, tzinfo=UTC)
-_AT = "a time from 1970 to 9999 (RFC 3339, UTC where it names no offset), or seconds since 1970"
+_AHEAD = timedelta(days=1)
+"""How far a row may be ahead of this machine's clock: what names no offset may be of any zone."""
+_AT = "a time from 1970 to now (RFC 3339, UTC where it names no offset), or seconds since 1970"
 _Array = Any
 """An Arrow array."""
 
@@ -263,7 +264,8 @@ def _check_at(values: _Array) -> _Checked:
     else:
         times = _times_of_numbers(values.cast(pa.float64()))
     after = pc.greater_equal(times, pa.scalar(_FIRST, _TIME))
-    return _Checked(times, pc.and_(after, pc.less(times, pa.scalar(_END, _TIME))))
+    latest = pa.scalar(datetime.now(UTC) + _AHEAD, _TIME)
+    return _Checked(times, pc.and_(after, pc.less(times, latest)))
 
 
 def _times_of_texts(texts: _Array) -> _Array:

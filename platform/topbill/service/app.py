@@ -154,23 +154,26 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
     async def healthz() -> dict[str, str]:
         return {"status": "ok", "version": __version__}
 
+    def unready(response: Response, answer: dict[str, Any]) -> dict[str, Any]:
+        response.status_code = 503
+        response.headers["retry-after"] = SOON[1].decode()
+        return answer
+
     @app.get("/readyz", tags=["operations"], summary="It can decide and store")
     async def readyz(response: Response) -> dict[str, Any]:
         if app.state.drain.begun:
-            response.status_code = 503
-            return {"status": "draining"}
+            return unready(response, {"status": "draining"})
         try:
             await _check_log(backend)
             clock = backend.log.clock_trouble()
             worker = worker_health.worker_health(backend.log)
         except Exception as error:
-            response.status_code = 503
             # Anybody may ask, without a key: why, but not where.
-            return {"status": "unavailable", "log": _without_paths(str(error), data)}
+            why = _without_paths(str(error), data)
+            return unready(response, {"status": "unavailable", "log": why})
         if clock is not None:
-            response.status_code = 503
-            jumped = worker_health.Trouble("clock_jumped", clock)
-            return {"status": "unavailable", "troubles": [msgspec.structs.asdict(jumped)]}
+            jumped = msgspec.structs.asdict(worker_health.Trouble("clock_jumped", clock))
+            return unready(response, {"status": "unavailable", "troubles": [jumped]})
         troubles = [*worker_health.troubles(worker), *page_service.troubles]
         for key in sorted(app.state.follower.unreadable):
             message = f"the newest version of {key} cannot be read; an earlier one is used"

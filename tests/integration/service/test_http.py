@@ -716,6 +716,8 @@ def test_it_is_not_ready_while_it_cannot_store_and_ready_when_it_can_again(
     with monkeypatch.context() as broken:
         broken.setattr("topbill.log.journal.os.fdatasync", full)
         assert decide(client).status_code == 503
-        assert client.get("/readyz").status_code == 503
-    assert client.get("/readyz").status_code == 200
+        unready = client.get("/readyz")
+        assert (unready.status_code, unready.headers["retry-after"]) == (503, "1")
+    ready = client.get("/readyz")
+    assert (ready.status_code, "retry-after" in ready.headers) == (200, False)
     assert decide(client).status_code == 200

@@ -237,6 +237,10 @@ def test_verify_exits_0_when_it_reaches_the_stored_state_and_1_when_not(
 ) -> None:
     where = ("--experiments", folder, "--data", data)
     assert topbill("verify", "art", *where).returncode == 0
+    both = topbill("verify", "art", "--files", *where)
+    assert both.returncode == 0
+    assert "no file of log or lake is damaged" in both.stdout.replace("\n", " ")
+    assert "art" in both.stdout.replace(str(data), "")
     with closing(sqlite3.connect(data / "log.sqlite", isolation_level=None)) as database:
         database.execute("UPDATE reward_events SET body = replace(body, 'play', 'stop')")
     done = topbill("verify", "art", *where)

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from topbill.domain import terms
 from topbill.domain.terms import PLACES, glossary, load_terms
+from topbill.spec.yaml import parse
 
 ROOT = Path(__file__).parents[3]
 ALLOWED = {
@@ -147,3 +149,8 @@ def test_columns_and_terms_are_spelt_out(key: str) -> None:
     terms = load_terms()
     assert key in terms.meanings()
     assert not any(text.startswith("=") for text in terms.columns.values())
+
+
+def test_no_term_is_there_twice() -> None:
+    file = Path(terms.__file__).with_name("terms.yaml")
+    assert parse(file.read_bytes(), file.name)[1] == []

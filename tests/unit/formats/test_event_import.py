@@ -93,12 +93,13 @@ def test_what_can_be_no_event_is_named_by_row_and_column_and_counted(
         "h,play,t,1,",
         f"i,play,{long},1,2021-03-01",
         '"j\nj",play,t,1,2021-03-01',
+        "k,play,t,1,2999-03-01",
     )
     command = ["import", "events", str(source), "--data", str(tmp_path / "data")]
     app(command, result_action="return_value")
     said = capsys.readouterr()
-    assert "2 events of 11 rows" in said.out
-    assert "left out: 3 rows, at: expected a time" in said.out
+    assert "2 events of 12 rows" in said.out
+    assert "left out: 4 rows, at: expected a time from 1970 to now" in said.out
     for number, what in (
         (2, "got 4 columns; expected 5"),
         (3, "unit: got 'xxx"),
@@ -109,6 +110,7 @@ def test_what_can_be_no_event_is_named_by_row_and_column_and_counted(
         (8, "at: got '1969-12-31'"),
         (9, "at: got nothing"),
         (10, "action: got 'xxx"),
+        (12, "at: got '2999-03-01'"),
     ):
         assert f"{source}: row {number}: {what}" in said.err
     assert [unit for unit, *_ in stored(tmp_path / "data")] == ["a", "j\nj"]

@@ -61,8 +61,8 @@ def feature_drift(look: RecordLook) -> list[RuleReading]:
         cause = _cause(look, run, moved)
         message = f"In the last {len(run)} h beside the same hours before: {told}."
         return [RuleReading("feature_drift", "", "window", "fault", cause, message)]
-    state = "sound" if features and steady == len(features) else "unknown"
-    return [RuleReading("feature_drift", "", "window", state)]  # type: ignore[arg-type]
+    is_sound = features and steady == len(features)
+    return [RuleReading("feature_drift", "", "window", "sound" if is_sound else "unknown")]
 
 
 def _units(hour: HourSums) -> float:

@@ -50,8 +50,8 @@ def reward_silence(look: RecordLook) -> list[RuleReading]:
     counts = [_count(look, event) for event in sorted(look.events & look.usual.rates.keys())]
     silent = [count for count in counts if count.is_silent]
     if not silent:
-        state = "sound" if any(count.is_sound for count in counts) else "unknown"
-        return [RuleReading("reward_silence", "", "window", state)]  # type: ignore[arg-type]
+        is_sound = any(count.is_sound for count in counts)
+        return [RuleReading("reward_silence", "", "window", "sound" if is_sound else "unknown")]
     worst = silent[0]
     listed = ", ".join(
         f"{count.came:,} {count.event} where {count.expected:,.0f} are usual" for count in silent
