@@ -29,7 +29,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "experiments").mkdir()
     for file in (ROOT / "experiments").glob("*.yaml"):
         shutil.copy(file, folder / "experiments")
-    port = free_port("127.0.0.1", 8750)
+    port = free_port("127.0.0.1", 0)
     with Processes() as processes:
         command = commands(str(folder / "experiments"), str(folder / "data"), "127.0.0.1", port)[
             "service"

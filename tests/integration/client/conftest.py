@@ -21,7 +21,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     shutil.copytree(ROOT / "experiments", folder / "experiments")
     first = BANNER.read_text().split("```yaml\n")[1].split("```")[0]
     (folder / "experiments" / "signup-banner.yaml").write_text(first)
-    port = free_port("127.0.0.1", 8820)
+    port = free_port("127.0.0.1", 0)
     command = commands(str(folder / "experiments"), str(folder / "data"), "127.0.0.1", port)[
         "service"
     ]

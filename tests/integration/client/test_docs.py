@@ -153,8 +153,13 @@ def load(name: str) -> Any:
 
 
 def check(get: Any, post: Any) -> None:
-    """An example's service shows a picture that Topbill chose, and passes the click on."""
-    shown = get("/artwork/profile-7?device=web")
+    """An example's service shows a picture that Topbill chose, and passes the click on. Where the
+    machine is busy a decision may miss its deadline, and the default is shown."""
+    for _ in range(200):
+        shown = get("/artwork/profile-7?device=web")
+        if not shown["fallback"]:
+            break
+        time.sleep(0.05)
     assert shown["fallback"] is False
     assert shown["picture"]
     post(f"/played/{shown['decision']}")
@@ -199,7 +204,7 @@ def running(command: list[str], port: int, **environment: str) -> Iterator[httpx
 
 def test_the_django_example_works(service: str) -> None:
     pytest.importorskip("django", reason="Django, a development dependency, is missing: NOT tested")
-    port = free_port("127.0.0.1", 18870)
+    port = free_port("127.0.0.1", 0)
     app = [str(DOCS / "examples" / "django_app.py"), "runserver", "--noreload", str(port)]
     with running([sys.executable, *app], port, TOPBILL=service) as client:
         check(lambda path: client.get(path).json(), lambda path: client.post(path).json())
@@ -217,7 +222,7 @@ def test_the_node_example_works(service: str) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs node")
-    port = free_port("127.0.0.1", 18890)
+    port = free_port("127.0.0.1", 0)
     command = [node, str(DOCS / "examples" / "node_app.mjs")]
     with running(command, port, TOPBILL=service, PORT=str(port)) as client:
         check(lambda path: client.get(path).json(), lambda path: client.get(path).json())

@@ -63,15 +63,15 @@ def test_what_a_request_was_is_sent(
     }
     process = subprocess.Popen(command, env={**os.environ, **address})
     try:
-        for _ in range(3_000):
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/healthz")
-                break
-            except httpx.TransportError:
-                time.sleep(0.02)
-        asked = {"experiment": "art", "unit": "u-of-nobody"}
-        answer = httpx.post(f"http://127.0.0.1:{port}/v1/decide", json=asked, timeout=10)
-        assert answer.status_code == 200
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            for _ in range(15_000):
+                try:
+                    client.get("/healthz")
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.02)
+            asked = {"experiment": "art", "unit": "u-of-nobody"}
+            assert client.post("/v1/decide", json=asked).status_code == 200
         process.send_signal(signal.SIGTERM)
         process.wait(30)
     finally:

@@ -41,7 +41,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("personalizer")
     (folder / "experiments").mkdir()
     shutil.copy(ROOT / "experiments" / "personalizer.yaml", folder / "experiments")
-    port = free_port("127.0.0.1", 8700)
+    port = free_port("127.0.0.1", 0)
     with Processes() as processes:
         where = str(folder / "experiments"), str(folder / "data")
         for name, command in commands(*where, "127.0.0.1", port).items():

@@ -75,13 +75,13 @@ def lines_of(folder: Path, tmp_path: Path, *more: str) -> list[dict[str, Any]]:
     try:
         headers = {"authorization": "Bearer a-key-of-a-caller-1234"}
         base = f"http://127.0.0.1:{port}"
-        for _ in range(3_000):
-            try:
-                httpx.get(f"{base}/healthz")
-                break
-            except httpx.TransportError:
-                time.sleep(0.02)
         with httpx.Client(base_url=base, headers=headers, timeout=10) as client:
+            for _ in range(15_000):
+                try:
+                    client.get("/healthz")
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.02)
             wrong = DECIDE | {"context": ["toaster-of-the-viewer"]}
             refused = client.post("/v1/decide", json=wrong, headers={HEADER: "wrong-device"})
             assert refused.status_code == 422

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
     """What `topbill up` starts, on a free port."""
-    port = free_port("127.0.0.1", 8600)
+    port = free_port("127.0.0.1", 0)
     with Processes() as processes:
         for name, command in commands(
             str(folder / "experiments"), str(folder / "data"), "127.0.0.1", port
