@@ -5,11 +5,10 @@ unit changes its variant, and no step comes twice.
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from topbill.log import LOG_FILE, open_log
 from topbill.log.orders import as_its_file, orders_of, under
 
 from ..conftest import ARTWORK, write
+from ..processes import COMMAND_LINE, start
 
 RAMP = ("5%", "20%", "40%", "60%", "80%", "100%")
 LAUNCH = f"""
@@ -50,10 +50,10 @@ class Site:
 
     def __init__(self, root: Path) -> None:
         self.folder, self.data = write(root / "experiments"), root / "data"
-        self.port = free_port("127.0.0.1", 8900)
-        self.address = f"http://127.0.0.1:{self.port}"
+        self.port = free_port("127.0.0.1", 0)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}")
         self.variants: dict[str, str] = {}
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[BaseProcess] = []
         self.title = 0
         self.decisions = 0
         self.launch_anew()
@@ -64,17 +64,17 @@ class Site:
         write(self.folder, f"{ARTWORK}title: Launch {self.title}\n{LAUNCH}")
 
     def start(self) -> None:
-        places = [str(self.folder), str(self.data)]
-        serve = ["-m", "topbill", "serve", "--experiments", places[0], "--data", places[1]]
-        for line in ([*serve, "--port", str(self.port)], ["-c", WORKER, *places]):
-            self.processes.append(subprocess.Popen([sys.executable, *line]))
-        self.wait(lambda: httpx.get(f"{self.address}/healthz").status_code == 200)
+        where = ["--experiments", self.folder, "--data", self.data, "--port", self.port]
+        said = self.data.with_name("said")
+        self.processes.append(start(COMMAND_LINE, "serve", *where, said=said))
+        self.processes.append(start(WORKER, self.folder, self.data, said=said))
+        self.wait(lambda: self.client.get("/healthz").status_code == 200)
 
     def kill(self) -> None:
         for process in self.processes:
             process.kill()
         for process in self.processes:
-            process.wait()
+            process.join()
         self.processes.clear()
 
     def wait(self, happened: Any) -> None:
@@ -95,7 +95,7 @@ class Site:
         for unit in UNITS:
             self.decisions += 1
             body = {"experiment": "art", "unit": unit, "decision_id": f"d{self.decisions}"}
-            answer = httpx.post(f"{self.address}/v1/decide", json=body).json()
+            answer = self.client.post("/v1/decide", json=body).json()
             variant = answer["variant"]
             if variant is not None:
                 taking_part += 1
@@ -123,7 +123,7 @@ class Site:
             file = as_its_file(log, "art")
             orders = orders_of(log, file)
             expected = under(file, orders[-1]) if orders else file
-        running = httpx.get(f"{self.address}/v1/experiments").json()["experiments"]
+        running = self.client.get("/v1/experiments").json()["experiments"]
         (own,) = [one for one in running if one["key"] == "art"]
         return len(orders) >= steps and bool(own["revision"] == expected.fingerprint)
 
@@ -135,6 +135,7 @@ def site_in(root: Path) -> Iterator[Site]:
         yield site
     finally:
         site.kill()
+        site.client.close()
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.slow)])

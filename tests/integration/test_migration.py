@@ -3,7 +3,6 @@ states that follow from the log, and nothing lost."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,8 @@ import pytest
 
 from topbill import lake
 from topbill.domain.errors import TopbillError
+
+from ..processes import topbill
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "0.1.0" / "folder.tar.xz"
 DECISIONS = 548
@@ -29,17 +30,6 @@ def data(tmp_path: Path) -> Path:
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
         archive.extractall(tmp_path / "old")  # noqa: S202  (our own file)
     return tmp_path / "old" / "data"
-
-
-def topbill(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "topbill", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "200"},
-    )
 
 
 def test_the_command_migrates_and_every_state_still_follows_from_the_log(data: Path) -> None:

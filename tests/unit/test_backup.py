@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -23,6 +21,8 @@ from topbill.lake import DATABASE, Lake, sql
 from topbill.log import Log, open_log
 from topbill.testing import a_decision, an_experiment
 from topbill.worker.publisher import Publisher
+
+from ..processes import python
 
 
 def store(log: Log, *names: str) -> None:
@@ -215,10 +215,10 @@ def test_killed_at_any_moment_nothing_half_is_taken_for_whole(
         f"backup.{'back_up' if verb == 'backup' else 'restore'}(source, to)\n"
     )
     source, to = (data, tmp_path / "backups"), (tmp_path / "backups", tmp_path / "new")
-    where = [str(path) for path in (source if verb == "backup" else to)]
+    where = source if verb == "backup" else to
     there = backups(tmp_path / "backups")
     for last in (0, syncs // 2, syncs - 2):  # the last one is after the folder has its name
-        done = subprocess.run([sys.executable, "-c", program, str(last), *where], check=False)
+        done = python(program, last, *where)
         assert done.returncode == -signal.SIGKILL
         assert not (tmp_path / "new").exists()
         if verb == "backup":

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import os
+import signal
 import sqlite3
-import subprocess
-import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -22,6 +20,8 @@ from topbill.lake import schema_change, tables
 from topbill.log import LOG_FILE, open_log, schema_stamp
 from topbill.migration import migrate, migrate_down
 from topbill.spec import load_all
+
+from ..processes import python
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "0.1.0" / "folder.tar.xz"
 DECISIONS, IN_LAKE, IN_LOG = 548, 440, 536
@@ -207,7 +207,7 @@ def dying(*arguments):
 setattr(where, {step!r}, dying)
 migration.migrate(__import__("pathlib").Path({str(data)!r}))
 """
-    subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False, timeout=120)
+    assert python(code).returncode == -signal.SIGKILL
     migrate(data)
     assert len(old_rows(data, "decisions")) == IN_LAKE
     assert rows(data, "SELECT count(*) FROM feedback WHERE mature") != [(0,)]

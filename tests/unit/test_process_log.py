@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 import sys
 from contextvars import Context
 
@@ -13,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topbill.process_log import REQUEST_ID, JsonFormatter
+
+from ..processes import topbill
 
 
 def line_of(message: object, *arguments: object, **more: object) -> dict[str, object]:
@@ -53,13 +54,8 @@ def test_fields_of_a_caller_are_there() -> None:
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_what_keeps_a_command_from_starting_is_said_in_the_same_form(log_format: str) -> None:
-    command = [sys.executable, "-m", "topbill", "worker", "--experiments", "/nowhere/at/all"]
-    done = subprocess.run(
-        [*command, "--data", "/nowhere/data", "--log-format", log_format],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    where = ("--experiments", "/nowhere/at/all", "--data", "/nowhere/data")
+    done = topbill("worker", *where, "--log-format", log_format)
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     if log_format == "json":

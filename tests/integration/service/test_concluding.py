@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
-import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -32,6 +30,7 @@ from topbill.worker.erasure import erase_unit
 from topbill.worker.loop import Worker
 
 from ...conftest import ARTWORK, write
+from ...processes import topbill
 
 QUICK = ARTWORK.replace("window: 1s", "window: 1ms")
 QUICK += "traffic: 50%\nholdout: 10%\nbudget_ms: 10000\n"
@@ -280,20 +279,20 @@ def test_what_never_decided_cannot_be_concluded(settings: Settings) -> None:
 
 
 def test_the_command_says_what_it_did(site: Site) -> None:
-    line = [sys.executable, "-m", "topbill", "conclude", "art", "--data", str(site.data)]
-    both = [*line, "--winner", "thompson", "--no-winner", "--because", "x"]
-    answer = subprocess.run(both, capture_output=True, text=True)
+    line = ["conclude", "art", "--data", site.data, "--winner", "thompson"]
+    answer = topbill(*line, "--no-winner", "--because", "x")
     assert answer.returncode == 1
     assert "either --winner VARIANT or --no-winner" in answer.stderr
-    done = [*line, "--winner", "thompson", "--because", "more plays"]
-    said = subprocess.run(done, capture_output=True, text=True, check=True).stdout
+    done = topbill(*line, "--because", "more plays")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
     assert "art is concluded" in said
     assert "everybody gets thompson, but for those held out" in said
     assert site.report().ab is not None
     site.publish()
-    shown = [sys.executable, "-m", "topbill", "report", "art", "--data", str(site.data)]
-    text = subprocess.run(shown, capture_output=True, text=True, check=True).stdout
-    assert "thompson won, and everybody gets it" in " ".join(text.split())
+    shown = topbill("report", "art", "--data", site.data)
+    assert shown.returncode == 0, shown.stderr
+    assert "thompson won, and everybody gets it" in " ".join(shown.stdout.split())
 
 
 PAGE = Path(__file__).parents[3] / "docs" / "experiments.md"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from topbill.service.settings import Settings
 from topbill.worker.loop import Worker
 
 from ...local_client import LocalClient
+from ...processes import topbill
 
 PAGE = (Path(__file__).parents[3] / "docs" / "running.md").read_text()
 
@@ -52,5 +51,4 @@ def test_the_queries_run(client: TestClient, folder: Path, tmp_path: Path) -> No
     ]
     assert len(queries) == 3
     for query in queries:
-        command = [sys.executable, "-m", "topbill", "sql", query, "--data", str(tmp_path / "data")]
-        assert subprocess.run(command, capture_output=True, check=False).returncode == 0, query
+        assert topbill("sql", query, "--data", tmp_path / "data").returncode == 0, query

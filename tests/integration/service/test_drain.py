@@ -15,6 +15,8 @@ import pytest
 
 from topbill.cli.supervise import free_port
 
+from ...processes import topbill
+
 
 @contextmanager
 def service(
@@ -78,9 +80,8 @@ def test_sigint_ends_it_at_once_while_it_drains(folder: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("drain", ["601s", "soon", "-2s"])
 def test_a_time_that_is_none_is_refused(folder: Path, tmp_path: Path, drain: str) -> None:
-    where = ["--experiments", str(folder), "--data", str(tmp_path / "data")]
-    command = [sys.executable, "-m", "topbill", "serve", *where, f"--drain={drain}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    where = ["--experiments", folder, "--data", tmp_path / "data"]
+    done = topbill("serve", *where, f"--drain={drain}")
     assert done.returncode != 0
     assert "--drain" in done.stdout + done.stderr
 

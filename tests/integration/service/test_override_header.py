@@ -26,6 +26,7 @@ from topbill.spec import Experiment
 
 from ...conftest import ARTWORK, write
 from ...local_client import LocalClient
+from ...processes import topbill
 
 SECRET = b"a secret of the service, for a test"
 LATER = int(time.time()) + 3_600
@@ -164,13 +165,8 @@ def test_a_short_or_missing_secret_is_named(tmp_path: Path) -> None:
 
 
 def command(folder: Path, secret: Path, *line: str) -> subprocess.CompletedProcess[str]:
-    options = ["--experiments", str(folder), "--override-secret", str(secret)]
-    return subprocess.run(
-        [sys.executable, "-m", "topbill", "override", *line, *options],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "60"},
-    )
+    options = ["--experiments", folder, "--override-secret", secret]
+    return topbill("override", *line, *options, COLUMNS="60")
 
 
 def test_what_the_page_tells_people_to_run_works(folder: Path, tmp_path: Path) -> None:

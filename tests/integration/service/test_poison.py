@@ -7,8 +7,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -36,6 +34,7 @@ from topbill.worker.loop import Worker
 from topbill.worker.policy_fold import PolicyFold
 
 from ...local_client import LocalClient
+from ...processes import topbill
 from ...small_page import Home, home, home_class
 
 __all__ = ["home", "home_class"]
@@ -368,9 +367,7 @@ def test_verify_repairs_what_cannot_be_read(settings: Settings) -> None:
         log.revise("art", experiment.fingerprint, "tests", json.dumps(experiment.raw))
 
     def verify(*options: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "topbill", "verify", "art", *options]
-        command += ["--data", str(settings.data)]
-        done = subprocess.run(command, capture_output=True, check=False, text=True)
+        done = topbill("verify", "art", *options, "--data", settings.data)
         return done.returncode, done.stdout + done.stderr
 
     status, output = verify()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from topbill.testing import publish
 from topbill.worker.loop import Worker
 
 from ...conftest import ARTWORK, write
+from ...processes import topbill
 
 LAUNCH = "launch: {shadow: 24h, ramp: [10%, 100%]}\nbudget_ms: 9000\n"
 PAGE = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text()
@@ -153,9 +152,6 @@ def test_decisions_of_one_order_are_nothing_to_score(
     worker.finish()
     with pytest.raises(BadData, match="none of art to score; left out: 5 not_in_experiment"):
         evaluate("art", "shadow", settings.data)
-    line = [sys.executable, "-m", "topbill", "evaluate", "art", "--policy", "shadow"]
-    done = subprocess.run(
-        [*line, "--data", str(settings.data)], capture_output=True, text=True, check=False
-    )
+    done = topbill("evaluate", "art", "--policy", "shadow", "--data", settings.data)
     assert (done.returncode, done.stdout) == (1, "")
     assert "5 not_in_experiment" in done.stderr

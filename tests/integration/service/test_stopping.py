@@ -4,8 +4,6 @@ taking the last file away."""
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +21,7 @@ from topbill.service.settings import Settings
 from topbill.worker.loop import Worker
 
 from ...conftest import ARTWORK, write
+from ...processes import topbill
 
 
 @pytest.fixture
@@ -142,21 +141,15 @@ def test_a_unit_of_what_was_stopped_by_order_is_in_no_variant(
 
 
 def test_the_command_says_what_it_did(settings: Settings, log: Log) -> None:
-    line = [sys.executable, "-m", "topbill", "stop", "art", "--data", str(settings.data)]
-    without = subprocess.run(line, capture_output=True, text=True)
+    line = ["stop", "art", "--data", settings.data]
+    without = topbill(*line)
     assert (without.returncode, log.orders()) == (1, [])
     assert "--now" in without.stderr
-    said = subprocess.run(
-        [*line, "--now", "--because", "too slow"], capture_output=True, text=True, check=True
-    ).stdout
+    done = topbill(*line, "--now", "--because", "too slow")
+    assert done.returncode == 0, done.stderr
     (order,) = log.orders()
     assert order.because == "too slow"
-    assert f"art is stopped (revision {order.made})" in said
-
-
-def topbill(*arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "topbill", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+    assert f"art is stopped (revision {order.made})" in done.stdout
 
 
 def test_what_stands_is_said_with_the_order_and_its_reason(

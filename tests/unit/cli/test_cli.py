@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import cyclopts
 import msgspec
@@ -32,16 +31,9 @@ from topbill.spec import Experiment
 from topbill.worker.learner import Learner
 from topbill.worker.publisher import Publisher
 
+from ...processes import topbill
+
 EXAMPLES = Path(__file__).parents[3] / "experiments"
-
-
-def topbill(*arguments: str | Path | int, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command as a script would: no terminal, a wide page."""
-    command = [sys.executable, "-m", "topbill", *map(str, arguments)]
-    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=environment, **options
-    )
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ whatever is imported again; what can be no event is named by row and column.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +26,7 @@ from topbill.worker.erasure import erase_unit, find_unit
 from topbill.worker.loop import only_worker
 from topbill.worker.publisher import Publisher
 
+from ...processes import python
 from ...traces import traces
 
 HEADER = "unit,event,action,value,at"
@@ -203,8 +202,7 @@ def test_killed_in_the_middle_and_repeated_each_event_is_there_once(
 ) -> None:
     lines = [f"u{i % 7},play,t{i},1,2021-03-01" for i in range(1_000)]
     source, data = write(tmp_path / "e.csv", *lines), tmp_path / "data"
-    command = [sys.executable, "-c", KILLED, str(source), str(data), when]
-    assert subprocess.run(command, check=False).returncode == 9
+    assert python(KILLED, source, data, when).returncode == 9
     there = 200 if when == "before" else 300
     monkeypatch.setattr(event_rows, "_BATCH", 100)
     monkeypatch.setattr(event_rows, "_BLOCK", 100)

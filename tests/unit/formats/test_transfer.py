@@ -7,8 +7,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -35,6 +33,9 @@ from topbill.formats import (
 )
 from topbill.formats.parts import write_parquet_file
 from topbill.ope import evaluate
+
+from ... import processes
+from ...processes import python
 
 Row = tuple[Decision, list[RewardEvent]]
 WHOLE = [entry.name for entry in registry.FORMATS.values() if entry.is_whole]
@@ -505,8 +506,7 @@ def test_an_import_that_was_killed_at_any_moment_goes_on_whatever_its_commits_we
     source = write(tmp_path / "log.dsjson", rows)
     ends = []
     for batch in (70, 110, 30):
-        program = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "data"), str(batch)]
-        ends.append(subprocess.run(program, check=False, capture_output=True).returncode)
+        ends.append(python(KILLED, source, tmp_path / "data", batch).returncode)
     assert -9 in ends, "none was killed: the test says nothing"
     assert import_log(source, tmp_path / "data") == 3_000
     connection = lake.connect(tmp_path / "data" / lake.DATABASE)
@@ -648,10 +648,9 @@ def test_the_command_line_imports_and_exports(tmp_path: Path) -> None:
     write(tmp_path / "log.dsjson", [logged(i) for i in range(120)])
 
     def topbill(*arguments: str) -> str:
-        command = [sys.executable, "-m", "topbill", *arguments]
-        return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, check=True
-        ).stdout
+        done = processes.topbill(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     assert "120 decisions" in topbill("import", "log.dsjson", "--data", "imported")
     assert "120 decisions" in topbill(

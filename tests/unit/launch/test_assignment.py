@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +11,8 @@ from topbill.domain.errors import NotFound
 from topbill.engine import Engine
 from topbill.launch import unit_assignment
 from topbill.spec import Experiment, Override
+
+from ...processes import topbill
 
 
 def test_it_is_the_variant_that_the_engine_gives(art: Experiment, tmp_path: Path) -> None:
@@ -38,8 +38,7 @@ def test_an_experiment_that_is_not_there_is_named(art: Experiment, tmp_path: Pat
 
 @pytest.mark.parametrize("context", ["{", "[]", "3"])
 def test_a_context_that_is_none_is_named(context: str, tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "topbill", "assign", "home-artwork", "--unit", "u", "--context"]
-    answer = subprocess.run([*line, context], cwd=tmp_path, capture_output=True, text=True)
+    answer = topbill("assign", "home-artwork", "--unit", "u", "--context", context, cwd=tmp_path)
     assert answer.returncode == 1
     assert "context" in answer.stderr
     assert "Traceback" not in answer.stderr

@@ -5,9 +5,6 @@ broken: for each there is a log that breaks it, and is caught.
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -35,6 +32,8 @@ from topbill.log import SCHEMES, Clock, Entry, Heartbeat, Log, Matured, Receipt,
 from topbill.log.memory import MemoryLog
 from topbill.log.protocol import ConclusionLine, Order
 from topbill.spec import Conclusion
+
+from ...processes import python
 
 FRESH: dict[str, Callable[[Path], str]] = {
     "sqlite": lambda folder: f"sqlite://{folder}/data/log.sqlite",
@@ -819,7 +818,7 @@ os._exit(9)
 @pytest.mark.parametrize("scheme", sorted(name for name, kind in SCHEMES.items() if kind.durable))
 def test_what_was_acknowledged_outlives_the_process(scheme: str, tmp_path: Path) -> None:
     url = FRESH[scheme](tmp_path)
-    killed = subprocess.run([sys.executable, "-c", KILLED, url], env=os.environ)
+    killed = python(KILLED, url)
     assert killed.returncode == 9
     with open_log(url, create=False) as log:
         assert ids(log.read_decisions(0, 9)) == ["drained", "acknowledged"]

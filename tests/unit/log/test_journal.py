@@ -4,9 +4,6 @@ of.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -22,6 +19,8 @@ from topbill.log import journal as module
 from topbill.log.entries import Entry, Rows
 from topbill.log.journal import Journal
 from topbill.log.sqlite import SqliteLog
+
+from ...processes import python
 
 
 def rows(*ids: str) -> Rows:
@@ -236,7 +235,7 @@ def test_a_process_killed_while_draining_neither_loses_nor_doubles(
     tmp_path: Path, new_log: NewLog, stage: str
 ) -> None:
     path = tmp_path / "log.sqlite"
-    done = subprocess.run([sys.executable, "-c", KILLED, str(path), stage], env=os.environ)
+    done = python(KILLED, path, stage)
     assert done.returncode == 9
     log = new_log()
     log.append([decision("b")])

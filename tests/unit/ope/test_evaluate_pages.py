@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +24,7 @@ from topbill.ope.page_evaluation import _Draws
 from topbill.ope.replay.logged_data import Offers
 from topbill.ope.replay.targets import VariantPolicy, uniform
 
+from ...processes import topbill
 from ...small_page import PAGE, lay
 
 SECOND = 1_000_000
@@ -321,33 +320,20 @@ def test_the_command_tells_value_interval_and_refusals(home: Any, tmp_path: Path
         logged_pages(home.compiled_page(), home, 120, 0),
         np.random.default_rng(3),
     )
-    command = [
-        sys.executable,
-        "-m",
-        "topbill",
-        "report",
-        "home",
-        "--data",
-        str(tmp_path / "data"),
-        "--instead",
-    ]
-    done = subprocess.run(
-        [*command, "artwork=always t02/dark"], capture_output=True, text=True, timeout=120
-    )
+    command = ["report", "home", "--data", tmp_path / "data"]
+    done = topbill(*command, "--instead", "artwork=always t02/dark")
     assert done.returncode == 0, done.stderr
     assert "artwork: always t02/dark" in done.stdout
     assert "iips" in done.stdout
     assert "effective sample" in done.stdout
-    wrong = subprocess.run([*command, "artwork"], capture_output=True, text=True, timeout=120)
+    wrong = topbill(*command, "--instead", "artwork")
     assert wrong.returncode != 0
     assert "expected LAYER=POLICY" in wrong.stderr
     assert "Traceback" not in wrong.stderr
-    whole = subprocess.run([*command[:-1], "--json"], capture_output=True, text=True, timeout=120)
+    whole = topbill(*command, "--json")
     assert whole.returncode == 0, whole.stderr
     assert json.loads(whole.stdout)["page"] == "home"
-    other = subprocess.run(
-        [*command[:-1], "--method", "bayes"], capture_output=True, text=True, timeout=120
-    )
+    other = topbill(*command, "--method", "bayes")
     assert other.returncode == 1
     assert "home is a page, of which there is no --method" in other.stderr
 

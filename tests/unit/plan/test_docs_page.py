@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
 
 from topbill.domain.reasons import PLAN_FINDINGS
 from topbill.plan import lines, plan_folder
+
+from ...processes import topbill
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "plan.md").read_text()
@@ -46,11 +46,10 @@ def test_the_page_has_every_code() -> None:
 
 
 def test_check_exits_1_on_what_would_harm(files: Path, recorded: Path) -> None:
-    command = [sys.executable, "-m", "topbill", "plan", str(files), "--data", str(recorded)]
     edited(files)
-    done = subprocess.run([*command, "--check", "--no-evaluate"], capture_output=True, check=False)
+    done = topbill("plan", files, "--data", recorded, "--check", "--no-evaluate")
     assert done.returncode == 1
-    assert b"HARM units_move, home-artwork.yaml: variants.thompson.share" in done.stdout
+    assert "HARM units_move, home-artwork.yaml: variants.thompson.share" in done.stdout
 
 
 def test_the_pages_yaml_names_what_is_there() -> None:

@@ -3,8 +3,6 @@ at."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from topbill.reporting import past
 from topbill.reporting.past import experiment_library
 
 from ...past_experiments import PAST, Past, comparison, record
+from ...processes import topbill
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +124,9 @@ def test_a_record_without_conclusions_is_an_empty_library(tmp_path: Path) -> Non
 
 
 def test_the_list_tells_how_each_ended(data: Path) -> None:
-    line = [sys.executable, "-m", "topbill", "list", "--data", str(data)]
-    said = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    done = topbill("list", "--data", data)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
     assert "midnight-run" in said
     assert "fresh won, lift of fresh +9.0% as measured" in said
     assert "because: It harmed" in said

@@ -7,8 +7,6 @@ from __future__ import annotations
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from copy import copy
@@ -34,6 +32,7 @@ from topbill.worker.loop import only_worker
 from topbill.worker.publisher import Publisher
 from topbill.worker.verification import verify
 
+from ...processes import python
 from ...traces import traces
 
 SECOND = 1_000_000
@@ -227,8 +226,7 @@ else:
 def kill_after(world: World, step: str, unit: str, tombstones: Path = Path()) -> None:
     """Kill -9 for a process that erases, at the end of the given call of a function."""
     where, _, call = step.partition("#")
-    arguments = [where, call or "1", str(world.data), str(world.file), unit, str(tombstones)]
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
+    done = python(KILLED, where, call or "1", world.data, world.file, unit, tombstones)
     assert done.returncode == -signal.SIGKILL
 
 

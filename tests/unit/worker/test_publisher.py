@@ -5,10 +5,6 @@ there is forgotten.
 from __future__ import annotations
 
 import itertools
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +31,8 @@ from topbill.spec import Experiment, Metric, Variant
 from topbill.testing import a_decision
 from topbill.worker import publisher as module
 from topbill.worker.publisher import Publisher
+
+from ... import processes
 
 
 def experiment() -> Experiment:
@@ -268,18 +266,17 @@ def test_kill_9_at_any_moment_leaves_every_row_in_the_lake_once(tmp_path: Path, 
     """
     number = itertools.count(1)
     for round_ in range(6):
-        victim = subprocess.Popen(
-            [sys.executable, "-c", ENDLESS, str(tmp_path)], stdout=subprocess.PIPE
-        )
-        assert victim.stdout is not None
-        assert victim.stdout.readline() == b"step\n"
+        said = tmp_path / f"said-{round_}"
+        victim = processes.start(ENDLESS, tmp_path, said=said)
+        while not (said.exists() and said.read_text().startswith("step\n")):
+            assert victim.is_alive(), said.read_text()
+            time.sleep(0.005)
         deadline = time.monotonic() + 0.05 + 0.037 * round_
         while time.monotonic() < deadline:
             new = next(number)
             log.append([decision(new)], [play(new)], [back(new)])
-        os.kill(victim.pid, signal.SIGKILL)
-        victim.wait()
-        victim.stdout.close()
+        victim.kill()
+        victim.join()
     last = next(number) - 1
     publisher(tmp_path, log).step()
     for view, key in (("decisions", "decision_id"), ("rewards", "decision_id"), ("events", "unit")):
