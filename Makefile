@@ -5,6 +5,9 @@ SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/.ready
 export OPENBLAS_NUM_THREADS ?= 1
+# Tests wait for what they start half of their time: four runners keep two cores busy. One that has nothing left takes from
+# the others, and neighbours stay together, so that what a module's tests share is made once.
+TEST := $(BIN)/python -m pytest -q -n 4 --dist worksteal
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,10 +19,10 @@ up: $(READY)     ## start service, worker and dashboard on the example experimen
 	$(BIN)/topbill up
 
 test: $(READY)-dev   ## the tests
-	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+	$(TEST) -m "not slow"
 
 test-all: $(READY)-dev  ## the tests and the slow statistical simulations
-	$(BIN)/python -m pytest -q -n 2
+	$(TEST)
 
 check: $(READY)-dev  ## lint, formatting, types, and who may import whom
 	$(BIN)/ruff check .
