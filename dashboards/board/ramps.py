@@ -49,7 +49,8 @@ def say(launch: LaunchStanding) -> None:
 
 def sentence(launch: LaunchStanding) -> str:
     """The same as `topbill status` says, as a sentence."""
-    return f"{launch.says[:1].upper()}{launch.says[1:]}."
+    parts = [part for part in (launch.says, launch.goes_on) if part]
+    return " ".join([f"{part[:1].upper()}{part[1:]}." for part in parts])
 
 
 def steps_of(launch: LaunchStanding) -> str:

@@ -149,6 +149,8 @@ def _lines(standing: StandingNow) -> list[str]:
 def _launch_lines(launch: LaunchStanding) -> list[str]:
     """Where a launch stands, and what was done before."""
     lines = [f"  launch: {launch.says}"]
+    if launch.goes_on:
+        lines.append(f"  {launch.goes_on}")
     if launch.needs_approval:
         lines.append(f"  `topbill approve {launch.experiment}` lets it go on")
     for step in launch.steps:

@@ -9,7 +9,7 @@ what the experiment declares (the features' names and types) must match, and a m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -103,7 +103,8 @@ class Encoder:
 
     __slots__ = ("_rest", "_writers", "_zeros", "names", "size")
 
-    def __init__(self, features: tuple[Feature, ...]) -> None:
+    def __init__(self, features: tuple[Feature, ...], ignored: Iterable[str] = ()) -> None:
+        """`ignored`: names that may be sent and add nothing, whatever their values."""
         self.names: tuple[str, ...] = tuple(
             column for feature in features for column in feature.columns
         )
@@ -119,6 +120,10 @@ class Encoder:
             else:
                 self._writers[feature.name] = writer
             start += len(feature.columns)
+        for name in ignored:
+            if name == REST:
+                self._rest = _ignore
+            self._writers[name] = _ignore
 
     def encode(self, mapping: Mapping[str, Any], path: str = "$.context") -> Floats:
         """(size,) the vector of a mapping from feature name to raw value; absent or None is
@@ -239,6 +244,10 @@ def _bounded(value: Any, path: str) -> float:
     if not -LARGEST <= number <= LARGEST:
         raise FeatureProblem(path, _show(value), f"a number within ±{LARGEST:,.0f}")
     return number
+
+
+def _ignore(_row: list[float], _value: Any) -> None:
+    """The writer of what adds nothing."""
 
 
 def _category(feature: Feature, start: int) -> _Writer:

@@ -256,7 +256,8 @@ PLAN_FINDINGS = MappingProxyType(
         "hold_never_filled": "a step of the launch waits for more units than ever come",
         "launch_unguarded": "a launch would grow with nothing that could stop it",
         "gate_without_log": "the log that a launch's gate reads is not there",
-        "launch_restarts": "a launch under way would begin anew",
+        "launch_restarts": "a launch under way would begin anew, or what runs cannot go on beside "
+        "one",
     }
 )
 """Code → what an edit of the files would do to what runs, read after "Would harm: "."""

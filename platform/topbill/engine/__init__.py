@@ -2,7 +2,7 @@
 log.
 """
 
-from topbill.engine.adoption import Adoption, adopt_newest
+from topbill.engine.adoption import Adoption, adopt_newest, adopt_newest_of
 from topbill.engine.api import (
     Answer,
     AnswerItem,
@@ -18,11 +18,13 @@ from topbill.engine.compiled import CompiledExperiment, logged_actions, offered,
 from topbill.engine.decide import Engine
 from topbill.engine.examples import examples, teach
 from topbill.engine.lookup import EntityLookup
+from topbill.engine.shadow import Candidate
 
 __all__ = [
     "Adoption",
     "Answer",
     "AnswerItem",
+    "Candidate",
     "CompiledExperiment",
     "DecideRequest",
     "DecisionInput",
@@ -31,6 +33,7 @@ __all__ = [
     "Id",
     "OfferedAction",
     "adopt_newest",
+    "adopt_newest_of",
     "decode",
     "examples",
     "logged_actions",

@@ -64,3 +64,25 @@ def _problem(compiled: CompiledExperiment, newest: SnapshotHead | None, wrong: s
         "learned what is missing from the log; or write it again: "
         f"topbill verify {compiled.experiment.key} --repair"
     )
+
+
+def adopt_newest_of(log: Log, compiled: CompiledExperiment) -> bool:
+    """Let an experiment go on from the newest snapshot that it learned itself, whatever was learned
+    of others under its key since; whether there is one that is newer than what it has.
+
+    Raises LogError where the log itself cannot be read.
+    """
+    for head in log.snapshot_heads(compiled.experiment.key):
+        if head.version <= compiled.version:
+            break
+        if head.fingerprint != compiled.experiment.learning_fingerprint:
+            continue
+        try:
+            snapshot = log.snapshot(compiled.experiment.key, head.version)
+            if snapshot is not None and compiled.adopt(snapshot):
+                return True
+        except Exception as error:
+            # A policy refuses bytes in whatever way its library does.
+            if isinstance(error, LogError) and not isinstance(error, DamagedSnapshot):
+                raise
+    return False

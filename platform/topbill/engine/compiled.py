@@ -12,6 +12,7 @@ import numpy as np
 
 from topbill.domain.chance import hash64, uniform
 from topbill.domain.errors import BadRequest, PolicyError
+from topbill.domain.features import Encoder, Feature
 from topbill.domain.json_text import at_path
 from topbill.domain.patience import Patience
 from topbill.domain.records import (
@@ -73,13 +74,13 @@ class Shadow(NamedTuple):
 
 
 def shadowed(experiment: Experiment) -> tuple[Variant, ...]:
-    """The variants that decide unseen: all but the control, of a launch that has a `shadow` and has
-    not begun its first step.
+    """The variants that decide unseen: those that a launch brings, if it has a `shadow` and has not
+    begun its first step.
     """
     launch = experiment.launch
     if launch is None or not launch.shadow or experiment.status != "running":
         return ()
-    return tuple(variant for variant in experiment.variants if not variant.control)
+    return experiment.launched
 
 
 class CompiledExperiment:
@@ -103,15 +104,31 @@ class CompiledExperiment:
         shadows: Those that decide beside what is shown, unseen; none but in a launch before its
             first step.
         shadow_failures: The last failure of each of them, as text.
+        former: What ran before and goes on beside its launch, which decides for whoever the launch
+            has not come to; None where there is none.
+        former_reads_alike: Whether the former takes what is encoded for this one as it is.
     """
 
-    def __init__(self, experiment: Experiment, tables: EntityStore = NO_TABLES) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        tables: EntityStore = NO_TABLES,
+        beside: Experiment | None = None,
+    ) -> None:
+        """`beside`: the experiment beside whose launch this one goes on. Callers send what that one
+        declares, and what it alone declares is ignored here.
+        """
         self.experiment = experiment
         self.revision = experiment.fingerprint
         self.encoder = experiment.context_encoder
+        others_actions: frozenset[str] = frozenset()
+        if beside is not None:
+            others = _others(experiment.context, beside.context)
+            self.encoder = Encoder(experiment.context, others)
+            others_actions = _others(experiment.action_features, beside.action_features)
         self.action_encoder = experiment.action_encoder
         self.actions = experiment.encoded_actions
-        self.lookup = EntityLookup(experiment, tables)
+        self.lookup = EntityLookup(experiment, tables, others_actions)
         self.rows: Indices = np.arange(len(self.actions))
         self.payloads: dict[str, msgspec.Raw] = {}
         for action in experiment.actions:
@@ -132,6 +149,11 @@ class CompiledExperiment:
         # Patience of their own: one that is slow unseen must not rest where it is asked for.
         self.shadows = [Shadow(variant, Patience()) for variant in shadowed(experiment)]
         self.shadow_failures: dict[str, str] = {}
+        self.former: CompiledExperiment | None = None
+        self.former_reads_alike = False
+        if experiment.former is not None:
+            self.former = CompiledExperiment(experiment.former, tables, experiment)
+            self.former_reads_alike = _form(experiment) == _form(experiment.former)
         # Where the control has each action; actions that it doesn't name come after all of those.
         self._control_rank: dict[str, int] = {}
         for rank, action_id in enumerate(getattr(experiment.control.params, "order", [])):
@@ -157,6 +179,13 @@ class CompiledExperiment:
         """Go on from what an earlier revision of the experiment has learned, where both learn the
         same: so no decision falls between a change of the file and the next look at the log.
         """
+        self._take_over(before)
+        if self.former is not None:
+            for earlier in (before, before.former):
+                if earlier is not None and earlier.revision == self.former.revision:
+                    self.former._take_over(earlier)
+
+    def _take_over(self, before: CompiledExperiment) -> None:
         own, other = self.experiment, before.experiment
         if own.learning_fingerprint != other.learning_fingerprint:
             return
@@ -164,6 +193,18 @@ class CompiledExperiment:
             if variant.policy not in LEARNS_NOTHING:
                 self.policies[variant.name] = before.policies[variant.name]
         self.version = before.version
+
+    def former_of(self, unit: str, context: msgspec.Raw) -> CompiledExperiment | None:
+        """What decides for a unit in place of this one: the former, where the launch has not come
+        to the unit; None where this one does."""
+        if self.former is None or self.admit(unit, context)[0] is not None:
+            return None
+        return self.former
+
+    def of_revision(self, revision: str) -> CompiledExperiment:
+        """The former where the revision is its, or else this one."""
+        former = self.former
+        return former if former is not None and former.revision == revision else self
 
     def admit(self, unit: str, context: msgspec.Raw) -> tuple[Variant | None, Reason]:
         """The variant that decides for the unit, and why: its own (`policy`), one that the file or
@@ -233,6 +274,18 @@ class CompiledExperiment:
         if len(rows) * len(candidates) <= LARGEST_MATRIX:
             matrix = tuple(_certain(row, candidates) for row in rows)
         return Slate(tuple(rows), (1.0,) * len(rows), matrix, 1.0)
+
+
+def _form(experiment: Experiment) -> tuple[Any, ...]:
+    """What the encoding of a request follows from."""
+    features = (experiment.context, experiment.action_features, experiment.entities)
+    return (*features, experiment.actions, experiment.slots)
+
+
+def _others(own: Sequence[Feature], others: Sequence[Feature]) -> frozenset[str]:
+    """The names of features that only others declare, or declare as another kind."""
+    kinds = {feature.name: feature.kind for feature in own}
+    return frozenset(f.name for f in others if kinds.get(f.name) != f.kind)
 
 
 def _certain(placed: int, rows: Sequence[int]) -> tuple[float, ...]:

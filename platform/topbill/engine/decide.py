@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -40,7 +40,7 @@ from topbill.engine.api import (
     new_id,
 )
 from topbill.engine.compiled import CompiledExperiment, logged_actions, offered, offers
-from topbill.engine.shadow import Shown, shadow_decisions
+from topbill.engine.shadow import Candidate, Shown, shadow_decisions
 from topbill.entities import NO_TABLES, EntityStore, MissingVersion
 from topbill.policies import AbsentPolicy, is_foreign
 from topbill.spec import Experiment, Variant
@@ -99,17 +99,24 @@ class Engine:
     def warm_up(self) -> None:
         """Have each variant draw once, for nobody. What is loaded and compiled for a first decision
         is so before a viewer waits for it, or gets the control's order for want of time."""
-        for compiled in self.experiments.values():
+        for compiled in self._deciding():
             inputs = _nobodys(compiled)
             for variant in compiled.experiment.variants:
                 # Models of others were tried when the file was read.
                 if not is_foreign(variant.policy):
                     _rank(compiled, variant, inputs, None, lambda: False)
 
+    def _deciding(self) -> Iterator[CompiledExperiment]:
+        """All that may decide: each former before the experiment that it goes on beside."""
+        for compiled in self.experiments.values():
+            if compiled.former is not None:
+                yield compiled.former
+            yield compiled
+
     def follow_tables(self) -> bool:
         """Take over tables of features that have changed; whether any has."""
         tables: dict[tuple[str, str], EntitySource] = {}
-        for compiled in self.experiments.values():
+        for compiled in self._deciding():
             experiment = compiled.experiment
             for source in experiment.entities:
                 tables[experiment.source or experiment.key, source.name] = source
@@ -123,40 +130,31 @@ class Engine:
         order, flagged `fallback`."""
         start = self._clock()
         compiled = self.find(request.experiment)
-        context, text = decode(request.context, "$.context"), request.context
-        uses: tuple[EntityUse, ...] = ()
-        if compiled.lookup.has_context:
-            context, uses = compiled.lookup.context(context, request.unit)
-            text = msgspec.Raw(_encode(context))
-        x = compiled.encoder.encode(context)
-        actions, eligible, of_actions = _candidates(compiled, request)
         decision_id = request.decision_id or new_id()
-        return self.choose(
-            compiled,
-            DecisionInput(
-                decision_id=decision_id,
-                # Without a unit every decision is its own: nobody is promised the same variant.
-                unit=request.unit or decision_id,
-                x=x,
-                actions=actions,
-                eligible=eligible,
-                slots=request.slots or compiled.experiment.slots,
-                context=text,
-                offered=request.actions,
-                # Only a caller's id can come again, and then has to be of the same request.
-                request_hash=request.fingerprint if request.decision_id else "",
-                start=start,
-                entities=uses + of_actions,
-                explore=request.explore,
-            ),
-        )
+        inputs = _inputs(compiled, request, decision_id, start)
+        former = compiled.former_of(inputs.unit, inputs.context)
+        if former is None:
+            return self.choose(compiled, inputs)
+        candidate = Candidate(compiled, inputs)
+        if not compiled.former_reads_alike:
+            try:
+                inputs = _inputs(former, request, decision_id, start)
+            except BadRequest:
+                # Callers send what today's file asks for: they are not to blame.
+                return self.choose(compiled, inputs)
+        return self.choose(former, inputs, candidate=candidate)
 
     def choose(
-        self, compiled: CompiledExperiment, inputs: DecisionInput, deadline: float | None = None
+        self,
+        compiled: CompiledExperiment,
+        inputs: DecisionInput,
+        deadline: float | None = None,
+        candidate: Candidate | None = None,
     ) -> Decision:
         """The decision for an encoded request, not yet logged. Past `deadline` (seconds of the
         engine's clock) no policy is asked: the control's order steps in as it does for one that
-        fails."""
+        fails. `candidate`: the launch whose variants decide unseen beside it, where they are not
+        those of `compiled`."""
         variant, reason = compiled.admit(inputs.unit, inputs.context)
         if reason == "policy" and not inputs.explore:
             reason = "no_exploration"
@@ -177,10 +175,12 @@ class Engine:
         masks = () if allowed is None else allowed.masks
         latency_us = int((self._clock() - inputs.start) * 1e6)
         shadows: tuple[ShadowDecision, ...] = ()
-        if compiled.shadows:
+        shadowing = compiled if candidate is None else candidate.compiled
+        if shadowing.shadows:
             # Last, when nothing of the decision can change any more.
-            shown = Shown(inputs, slate.rows, masks)
-            shadows = shadow_decisions(compiled, shown, self._clock, deadline)
+            read = inputs if candidate is None else candidate.inputs
+            shown = Shown.of(inputs, slate.rows, masks, read)
+            shadows = shadow_decisions(shadowing, shown, self._clock, deadline)
         return Decision(
             decision_id=inputs.decision_id,
             experiment=compiled.experiment.key,
@@ -271,7 +271,7 @@ class Engine:
 
     def _payloads(self, decision: Decision) -> dict[str, msgspec.Raw]:
         if decision.actions == NULL:
-            return self.find(decision.experiment).payloads
+            return self.find(decision.experiment).of_revision(decision.revision).payloads
         return {action.id: action.payload for action in offers.decode(decision.actions)}
 
     def explain(self, decision: Decision, snapshot: Snapshot | None) -> dict[str, Any] | None:
@@ -281,17 +281,50 @@ class Engine:
         None where they can't be had again: no policy decided, the experiment's revision has changed
         since, or the snapshot of that version is gone.
         """
-        current = self.experiments.get(decision.experiment)
-        if current is None or decision.variant is None or current.revision != decision.revision:
+        live = self.experiments.get(decision.experiment)
+        if live is None or decision.variant is None:
+            return None
+        current = live.of_revision(decision.revision)
+        if current.revision != decision.revision:
             return None
         # Compiled anew, for the version that decides now must go on deciding.
-        compiled = CompiledExperiment(current.experiment, self.tables)
+        beside = None if current is live else live.experiment
+        compiled = CompiledExperiment(current.experiment, self.tables, beside)
         if decision.policy_version and not _adopts(compiled, snapshot):
             return None
         try:
             return _explain(compiled, compiled.policies[decision.variant], decision)
         except (MissingVersion, PolicyError):
             return None  # what it knew, or its model, is not here any more
+
+
+def _inputs(
+    compiled: CompiledExperiment, request: DecideRequest, decision_id: str, start: float
+) -> DecisionInput:
+    """A request as an experiment reads it. Raises BadRequest for what it cannot read."""
+    context, text = decode(request.context, "$.context"), request.context
+    uses: tuple[EntityUse, ...] = ()
+    if compiled.lookup.has_context:
+        context, uses = compiled.lookup.context(context, request.unit)
+        text = msgspec.Raw(_encode(context))
+    x = compiled.encoder.encode(context)
+    actions, eligible, of_actions = _candidates(compiled, request)
+    return DecisionInput(
+        decision_id=decision_id,
+        # Without a unit every decision is its own: nobody is promised the same variant.
+        unit=request.unit or decision_id,
+        x=x,
+        actions=actions,
+        eligible=eligible,
+        slots=request.slots or compiled.experiment.slots,
+        context=text,
+        offered=request.actions,
+        # Only a caller's id can come again, and then has to be of the same request.
+        request_hash=request.fingerprint if request.decision_id else "",
+        start=start,
+        entities=uses + of_actions,
+        explore=request.explore,
+    )
 
 
 def _nobodys(compiled: CompiledExperiment) -> DecisionInput:

@@ -43,13 +43,16 @@ class EntityLookup:
         sent_actions_encoder: Encodes what calls may say of actions: what no table gives.
     """
 
-    def __init__(self, experiment: Experiment, tables: EntityStore) -> None:
+    def __init__(
+        self, experiment: Experiment, tables: EntityStore, ignored: Iterable[str] = ()
+    ) -> None:
+        """`ignored`: features of actions that calls may send and that add nothing."""
         self._context, self._actions = experiment.context_entities, experiment.action_entities
         self._looked_up = experiment.looked_up
         self._tables = tables
         self.sent_actions_encoder = experiment.action_encoder
-        if self._actions:
-            self.sent_actions_encoder = Encoder(experiment.sent_action_features)
+        if self._actions or ignored:
+            self.sent_actions_encoder = Encoder(experiment.sent_action_features, ignored)
         self._own: OrderedDict[tuple[Any, ...], _OwnActions] = OrderedDict()
 
     # ------------------------------------------------------------------ context

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from topbill.domain.chance import hash64
@@ -23,7 +24,16 @@ from topbill.spec import Variant
 
 LATE, RESTING = "late", "resting"
 """Failures that are no error of the policy: it ran out of time, or was too slow to be asked."""
+OTHER_ACTIONS = "other_actions"
+"""The same of a decision between actions that the candidate's file does not have."""
 _logger = logging.getLogger("topbill")
+
+
+class Candidate(NamedTuple):
+    """A launch whose variants decide unseen, and a request as it reads it."""
+
+    compiled: CompiledExperiment
+    inputs: DecisionInput
 
 
 class Shown(NamedTuple):
@@ -35,6 +45,28 @@ class Shown(NamedTuple):
     rows: Sequence[int]
     masks: Sequence[Mask]
 
+    @classmethod
+    def of(
+        cls,
+        inputs: DecisionInput,
+        rows: Sequence[int],
+        masks: Sequence[Mask],
+        candidate: DecisionInput,
+    ) -> Shown | None:
+        """A decision made of `inputs`, as a candidate reads the same request; None where it does
+        not know all of the actions that could be shown.
+        """
+        if candidate is inputs:
+            return cls(inputs, rows, masks)
+        row_of = {action: row for row, action in enumerate(candidate.actions.ids)}
+        ids = inputs.actions.ids
+        try:
+            eligible = [row_of[ids[row]] for row in inputs.eligible.tolist()]
+        except KeyError:
+            return None
+        as_shown = msgspec.structs.replace(candidate, eligible=np.array(eligible, dtype=np.intp))
+        return cls(as_shown, [row_of[ids[row]] for row in rows], masks)
+
     @property
     def places(self) -> list[int]:
         """Where the drawn rows are among the eligible."""
@@ -44,13 +76,16 @@ class Shown(NamedTuple):
 
 def shadow_decisions(
     compiled: CompiledExperiment,
-    shown: Shown,
+    shown: Shown | None,
     clock: Callable[[], float],
     deadline: float | None = None,
 ) -> tuple[ShadowDecision, ...]:
-    """What each variant in shadow makes of a decision. `clock` is the engine's, in seconds; past
-    `deadline` none is asked, as no policy is.
+    """What each variant in shadow makes of a decision; nothing where it is None. `clock` is the
+    engine's, in seconds; past `deadline` none is asked, as no policy is.
     """
+    if shown is None:
+        names = [shadow.variant.name for shadow in compiled.shadows]
+        return tuple([ShadowDecision(name, failure=OTHER_ACTIONS) for name in names])
     end = shown.inputs.start + compiled.experiment.budget_ms / 1e3
     if deadline is not None:
         end = min(end, deadline)

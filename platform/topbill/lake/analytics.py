@@ -54,7 +54,7 @@ CREATE TABLE orders (
 CREATE TABLE launches (
     experiment VARCHAR, revision VARCHAR, step BIGINT, stage VARCHAR, traffic DOUBLE,
     since TIMESTAMP, reason VARCHAR, sentence VARCHAR, until TIMESTAMP, next_traffic DOUBLE,
-    needs_approval BOOLEAN, ramp DOUBLE[]);
+    needs_approval BOOLEAN, ramp DOUBLE[], launched VARCHAR[], beside VARCHAR);
 CREATE TABLE published (
     published_at TIMESTAMP, decisions_version BIGINT, rewards_version BIGINT,
     events_version BIGINT, files VARCHAR, schema_version BIGINT,
@@ -103,7 +103,9 @@ class LaunchLine(NamedTuple):
     """Where the launch of an experiment stands, and what it waits for; times in µs since the epoch.
 
     `revision` is that of its file, `since` when its present stage began, `until` when the wait ends
-    if nothing else happens, `next_traffic` that of the next step, `ramp` all of its steps.
+    if nothing else happens, `next_traffic` that of the next step, `ramp` all of its steps,
+    `launched` the variants that it brings, `beside` the revision that ran before and goes on for
+    whoever it has not come to; empty where none does.
     """
 
     experiment: str
@@ -118,6 +120,8 @@ class LaunchLine(NamedTuple):
     next_traffic: float | None
     needs_approval: bool
     ramp: tuple[float, ...]
+    launched: tuple[str, ...] = ()
+    beside: str = ""
 
 
 class AuditLine(Protocol):
@@ -329,7 +333,8 @@ def _order_row(order: Order) -> tuple[Any, ...]:
 
 def _launch_row(line: LaunchLine) -> tuple[Any, ...]:
     row = line._asdict()
-    row |= {"since": _moment(line.since), "until": _moment(line.until), "ramp": list(line.ramp)}
+    row |= {"since": _moment(line.since), "until": _moment(line.until)}
+    row |= {"ramp": list(line.ramp), "launched": list(line.launched)}
     return tuple(row.values())
 
 

@@ -13,6 +13,7 @@ from topbill.domain.records import Reason
 from topbill.engine.compiled import CompiledExperiment
 from topbill.lake import DATABASE
 from topbill.log import LOG_FILE, open_log
+from topbill.log.former import with_formers
 from topbill.log.orders import obeyed
 from topbill.log.unit_ids import known_unit_ids
 from topbill.reporting.queries.database import open_database
@@ -98,12 +99,14 @@ def unit_assignment(
     running = ids.in_experiments(list(experiments))
     if (data / LOG_FILE).exists():
         with open_log(data / LOG_FILE) as log:
-            running = obeyed(running, log.orders())
+            running = with_formers(obeyed(running, log.orders()), running, log)
     by_key = {experiment.key: experiment for experiment in running}
     if key not in by_key:
         raise NotFound(f"experiment {key!r} is not there; expected one of {', '.join(by_key)}")
     stored = ids.stored(unit)
-    variant, reason = CompiledExperiment(by_key[key]).admit(stored, msgspec.Raw(context.encode()))
+    compiled, raw = CompiledExperiment(by_key[key]), msgspec.Raw(context.encode())
+    deciding = compiled.former_of(stored, raw) or compiled
+    variant, reason = deciding.admit(stored, raw)
     name = None if variant is None else variant.name
     seen = _seen(data, key, stored)
     counted = name if reason == "policy" else None

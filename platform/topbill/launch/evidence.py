@@ -7,6 +7,7 @@ the draws by sequential tests. What is not mature is not counted, as in the repo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -68,7 +69,12 @@ class LaunchEvidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def launch_evidence(
-    key: str, data: Path | str, *, since: datetime | None = None, step_since: datetime | None = None
+    key: str,
+    data: Path | str,
+    *,
+    since: datetime | None = None,
+    step_since: datetime | None = None,
+    beside: str | None = None,
 ) -> LaunchEvidence:
     """The evidence of one experiment's launch.
 
@@ -77,6 +83,8 @@ def launch_evidence(
         data: The data folder.
         since: When the launch began: what was decided before is none of it. Without a zone: UTC.
         step_since: When its present step began; None for all of the launch.
+        beside: The revision that ran before and goes on beside it: what that decides is no part of
+            the launch, and was not split as the launch is.
 
     Raises:
         NotFound: There is no lake yet, or no such experiment in it.
@@ -84,7 +92,7 @@ def launch_evidence(
 
     Weak data never raises: a guardrail is "unknown" then, and says why.
     """
-    excerpt = Excerpt.of(since)
+    excerpt = replace(Excerpt.of(since), but=beside)
     step = Excerpt.of(step_since).since
     with open_database(data) as database:
         tables = ExperimentTables.read(database, key)

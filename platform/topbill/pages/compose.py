@@ -159,7 +159,7 @@ class PageBuilder:
         self.layers: dict[str, Layer] = {}
         for name, key in self.file.layers.items():
             unit = viewer.unit if viewer.identified else None
-            self.layers[name] = Layer(self.engine.find(key), context, unit)
+            self.layers[name] = Layer(self.engine.find(key), context, unit, viewer.unit)
         refuse_unknown(context, self.layers.values())
 
         self.allowed_by_rule = page.rules.allowed_by_rule(
@@ -300,7 +300,7 @@ class PageBuilder:
         # `taste` may be any layer's; it speaks of genres only where it is declared as a vector.
         is_vector = any(layer.declares_vector("taste") for layer in self.layers.values())
         match = self.page.catalog.match(self._taste(context) if is_vector else None)
-        features = self.page.title_features(self.layers["titles"].compiled)
+        features = self.page.title_features(self.layers["titles"].file)
         heat = self.page.candidate_model.trending
         shown = np.zeros(len(self.page.catalog))
         for title, pages in self.viewer.shown.items():
@@ -334,7 +334,7 @@ class PageBuilder:
         """Which rows, in which order: only rows that have a title to show, with the editors'
         pins; None where pages above have all of those.
         """
-        rows, file = self.layers["rows"].compiled, self.file
+        rows, file = self.layers["rows"].file, self.file
         own, offered = self.page.row_actions(rows)
         actions, entities = rows.lookup.own_actions(own, rows.lookup.of_actions())
         ids = actions.ids
@@ -639,7 +639,7 @@ class PageBuilder:
         pictured = [title for title in titles if pictures[title]]
         if not pictured:
             return [_NO_PICTURE] * len(titles)
-        shown = page.picture_features(layer.compiled).of(pictured)
+        shown = page.picture_features(layer.file).of(pictured)
         names = [page.catalog.ids[title] for title in pictured]
         decision = self._decide(
             "artwork",
@@ -684,7 +684,7 @@ class PageBuilder:
             explore=self.explore,
             **choice,
         )
-        return layer.note(self.engine.choose(layer.compiled, decision_input, self.deadline))
+        return layer.choose(self.engine, decision_input, self.deadline)
 
     def _layer_answers(self) -> tuple[LayerAnswer, ...]:
         answers: list[LayerAnswer] = []

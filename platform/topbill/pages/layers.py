@@ -13,7 +13,7 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.features import REST
 from topbill.domain.records import Decision, Indices, Mask
 from topbill.domain.sums import plain_sum
-from topbill.engine import CompiledExperiment
+from topbill.engine import Candidate, CompiledExperiment, DecisionInput, Engine
 from topbill.rules import Counts, RowConstraints
 
 _encode = msgspec.json.Encoder().encode
@@ -24,8 +24,11 @@ class Layer:
     """One layer's experiment as the engine holds it now, with the page's context encoded for it.
 
     Attributes:
-        compiled: The experiment. A page keeps the one that it began with, so that all its rows are
-            decided by the same policies, whatever is loaded meanwhile.
+        file: The experiment as its file says, for which actions are encoded. A page keeps the one
+            that it began with, so that all its rows are decided by the same policies, whatever is
+            loaded meanwhile.
+        compiled: What decides: the same, or what ran before where its launch has not come to the
+            viewer. Where that reads other features, actions or slots than the file, it cannot.
         declared: The features of its context that a request may send.
         values: Those that this one sent, and what tables say of the viewer.
         x: The context as numbers.
@@ -38,11 +41,15 @@ class Layer:
     """
 
     def __init__(
-        self, compiled: CompiledExperiment, context: Mapping[str, Any], unit: str | None = None
+        self,
+        compiled: CompiledExperiment,
+        context: Mapping[str, Any],
+        unit: str | None = None,
+        viewer: str = "",
     ) -> None:
-        """`unit` is whose features are looked up by id; None where it is nobody's id."""
-        self.compiled = compiled
-        experiment = compiled.experiment
+        """`unit` is whose features are looked up by id; None where it is nobody's id. `viewer` is
+        who is assigned to a variant."""
+        self.file, experiment = compiled, compiled.experiment
         self.declared = {feature.name for feature in experiment.context} - experiment.looked_up
         # A feature of this name takes whatever no other one is declared for.
         takes_any = REST in self.declared
@@ -50,10 +57,17 @@ class Layer:
         self.values, self.entities = compiled.lookup.context(own, unit)
         self.x = compiled.encoder.encode(self.values)
         self.context = msgspec.Raw(_encode(self.values))
+        former = compiled.former_of(viewer, self.context) if compiled.former_reads_alike else None
+        self.compiled = former or compiled
         self.log_propensity = 0.0
         self.length_propensity = 1.0
         self.variant: str | None = None
         self.failed = False
+
+    def choose(self, engine: Engine, inputs: DecisionInput, deadline: float) -> Decision:
+        """The layer's choice, with what the variants of its launch make of it unseen."""
+        candidate = Candidate(self.file, inputs)
+        return self.note(engine.choose(self.compiled, inputs, deadline, candidate))
 
     def note(self, decision: Decision) -> Decision:
         """Add what was chosen to the layer's account."""

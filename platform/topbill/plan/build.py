@@ -141,6 +141,7 @@ def _edit(
     before, record = runs.experiments.get(key), runs.recorded(key)
     traffic, movement = TrafficOutlook(), None
     if after is not None and before is not None:
+        after = runs.beside_its_launch(after)
         movement = unit_movement(before, after, record)
         if before.fingerprint != after.fingerprint:
             traffic = traffic_outlook(after, before, record, runs.data)
@@ -202,7 +203,15 @@ def _dated(plan: ExperimentPlan, edit: ExperimentEdit, folder: Path, now: float)
     if edit.after is None:
         return plan
     author = author_in(pages.experiment_folders(folder), edit.file) or ""
-    return replace(plan, author=author, launch=launch_steps(edit.after, edit.units_at_full, now))
+    steps = launch_steps(edit.after, edit.units_at_full, now)
+    former = edit.after.former if steps else None
+    return replace(
+        plan,
+        author=author,
+        launch=steps,
+        launched=[variant.name for variant in edit.after.launched] if steps else [],
+        beside="" if former is None else former.fingerprint,
+    )
 
 
 def _kind(before: Experiment | None, after: Experiment | None) -> ExperimentKind:

@@ -9,6 +9,7 @@ from topbill.domain.formatting import window
 from topbill.plan.edit import Check, ExperimentEdit
 from topbill.plan.model import LaunchStep, PlanFinding
 from topbill.plan.standing import NEVER_DAYS
+from topbill.plan.under_way import NEW_KEY
 from topbill.spec import Experiment, Launch
 from topbill.spec.fields import percent
 
@@ -76,7 +77,7 @@ def _iso(moment: float) -> str:
 
 
 def check_restart(edit: ExperimentEdit) -> Iterator[PlanFinding]:
-    """A launch under way goes on, and what runs is not launched once more."""
+    """What runs goes on beside a launch: no unit loses its variant until the ramp comes to it."""
     if edit.both is None or edit.both[0].fingerprint == edit.both[1].fingerprint:
         return
     before, after = edit.both
@@ -84,17 +85,23 @@ def check_restart(edit: ExperimentEdit) -> Iterator[PlanFinding]:
         return
     if edit.ends or after.status != "running":
         return
+    former = after.former
+    if former is not None and former.fingerprint == before.fingerprint:
+        return
     at = f"it is at {percent(before.traffic)} of traffic"
+    instead = f"leave unit, surface and layer as they are; or {NEW_KEY}"
     if edit.is_launching:
         at = f"its launch is {at.removeprefix('it is ')}"
+        instead = "wait until the launch is over; to mend what harms, stop it first: "
+        instead += f"`topbill stop {edit.key} --now`"
+    get = "get none" if former is None else f"go back to what ran before ({former.fingerprint})"
     yield edit.harm(
         "launch_restarts",
         "launch",
         f"begins with {percent(after.launch.ramp[0])}",
-        f"{at}, and a changed file begins its launch anew: the units that have a variant get none "
+        f"{at}, and a changed file begins its launch anew: the units that have a variant {get} "
         "until the ramp reaches them again",
-        "wait until the launch is over; to mend what harms, stop it first: `topbill stop "
-        f"{edit.key} --now`",
+        instead,
     )
 
 

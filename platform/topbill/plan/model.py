@@ -136,6 +136,9 @@ class ExperimentPlan(msgspec.Struct, frozen=True, kw_only=True):
         says: Of one that is new: what it is.
         change: What differs, and what follows.
         launch: The steps of its launch, where it has one and that begins.
+        launched: The variants that it brings.
+        beside: The revision that goes on for whoever the launch has not come to; empty where none
+            does, and they get the control's order.
     """
 
     experiment: str
@@ -154,6 +157,8 @@ class ExperimentPlan(msgspec.Struct, frozen=True, kw_only=True):
     decision: DecisionOutlook | None = None
     policies: list[PolicyOutlook] = []
     launch: list[LaunchStep] = []
+    launched: list[str] = []
+    beside: str = ""
     findings: list[PlanFinding] = []
 
     @property

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+
+from msgspec import json
 
 from topbill.domain.errors import SpecError
 from topbill.lake import DATABASE
 from topbill.log import LOG_FILE, open_log
+from topbill.log.former import former_of
 from topbill.log.orders import as_its_file, in_force
-from topbill.log.protocol import Order
+from topbill.log.protocol import Order, Revision
 from topbill.log.unit_ids import UnitIds, known_unit_ids
 from topbill.reporting.queries.database import AnalyticsDatabase, open_database
 from topbill.spec import Experiment, from_audit, in_layers
@@ -66,6 +69,7 @@ class WhatRuns:
         files: The same as their files said, without orders.
         in_force: The orders that hold.
         orders: All orders, those for files as they once were among them.
+        revisions: The audit of what runs, oldest first.
         ids: How the folder stores ids of units.
         data: The folder, where it has a record.
         source: Where all of this is from, in a few words.
@@ -76,6 +80,7 @@ class WhatRuns:
     files: Mapping[str, Experiment] = field(default_factory=dict)
     in_force: tuple[Order, ...] = ()
     orders: tuple[Order, ...] = ()
+    revisions: tuple[Revision, ...] = ()
     ids: UnitIds = field(default_factory=UnitIds)
     data: Path | None = None
     source: str = "nothing: all is new"
@@ -87,6 +92,12 @@ class WhatRuns:
     def file(self, key: str) -> Experiment | None:
         """An experiment as its file said when it was last taken over; None where none runs."""
         return self.files.get(key) or self.experiments.get(key)
+
+    def beside_its_launch(self, file: Experiment) -> Experiment:
+        """A file with what would go on beside its launch if it were saved now."""
+        if file.key not in self.experiments:
+            return file
+        return replace(file, former=former_of(file, self.revisions, self.orders))
 
     @property
     def logs(self) -> dict[str, bool]:
@@ -117,12 +128,14 @@ def what_runs(data: Path) -> WhatRuns:
                 records[row["key"]] = _recorded(database, row["key"])
                 if row["status"] == _REMOVED:
                     gone.add(row["key"])
+    revisions = [Revision(key, line[1], 0, "", line[0]) for key, line in audit.items()]
     files: dict[str, Experiment] = {}
     holding: tuple[Order, ...] = ()
     orders: tuple[Order, ...] = ()
     if (data / LOG_FILE).exists():
         with open_log(data / LOG_FILE) as log:
-            for line in log.revisions():
+            revisions = log.revisions()
+            for line in revisions:
                 audit[line.experiment] = (line.spec, line.revision)
             holding, orders = tuple(in_force(log)), tuple(log.orders())
             for key in {order.experiment for order in orders}:
@@ -135,6 +148,7 @@ def what_runs(data: Path) -> WhatRuns:
         files=files,
         in_force=holding,
         orders=orders,
+        revisions=tuple(revisions),
         ids=known_unit_ids(data),
         data=data if is_published else None,
         source=f"what runs in {data}",
@@ -150,9 +164,11 @@ def as_files_ran(experiments: Iterable[Experiment], source: str) -> WhatRuns:
         exposed=MADE_UP_UNITS, asked=MADE_UP_UNITS, units=units, is_made_up=True
     )
     placed = in_layers(experiments)
+    audit = [(one.key, one.fingerprint, json.encode(one.raw).decode()) for one in placed]
     return WhatRuns(
         experiments={experiment.key: experiment for experiment in placed},
         records={one.key: record for one in placed if one.status != "draft"},
+        revisions=tuple([Revision(key, revision, 0, "", spec) for key, revision, spec in audit]),
         source=source,
     )
 

@@ -112,6 +112,10 @@ def sentences(plan: ExperimentPlan) -> list[str]:
     if plan.decision is not None:
         text.append(_decision(plan.decision))
     text += [_policy(policy) for policy in plan.policies]
+    if plan.beside:
+        brings = listing(plan.launched) if plan.launched else "no variant that is new"
+        others = "whoever it has not come to stays with what ran before"
+        text.append(f"Its launch brings {brings}; {others} (revision {plan.beside}).")
     return text + [_launch_step(step) for step in plan.launch]
 
 

@@ -15,7 +15,8 @@ import msgspec
 from topbill import pages, spec
 from topbill.domain.assignment import Assignment, assignment_changes, moves_units
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
-from topbill.engine import CompiledExperiment, Engine, adopt_newest
+from topbill.engine import CompiledExperiment, Engine, adopt_newest, adopt_newest_of
+from topbill.log.former import with_formers
 from topbill.log.orders import halted, obeyed
 from topbill.log.protocol import Order, Revision
 from topbill.log.tombstones import tombstones_mark
@@ -105,6 +106,8 @@ class Follower:
         """The experiments as their files say, without orders."""
         self._tried: dict[str, tuple[CompiledExperiment, int]] = {}
         """Which version was last tried on which compiled experiment."""
+        self._tried_of_formers: dict[str, tuple[CompiledExperiment, int]] = {}
+        """The same of what ran before a launch, by the experiment's key."""
         self._data = settings.data
         self._unit_ids = unit_ids(self._data)
         self._erased = tombstones_mark(self._data)
@@ -192,11 +195,11 @@ class Follower:
         through whatever is wrong with others."""
         readable = spec.readable(pages.experiment_folders(self._folder))
         self._files = halted(self._files, readable)
-        self._engine.reload(obeyed(self._files, orders))
+        self._engine.reload(with_formers(obeyed(self._files, orders), self._files, self._log))
 
     def _reload(self, orders: Sequence[Order]) -> None:
         files = self._unit_ids.in_experiments(pages.experiments_of(self._folder))
-        experiments = obeyed(files, orders)
+        experiments = with_formers(obeyed(files, orders), files, self._log)
         # Pages are read before anything is taken over: a bad edit must not leave a page without an
         # experiment of its layers.
         self._catalogues, self._catalogue_marks = [], {}
@@ -227,6 +230,10 @@ class Follower:
                 self._tried[key] = (compiled, newest)
                 adoption = adopt_newest(self._log, compiled, after=compiled.version)
                 self._note_unreadable(key, adoption.problem)
+            former = compiled.former
+            if former is not None and self._tried_of_formers.get(key) != (former, newest):
+                self._tried_of_formers[key] = (former, newest)
+                adopt_newest_of(self._log, former)
             telemetry.POLICY_VERSION.labels(key).set(compiled.version)
 
     def _note_unreadable(self, key: str, problem: str) -> None:

@@ -64,10 +64,12 @@ nothing is ever added here.
 LEARNS_NOTHING = ("scored",)
 """Policies whose parameters change nothing of what is learned: a new model file, or another
 temperature, must not make the policies of other variants begin anew."""
-APART = ("source", "raw", "layer_start", "capped", "of_kind", "alerts")
+WITHOUT_FEATURES = ("fixed", "uniform")
+"""Policies that show the same whatever the features and rewards are."""
+APART = ("source", "raw", "layer_start", "former", "capped", "of_kind", "alerts")
 """Fields that no fingerprint reads: where the experiment came from, what follows from its
-neighbours in the layer or a metric's in the file, that a cap was written although it is the
-default, and who is told of alarms.
+neighbours in the layer, from the log or from a metric's in the file, that a cap was written
+although it is the default, and who is told of alarms.
 """
 _REQUIRED = object()
 """The default of a field that has none; it equals no value."""
@@ -96,14 +98,6 @@ def learning_fingerprint(experiment: Any) -> str:
     """12 hex digits that change only with what learning depends on: features, objective, metrics,
     policies and their parameters.
     """
-    # Metrics outside the objective teach nothing, and neither do `better` and `covariate`, which
-    # are for reading the report.
-    metrics = [
-        # A floor of 0 is what there was before floors: it makes no other policy.
-        (m.name, m.event, m.kind, m.window, m.cap, m.default, *([m.floor] if m.floor else []))
-        for m in experiment.metrics
-        if m.name in experiment.objective
-    ]
     # Shares and `min_probability` are left out: a policy learns from decisions however they came
     # about, so turning traffic up must not make it forget.
     variants = [
@@ -115,22 +109,42 @@ def learning_fingerprint(experiment: Any) -> str:
         )
         for v in experiment.variants
     ]
+    return _digest({**_taught(experiment), "variants": variants})
+
+
+def variant_fingerprint(experiment: Any, variant: Any) -> str:
+    """12 hex digits that change with what a variant shows to whoever gets it; its share is no part
+    of that.
+    """
+    params = _object(variant.params, variant.policy)
+    shows = (variant.name, variant.policy, params, variant.training, variant.min_probability)
+    taught = {} if variant.policy in WITHOUT_FEATURES else _taught(experiment)
+    return _digest({**taught, "shows": shows})
+
+
+def _taught(experiment: Any) -> dict[str, Any]:
+    """What all policies of an experiment learn on, and how."""
+    # Metrics outside the objective teach nothing, and neither do `better` and `covariate`, which
+    # are for reading the report.
+    metrics = [
+        # A floor of 0 is what there was before floors: it makes no other policy.
+        (m.name, m.event, m.kind, m.window, m.cap, m.default, *([m.floor] if m.floor else []))
+        for m in experiment.metrics
+        if m.name in experiment.objective
+    ]
     scheme = (
         experiment.slots,
         experiment.feedback,
         experiment.click_model,
         experiment.reward_delay,
     )
-    return _digest(
-        {
-            "context": _form(experiment.context),
-            "action_features": _form(experiment.action_features),
-            "objective": experiment.objective,
-            "metrics": metrics,
-            "variants": variants,
-            "learning": scheme,
-        }
-    )
+    return {
+        "context": _form(experiment.context),
+        "action_features": _form(experiment.action_features),
+        "objective": experiment.objective,
+        "metrics": metrics,
+        "learning": scheme,
+    }
 
 
 def _form(value: Any) -> Any:

@@ -97,7 +97,8 @@ class Launch:
         ramp: The traffic of each step, growing; the last is the file's `traffic`.
         start: Not before this moment, seconds since the epoch; None for at once.
         gate: What the log has to say first; None where nothing is asked.
-        shadow: How many seconds its variants decide beside what runs, unseen; 0 for none.
+        shadow: How many seconds the variants that it brings (`Experiment.launched`) decide beside
+            what runs, unseen; 0 for none.
         approve_at: Steps that begin only when somebody approved.
     """
 
@@ -183,7 +184,8 @@ _ADVANCE_IF = Section(
         ),
         "health": Key(
             Choice(("ok", "any")),
-            "ok (default): what is decided is learned from and published as it should be.",
+            "ok (default): what is decided is learned from and published as it should be, and "
+            "variants in shadow have their answers within budget_ms.",
         ),
     }
 )
@@ -193,7 +195,8 @@ LAUNCH = Section(
         "gate": Key(_GATE, "What an earlier log has to say of it before any viewer sees it."),
         "shadow": Key(
             Duration(),
-            "How long its variants decide beside what runs, logged and not shown (default: not).",
+            "How long the variants that it brings decide beside what runs, logged and not shown "
+            "(default: not).",
         ),
         "ramp": Key(
             ListOf(Percent(), 50, 1),
@@ -204,9 +207,9 @@ LAUNCH = Section(
         "advance_if": Key(_ADVANCE_IF, "What has to hold before traffic grows."),
         "on_harm": Key(
             Choice(get_args(OnHarm)),
-            "What is done when a guardrail is broken: rollback (default), everybody gets the "
-            "control's order and the launch is over; pause, the same until somebody approves; "
-            "tell, the step is held.",
+            "What is done when a guardrail is broken: rollback (default), everybody goes back to "
+            "what ran before, or gets the control's order where nothing did, and the launch is "
+            "over; pause, the same until somebody approves; tell, the step is held.",
         ),
         "approve_at": Key(
             _Percents(50),

@@ -110,6 +110,24 @@ class Experiment:
     # Not part of what the experiment is: two files with the same content are equal.
     source: str = ""
     raw: dict[str, Any] = field(default_factory=dict, compare=False, hash=False)
+    # What ran before under the same key and goes on beside its launch: not of the file, but of the
+    # log (`log.former`).
+    former: Experiment | None = field(default=None, hash=False)
+
+    @cached_property
+    def launched(self) -> tuple[Variant, ...]:
+        """The variants that its launch brings: those that what ran before did not have, or had
+        otherwise; all but the control where nothing ran before.
+        """
+        before = self.former
+        if before is None:
+            return tuple(variant for variant in self.variants if not variant.control)
+        known = {canonical.variant_fingerprint(before, variant) for variant in before.variants}
+        return tuple(
+            variant
+            for variant in self.variants
+            if canonical.variant_fingerprint(self, variant) not in known
+        )
 
     @cached_property
     def control(self) -> Variant:

@@ -5,6 +5,7 @@ killed at any moment, and the next one goes on from where the log stands.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -23,8 +24,10 @@ from topbill.launch.launch_state import LaunchState, state_of
 from topbill.launch.ramp import MICROS, Look, Step, Wait, next_step
 from topbill.launch.stepping import give_step
 from topbill.log import Log
+from topbill.log.former import former_of, goes_on
 from topbill.log.orders import orders_of, under
 from topbill.log.protocol import Clock, Order, now_micros
+from topbill.reporting.queries.shadows import ShadowSummary, shadows
 from topbill.spec import Experiment, Gate, Launch
 
 _logger = logging.getLogger("topbill")
@@ -40,8 +43,20 @@ class ReadsEvidence(Protocol):
     """What tells how a launch stands: `launch_evidence`."""
 
     def __call__(
-        self, key: str, data: Path, *, since: datetime | None, step_since: datetime | None
+        self,
+        key: str,
+        data: Path,
+        *,
+        since: datetime | None,
+        step_since: datetime | None,
+        beside: str | None,
     ) -> LaunchEvidence: ...
+
+
+class ReadsShadows(Protocol):
+    """What tells what became of variants in shadow: `shadows`."""
+
+    def __call__(self, data: Path, key: str, since: datetime, /) -> Sequence[ShadowSummary]: ...
 
 
 class AsksLog(Protocol):
@@ -72,9 +87,11 @@ class Launching:
         clock: Clock = now_micros,
         evidence: ReadsEvidence = launch_evidence,
         gate: AsksLog = run_gate,
+        shadows: ReadsShadows = shadows,
     ) -> None:
         self._log, self._data = log, data
         self._micros, self._evidence, self._gate = clock, evidence, gate
+        self._shadows = shadows
         self._due: dict[str, float] = {}
         """By experiment: when its evidence is looked at again, in seconds."""
         # Of its own: to ask a log may take minutes, and learning goes on meanwhile.
@@ -89,14 +106,17 @@ class Launching:
         Args:
             files: The experiments as their files say, without orders.
         """
-        launched = {file.key for file in files if file.launch is not None}
-        self.lines = {key: line for key, line in self.lines.items() if key in launched}
+        launched = [file for file in files if file.launch is not None]
+        keys = {file.key for file in launched}
+        self.lines = {key: line for key, line in self.lines.items() if key in keys}
+        if not launched:
+            return 0
         given = 0
-        for file in files:
-            if file.launch is None:
-                continue
+        revisions, orders = self._log.revisions(), self._log.orders()
+        for file in launched:
+            former = former_of(file, revisions, orders)
             try:
-                given += self._step(file, file.launch)
+                given += self._step(dataclasses.replace(file, former=former))
             except TopbillError as error:
                 self._note_trouble(file.key, str(error))
         return given
@@ -109,16 +129,21 @@ class Launching:
         """Ask no log any more."""
         self._asking.shutdown(wait=False, cancel_futures=True)
 
-    def _step(self, file: Experiment, launch: Launch) -> bool:
-        """Whether a step was given."""
+    def _step(self, file: Experiment) -> bool:
+        """Whether a step was given; `file` is with what ran before, also where that goes on no
+        more."""
+        launch = file.launch
+        if launch is None:
+            return False
         orders = orders_of(self._log, file)
         state, now = state_of(orders), self._now()
-        if state.traffic is not None and now < self._due.get(file.key, 0.0):
+        is_read = state.traffic is not None or state.shadow_since is not None
+        if is_read and now < self._due.get(file.key, 0.0):
             return False
         look = self._look(file, orders, state)
         result = next_step(launch, state, look, now)
         if isinstance(result, Wait):
-            self.lines[file.key] = _line(file, launch, state, result)
+            self.lines[file.key] = _line(file, launch, orders, state, result)
             return False
         self._give(file, orders, result)
         return True
@@ -143,19 +168,45 @@ class Launching:
         if state.over or not (look.is_running and look.is_taken_over):
             return look
         if state.traffic is not None:
-            return msgspec.structs.replace(look, evidence=self._read(file.key, state))
-        gate = None if file.launch is None else file.launch.gate
-        if gate is None or state.gate == "passed":
+            return msgspec.structs.replace(look, evidence=self._read(file, state))
+        if file.launch is None:
             return look
-        return msgspec.structs.replace(look, gate=self._ask(file, gate))
+        gate = file.launch.gate
+        if gate is not None and state.gate != "passed":
+            return msgspec.structs.replace(look, gate=self._ask(file, gate))
+        if state.shadow_since is not None:
+            seen = self._read_shadows(file, state.shadow_since, file.launch.shadow)
+            return msgspec.structs.replace(look, shadows=seen)
+        return look
 
-    def _read(self, key: str, state: LaunchState) -> LaunchEvidence:
+    def _read_shadows(
+        self, file: Experiment, began: int, length: float
+    ) -> tuple[ShadowSummary, ...]:
+        """What became of the variants that decide unseen since it `began` (µs), in the last
+        `length` (seconds); nothing before it has lasted so long."""
+        since = self._now() - length
+        if since < began / MICROS:
+            return ()
+        names = {variant.name for variant in file.launched}
+        seen = self._shadows(self._data, file.key, _moment(round(since * MICROS)))
+        self._due[file.key] = self._now() + LOOK_EVERY
+        return tuple([one for one in seen if one.variant in names])
+
+    def _read(self, file: Experiment, state: LaunchState) -> LaunchEvidence:
+        """What the record says of the launch; of guardrails, of the variants that it brings."""
+        key = file.key
+        beside = None if file.former is None else file.former.fingerprint
+        names = {variant.name for variant in file.launched}
         started = time.monotonic()
         since = None if state.launched_at is None else _moment(state.launched_at)
-        evidence = self._evidence(key, self._data, since=since, step_since=_moment(state.since))
+        step_since = _moment(state.since)
+        evidence = self._evidence(
+            key, self._data, since=since, step_since=step_since, beside=beside
+        )
         took = time.monotonic() - started
         self._due[key] = self._now() + max(LOOK_EVERY, took / SHARE)
-        return evidence
+        guardrails = [one for one in evidence.guardrails if one.variant in names]
+        return msgspec.structs.replace(evidence, guardrails=tuple(guardrails))
 
     def _ask(self, file: Experiment, gate: Gate) -> GateResult | None:
         """What the log says; None while it is being asked."""
@@ -175,8 +226,11 @@ class Launching:
         self._due[key] = self._now() + LOOK_EVERY
 
 
-def _line(file: Experiment, launch: Launch, state: LaunchState, wait: Wait) -> LaunchLine:
+def _line(
+    file: Experiment, launch: Launch, orders: Sequence[Order], state: LaunchState, wait: Wait
+) -> LaunchLine:
     until = None if wait.until is None else round(wait.until * MICROS)
+    former = file.former if goes_on(file, orders) else None
     return LaunchLine(
         experiment=file.key,
         revision=file.fingerprint,
@@ -190,6 +244,8 @@ def _line(file: Experiment, launch: Launch, state: LaunchState, wait: Wait) -> L
         next_traffic=wait.next_traffic,
         needs_approval=wait.needs_approval,
         ramp=launch.ramp,
+        launched=tuple([variant.name for variant in file.launched]),
+        beside="" if former is None else former.fingerprint,
     )
 
 

@@ -83,6 +83,15 @@ def test_a_launch_that_began_anew_starts_from_nothing(tmp_path: Path) -> None:
     assert guardrail.units == 500
 
 
+def test_what_goes_on_beside_a_launch_is_no_part_of_it(tmp_path: Path) -> None:
+    beside = guarded(100)
+    record(tmp_path, ramp(), lift={"new": 0.15})
+    evidence = launch_evidence("home", tmp_path, beside=beside.fingerprint)
+    assert 1_300 < evidence.units < 1_700
+    (guardrail,) = evidence.guardrails
+    assert guardrail.units == evidence.units
+
+
 def test_before_anybody_came_nothing_is_known(tmp_path: Path) -> None:
     record(tmp_path, ramp())
     evidence = launch_evidence("home", tmp_path, since=day(10))

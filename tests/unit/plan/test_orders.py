@@ -12,8 +12,9 @@ import pytest
 
 from topbill import spec
 from topbill.log import LOG_FILE, open_log
-from topbill.log.orders import give_order
-from topbill.plan import ExperimentPlan, lines, plan_folder
+from topbill.log.orders import give_order, order_of, under
+from topbill.log.protocol import Order
+from topbill.plan import ExperimentPlan, FolderPlan, lines, plan_folder
 
 KEY, FILE = "home-artwork", "home-artwork.yaml"
 NOW = 1_790_500_000.0
@@ -131,10 +132,37 @@ def test_steps_wait_for_their_units_at_the_records_traffic(files: Path, data: Pa
     assert steps[2].units > 40
 
 
-def test_a_launch_that_changes_begins_anew(files: Path, data: Path) -> None:
+def test_what_runs_goes_on_beside_a_launch(files: Path, data: Path) -> None:
     (files / FILE).write_text((files / FILE).read_text() + LAUNCH)
     plan = planned(files, data)
+    assert codes(plan, "harm") == []
+    assert (plan.launched, plan.beside) == ([], plan.revision)
+    assert any(
+        f"Its launch brings no variant that is new; whoever it has not come to stays with what ran "
+        f"before (revision {plan.revision})." in line
+        for line in lines(FolderPlan(record="", experiments=[plan]))
+    )
+    edit(files, "unit: profile_id", "unit: account_id")
+    plan = planned(files, data)
+    assert (codes(plan, "harm")[-1:], plan.beside) == (["launch_restarts"], "")
+
+
+def test_a_launch_that_changes_begins_anew(files: Path, data: Path) -> None:
+    runs = planned(files, data).revision
+    (files / FILE).write_text((files / FILE).read_text() + LAUNCH)
+    with closing(open_log(data / LOG_FILE)) as log:
+        (file,) = [one for one in spec.load_all([files]) if one.key == KEY]
+        step = Order(KEY, "", "", 0, "launch", None, "begun", kind="traffic", step=1, traffic=0.01)
+        order = order_of(file, step)
+        log.give_order(order)
+        for running in (file, under(file, order)):
+            text = msgspec.json.encode(running.raw).decode()
+            log.revise(KEY, running.fingerprint, "ann", text)
+    edit(files, "at_least: 24h", "at_least: 25h")
+    plan = planned(files, data)
     assert codes(plan, "harm") == ["launch_restarts"]
+    assert f"go back to what ran before ({runs})" in plan.findings[0].sentence
+    assert plan.beside == runs
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from topbill.launch.stepping import approve, give_step
 from topbill.log import Log, open_log
 from topbill.log.orders import give_order, in_force, obeyed, orders_of
 from topbill.log.protocol import Order
+from topbill.reporting.queries.shadows import ShadowSummary
 from topbill.spec import Experiment, Gate, from_raw
 from topbill.worker.launching import Launching
 
@@ -38,6 +39,9 @@ class World:
         self.art = art
         self.write(launch)
         self.seen: list[tuple[datetime | None, datetime | None]] = []
+        self.beside: list[str | None] = []
+        self.shadows: list[ShadowSummary] = []
+        self.asked_since: list[datetime] = []
         self.asked: list[Gate] = []
         self.evidence: LaunchEvidence | LogError = SOUND
         self.gate = GateResult("passed", "as good")
@@ -47,14 +51,20 @@ class World:
             clock=lambda: round(self.now * 1e6),
             evidence=self._evidence,
             gate=self._gate,
+            shadows=self._shadows,
         )
         self.take_over()
 
     def _evidence(self, _key: str, _data: Path, **times: Any) -> LaunchEvidence:
         self.seen.append((times["since"], times["step_since"]))
+        self.beside.append(times["beside"])
         if isinstance(self.evidence, LogError):
             raise self.evidence
         return self.evidence
+
+    def _shadows(self, _data: Path, _key: str, since: datetime) -> list[ShadowSummary]:
+        self.asked_since.append(since)
+        return self.shadows
 
     def _gate(self, gate: Gate, _file: Experiment, _data: Path) -> GateResult:
         self.asked.append(gate)
@@ -285,3 +295,59 @@ def test_what_has_no_launch_cannot_be_approved(world: World) -> None:
         approve(world.log, "art", "ann")
     assert world.step() == 0
     assert world.launching.lines == {}
+
+
+def shadow(variant: str, **counts: int) -> ShadowSummary:
+    plain = {"late": 0, "failed": 0, "decisions": 1_000, **counts}
+    none = dict.fromkeys(("median_ms", "p99_ms", "shows_the_same"))
+    return ShadowSummary(variant=variant, error="ValueError", **plain, **none)
+
+
+def test_a_variant_that_has_no_answers_unseen_is_not_shown(world: World) -> None:
+    world.write("{shadow: 1h, ramp: [5%, 100%]}")
+    world.take_over()
+    assert world.step() == 1
+    assert (world.step(HOUR - 1.0), world.reason) == (0, "shadowing")
+    assert world.asked_since == []
+    world.shadows = [shadow("thompson", late=30, failed=40), shadow("uniform", late=1)]
+    assert (world.step(1.0), world.reason) == (0, "shadow_failing")
+    assert world.launching.lines["art"].sentence == (
+        "thompson had no answer in 7.0% of 1,000 decisions unseen (30 too late for budget_ms, "
+        "40 failed, mostly by ValueError): at most 1% may lack one"
+    )
+    # Mended, it has to do well as long as it was to be unseen.
+    world.shadows = [shadow("thompson", late=5), shadow("gone", failed=900)]
+    assert world.step(HOUR) == 1
+    assert world.running.traffic == 0.05
+    began = datetime.fromtimestamp(1_000_000, UTC)
+    assert world.asked_since == [began, began + timedelta(hours=1)]
+
+
+def test_what_is_shown_in_spite_of_its_health_is_said_by_the_file(world: World) -> None:
+    world.write("{shadow: 1h, ramp: [5%, 100%], advance_if: {health: any}}")
+    world.take_over()
+    world.shadows = [shadow("thompson", failed=1_000)]
+    world.step()
+    assert world.step(HOUR) == 1
+
+
+def test_harm_is_that_of_the_variants_that_the_launch_brings(world: World, art: Experiment) -> None:
+    log = world.log
+    before = world.file
+    log.revise("art", art.fingerprint, "ann", msgspec.json.encode(art.raw).decode())
+    variants = {**art.raw["variants"], "bold": {"policy": "uniform", "share": "20%"}}
+    variants["thompson"] = {"policy": "thompson", "share": "40%"}
+    raw = {**before.raw, "variants": variants}
+    world.file = from_raw(raw, "art.yaml")
+    world.take_over()
+    assert world.step() == 1
+    world.evidence = harm()
+    assert (world.step(), world.reason) == (0, "hold_time")
+    assert world.beside == [art.fingerprint]
+    line = world.launching.lines["art"]
+    assert (line.launched, line.beside) == (("bold",), art.fingerprint)
+    broken = GuardrailHarm(metric="play", variant="bold", verdict="harmed", margin=0.1)
+    world.evidence = msgspec.structs.replace(SOUND, guardrails=(broken,))
+    assert world.step(20.0) == 1
+    assert world.step() == 0
+    assert world.launching.lines["art"].beside == art.fingerprint

@@ -36,11 +36,12 @@ not know, as that of an imported log, is what was in force then."""
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Excerpt:
     """A part of an experiment's record: the decisions from `since` up to but not including `until`
-    (UTC), and those of one `revision`; all where nothing is said."""
+    (UTC), and those of one `revision`, or of all `but` one; all where nothing is said."""
 
     since: datetime | None = None
     until: datetime | None = None
     revision: str | None = None
+    but: str | None = None
 
     @classmethod
     def of(
@@ -76,6 +77,8 @@ class Excerpt:
             parts.append(f"until {_iso(self.until)}")
         if self.revision is not None:
             parts.append(f"revision {self.revision}")
+        if self.but is not None:
+            parts.append(f"without revision {self.but}")
         return ", ".join(parts)
 
     def condition(self, database: AnalyticsDatabase, key: str) -> str:
@@ -92,6 +95,8 @@ class Excerpt:
         if self.revision is not None:
             revision = _known_revision(database, key, self.revision)
             conditions.append(f"revision = {quoted(revision)}")
+        if self.but is not None:
+            conditions.append(f"revision <> {quoted(self.but)}")
         return " AND ".join(conditions) or "true"
 
     def apply(self, database: AnalyticsDatabase, key: str, counted: Counted | None = None) -> None:

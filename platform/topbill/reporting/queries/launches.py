@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from topbill.domain.formatting import listing
 from topbill.log.orders import order_name
 from topbill.reporting.queries.database import AnalyticsDatabase, has_table, open_database
 from topbill.spec.fields import percent
@@ -46,6 +47,9 @@ class LaunchStanding(msgspec.Struct, frozen=True, kw_only=True):
         next_traffic: The traffic of the next step; None where none comes.
         needs_approval: Whether `topbill approve KEY` ends it.
         ramp: The traffic of each step.
+        launched: The variants that it brings.
+        beside: The revision that ran before and goes on for whoever it has not come to; empty where
+            none does.
         steps: What was done, oldest first.
     """
 
@@ -60,7 +64,20 @@ class LaunchStanding(msgspec.Struct, frozen=True, kw_only=True):
     next_traffic: float | None
     needs_approval: bool
     ramp: list[float]
+    launched: list[str] = []
+    beside: str = ""
     steps: list[LaunchEvent] = []
+
+    @property
+    def goes_on(self) -> str:
+        """What goes on beside it, in one sentence without a stop; empty where nothing does."""
+        if not self.beside:
+            return ""
+        if self.stage == "over" or self.reason == "harm_paused":
+            return f"everybody is with what ran before again (revision {self.beside})"
+        brings = listing(self.launched) if self.launched else "no variant that is new"
+        others = "whoever it has not come to stays with what ran before"
+        return f"it brings {brings}; {others} (revision {self.beside})"
 
     @property
     def says(self) -> str:

@@ -4,15 +4,18 @@ like what was shown.
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
+from topbill.reporting.experiment.phases import Excerpt
 from topbill.reporting.queries.database import open_database
 
 _OF_EACH = """
 WITH asked AS (
-    SELECT unnest(shadows) AS shadow FROM decisions WHERE experiment = $key
+    SELECT unnest(shadows) AS shadow FROM decisions
+    WHERE experiment = $key AND ($since::TIMESTAMP IS NULL OR decided_at >= $since::TIMESTAMP)
 )
 SELECT shadow.variant AS variant, count(*) AS decisions,
     count(*) FILTER (shadow.failure IN ('late', 'resting')) AS late,
@@ -45,8 +48,22 @@ class ShadowSummary(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float | None
     shows_the_same: float | None
 
+    @property
+    def unanswered(self) -> float:
+        """The share of decisions for which it had no answer, or none within `budget_ms`: viewers
+        would have got the control's order instead."""
+        return (self.late + self.failed) / self.decisions
 
-def shadows(data: Path | str, key: str) -> list[ShadowSummary]:
-    """Of each variant that ever was in shadow, by name; empty where none was."""
+
+def shadows(data: Path | str, key: str, since: datetime | None = None) -> list[ShadowSummary]:
+    """Of each variant that ever was in shadow, by name; empty where none was.
+
+    Args:
+        data: The data folder.
+        key: The experiment's key.
+        since: What was decided before does not count. Without a zone: UTC.
+    """
+    moment = Excerpt.of(since).since
     with open_database(data) as database:
-        return [ShadowSummary(**row) for row in database.rows(_OF_EACH, key=key)]
+        rows = database.rows(_OF_EACH, key=key, since=moment)
+        return [ShadowSummary(**row) for row in rows]
