@@ -128,19 +128,22 @@ def what_runs(data: Path) -> WhatRuns:
                 records[row["key"]] = _recorded(database, row["key"])
                 if row["status"] == _REMOVED:
                     gone.add(row["key"])
-    revisions = [Revision(key, line[1], 0, "", line[0]) for key, line in audit.items()]
+    published = [Revision(key, line[1], 0, "", line[0]) for key, line in audit.items()]
+    noted: list[Revision] = []
     files: dict[str, Experiment] = {}
     holding: tuple[Order, ...] = ()
     orders: tuple[Order, ...] = ()
     if (data / LOG_FILE).exists():
         with open_log(data / LOG_FILE) as log:
-            revisions = log.revisions()
-            for line in revisions:
+            noted = log.revisions()
+            for line in noted:
                 audit[line.experiment] = (line.spec, line.revision)
             holding, orders = tuple(in_force(log)), tuple(log.orders())
             for key in {order.experiment for order in orders}:
                 with suppress(SpecError):
                     files[key] = as_its_file(log, key)
+    keys = {line.experiment for line in noted}
+    revisions = [line for line in published if line.experiment not in keys] + noted
     running = _readable({key: line for key, line in audit.items() if key not in gone})
     return WhatRuns(
         experiments={experiment.key: experiment for experiment in in_layers(running)},

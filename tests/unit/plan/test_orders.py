@@ -148,6 +148,7 @@ def test_what_runs_goes_on_beside_a_launch(files: Path, data: Path) -> None:
 
 
 def test_a_launch_that_changes_begins_anew(files: Path, data: Path) -> None:
+    take_over(files, data)
     runs = planned(files, data).revision
     (files / FILE).write_text((files / FILE).read_text() + LAUNCH)
     with closing(open_log(data / LOG_FILE)) as log:
