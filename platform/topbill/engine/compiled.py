@@ -31,7 +31,7 @@ from topbill.engine.forced import FORCED_VARIANTS
 from topbill.engine.lookup import NOTHING, EntityLookup, Tables
 from topbill.entities import NO_TABLES, EntityStore
 from topbill.policies import AbsentPolicy, build_policy
-from topbill.spec import LEARNS_NOTHING, Experiment, Variant
+from topbill.spec import LEARNS_NOTHING, WITHOUT_FEATURES, Experiment, Variant
 
 offers = msgspec.json.Decoder(
     Annotated[list[OfferedAction], msgspec.Meta(min_length=1, max_length=MOST_ACTIONS)], strict=True
@@ -124,7 +124,7 @@ class CompiledExperiment:
         others_actions: frozenset[str] = frozenset()
         if beside is not None:
             others = _others(experiment.context, beside.context)
-            self.encoder = Encoder(experiment.context, others)
+            self.encoder = Encoder(experiment.in_learning_order.context, others)
             others_actions = _others(experiment.action_features, beside.action_features)
         self.action_encoder = experiment.action_encoder
         self.actions = experiment.encoded_actions
@@ -190,7 +190,7 @@ class CompiledExperiment:
         if own.learning_fingerprint != other.learning_fingerprint:
             return
         for variant in own.variants:
-            if variant.policy not in LEARNS_NOTHING:
+            if variant.policy not in (*LEARNS_NOTHING, *WITHOUT_FEATURES):
                 self.policies[variant.name] = before.policies[variant.name]
         self.version = before.version
 
@@ -278,8 +278,9 @@ class CompiledExperiment:
 
 def _form(experiment: Experiment) -> tuple[Any, ...]:
     """What the encoding of a request follows from."""
-    features = (experiment.context, experiment.action_features, experiment.entities)
-    return (*features, experiment.actions, experiment.slots)
+    features = experiment.in_learning_order
+    encoded = (features.context, features.action_features, experiment.entities)
+    return (*encoded, experiment.actions, experiment.slots)
 
 
 def _others(own: Sequence[Feature], others: Sequence[Feature]) -> frozenset[str]:

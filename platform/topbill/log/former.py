@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from topbill.domain.errors import SpecError
+from topbill.log.learning import as_learned
 from topbill.log.protocol import Log, Order, Revision
 from topbill.spec import Experiment, from_audit
 
@@ -63,6 +64,7 @@ def with_formers(
             own = [o for o in orders if (o.experiment, o.revision) == (file.key, file.fingerprint)]
             if goes_on(file, own):
                 former = former_of(file, revisions, orders)
+                former = None if former is None else as_learned(former, log)
                 experiment = dataclasses.replace(experiment, former=former)
         result.append(experiment)
     return result

@@ -12,6 +12,7 @@ from topbill.plan.edit import Check, ExperimentEdit, learners, served, shown_sur
 from topbill.plan.model import PlanFinding, UnitMovement
 from topbill.reporting.experiment.differences import spec_differences
 from topbill.spec import Experiment, Metric, Variant
+from topbill.spec.canonical import in_any_order
 from topbill.spec.fields import percent
 
 _WORDS = {"title", "owner", "hypothesis"}
@@ -369,7 +370,7 @@ def check_learning(edit: ExperimentEdit) -> Iterator[PlanFinding]:
         return
     before, after = edit.both
     names = [variant.name for variant in learners(after)]
-    if before.learning_fingerprint == after.learning_fingerprint or not names:
+    if before.learning_content == after.learning_content or not names:
         return
     yield edit.harm(
         "learns_anew",
@@ -448,13 +449,16 @@ def check_orders(edit: ExperimentEdit) -> Iterator[PlanFinding]:
 
 def learning_cause(before: Experiment, after: Experiment) -> str:
     """The first key of the file for which policies begin anew."""
-    for name in ("context", "action_features", "objective", "slots", "feedback", "click_model"):
+    for name in ("context", "action_features"):
+        if in_any_order(getattr(before, name)) != in_any_order(getattr(after, name)):
+            return name
+    for name in ("objective", "slots", "feedback", "click_model"):
         if getattr(before, name) != getattr(after, name):
             return name
     if before.reward_delay != after.reward_delay:
         return "reward_delay"
     learned = [
-        [metric for metric in one.metrics if metric.name in one.objective]
+        {metric.name: metric for metric in one.metrics if metric.name in one.objective}
         for one in (before, after)
     ]
     return "metrics" if learned[0] != learned[1] else "variants"

@@ -17,6 +17,7 @@ from topbill.domain.assignment import Assignment, assignment_changes, moves_unit
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.engine import CompiledExperiment, Engine, adopt_newest, adopt_newest_of
 from topbill.log.former import with_formers
+from topbill.log.learning import as_learned
 from topbill.log.orders import halted, obeyed
 from topbill.log.protocol import Order, Revision
 from topbill.log.tombstones import tombstones_mark
@@ -195,11 +196,11 @@ class Follower:
         through whatever is wrong with others."""
         readable = spec.readable(pages.experiment_folders(self._folder))
         self._files = halted(self._files, readable)
-        self._engine.reload(with_formers(obeyed(self._files, orders), self._files, self._log))
+        self._engine.reload(self._as_they_run(self._files, orders))
 
     def _reload(self, orders: Sequence[Order]) -> None:
         files = self._unit_ids.in_experiments(pages.experiments_of(self._folder))
-        experiments = with_formers(obeyed(files, orders), files, self._log)
+        experiments = self._as_they_run(files, orders)
         # Pages are read before anything is taken over: a bad edit must not leave a page without an
         # experiment of its layers.
         self._catalogues, self._catalogue_marks = [], {}
@@ -220,6 +221,13 @@ class Follower:
         # Last: what was refused is not what goes on.
         self._files = files
 
+    def _as_they_run(
+        self, files: Sequence[spec.Experiment], orders: Sequence[Order]
+    ) -> list[spec.Experiment]:
+        """Files under the orders on them, with what the log says of each."""
+        experiments = [as_learned(one, self._log) for one in obeyed(files, orders)]
+        return with_formers(experiments, files, self._log)
+
     def _adopt_snapshots(self) -> None:
         versions = self._log.versions()
         for key, compiled in self._engine.experiments.items():
@@ -230,6 +238,10 @@ class Follower:
                 self._tried[key] = (compiled, newest)
                 adoption = adopt_newest(self._log, compiled, after=compiled.version)
                 self._note_unreadable(key, adoption.problem)
+                if adoption.snapshot is None and not adoption.problem:
+                    # The worker may have published it in another order of the same features, just
+                    # when the file changed: the next step looks whether it goes on in that.
+                    self._marks = {}
             former = compiled.former
             if former is not None and self._tried_of_formers.get(key) != (former, newest):
                 self._tried_of_formers[key] = (former, newest)

@@ -2,7 +2,7 @@
 
 from topbill.domain.features import Feature
 from topbill.domain.metric import Metric
-from topbill.spec.canonical import LEARNS_NOTHING
+from topbill.spec.canonical import LEARNS_NOTHING, WITHOUT_FEATURES
 from topbill.spec.conclusion import Conclusion
 from topbill.spec.files import (
     audited,
@@ -23,6 +23,7 @@ from topbill.spec.schema import json_schema
 
 __all__ = [
     "LEARNS_NOTHING",
+    "WITHOUT_FEATURES",
     "AdvanceIf",
     "Conclusion",
     "Experiment",

@@ -66,7 +66,7 @@ LEARNS_NOTHING = ("scored",)
 temperature, must not make the policies of other variants begin anew."""
 WITHOUT_FEATURES = ("fixed", "uniform")
 """Policies that show the same whatever the features and rewards are."""
-APART = ("source", "raw", "layer_start", "former", "capped", "of_kind", "alerts")
+APART = ("source", "raw", "layer_start", "former", "learned_as", "capped", "of_kind", "alerts")
 """Fields that no fingerprint reads: where the experiment came from, what follows from its
 neighbours in the layer, from the log or from a metric's in the file, that a cap was written
 although it is the default, and who is told of alarms.
@@ -94,9 +94,21 @@ def _with_directions_as_said(experiment: Any) -> Any:
     return dataclasses.replace(experiment, metrics=tuple(metrics))
 
 
-def learning_fingerprint(experiment: Any) -> str:
+def learning_content(experiment: Any) -> str:
     """12 hex digits that change only with what learning depends on: features, objective, metrics,
-    policies and their parameters.
+    policies and their parameters, in whatever order the file says them.
+    """
+    still = (*LEARNS_NOTHING, *WITHOUT_FEATURES)
+    variants = []
+    for variant in sorted(experiment.variants, key=lambda one: one.name):
+        params = None if variant.policy in still else _object(variant.params, variant.policy)
+        variants.append((variant.name, variant.policy, params, variant.training))
+    return _digest({**_taught_in_any_order(experiment), "variants": variants})
+
+
+def learning_fingerprint(experiment: Any) -> str:
+    """12 hex digits of the same with its order, which is that of a model's columns: what policies
+    have learned is stored under it.
     """
     # Shares and `min_probability` are left out: a policy learns from decisions however they came
     # about, so turning traffic up must not make it forget.
@@ -118,8 +130,26 @@ def variant_fingerprint(experiment: Any, variant: Any) -> str:
     """
     params = _object(variant.params, variant.policy)
     shows = (variant.name, variant.policy, params, variant.training, variant.min_probability)
-    taught = {} if variant.policy in WITHOUT_FEATURES else _taught(experiment)
+    taught = {} if variant.policy in WITHOUT_FEATURES else _taught_in_any_order(experiment)
     return _digest({**taught, "shows": shows})
+
+
+def _taught_in_any_order(experiment: Any) -> dict[str, Any]:
+    """The same for files that differ in the order of features, their values, and metrics."""
+    metrics = tuple(sorted(experiment.metrics, key=lambda metric: metric.name))
+    features = {
+        name: in_any_order(getattr(experiment, name)) for name in ("context", "action_features")
+    }
+    return _taught(dataclasses.replace(experiment, metrics=metrics, **features))
+
+
+def in_any_order(features: Iterable[Any]) -> tuple[Any, ...]:
+    """Features as they are equal to the same in another order, of themselves or of their values."""
+    ordered = []
+    for feature in sorted(features, key=lambda one: one.name):
+        values, keys = tuple(sorted(feature.values)), tuple(sorted(feature.keys))
+        ordered.append(dataclasses.replace(feature, values=values, keys=keys))
+    return tuple(ordered)
 
 
 def _taught(experiment: Any) -> dict[str, Any]:

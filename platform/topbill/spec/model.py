@@ -60,6 +60,19 @@ class Override:
 
 
 @dataclass(frozen=True)
+class LearnedAs:
+    """How an earlier revision that learned the same ordered its features and metrics: the columns
+    of what policies have learned, which a file that only reorders them goes on with. `fingerprint`
+    is its learning fingerprint.
+    """
+
+    fingerprint: str
+    context: tuple[Feature, ...]
+    action_features: tuple[Feature, ...]
+    metrics: tuple[Metric, ...]
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One experiment file. `source` is its file name, `raw` the parsed YAML for audit and
     display.
@@ -113,6 +126,8 @@ class Experiment:
     # What ran before under the same key and goes on beside its launch: not of the file, but of the
     # log (`log.former`).
     former: Experiment | None = field(default=None, hash=False)
+    # Of the log too (`log.learning`); None where it learns in the file's own order.
+    learned_as: LearnedAs | None = None
 
     @cached_property
     def launched(self) -> tuple[Variant, ...]:
@@ -168,17 +183,24 @@ class Experiment:
     @cached_property
     def context_encoder(self) -> Encoder:
         """Encodes a request's context."""
-        return Encoder(self.context)
+        return Encoder(self.in_learning_order.context)
 
     @cached_property
     def action_encoder(self) -> Encoder:
         """Encodes a request's own actions."""
-        return Encoder(self.action_features)
+        return Encoder(self.in_learning_order.action_features)
 
     @cached_property
     def feature_columns(self) -> FeatureColumns:
         """Which numbers its features become."""
-        return FeatureColumns.of(self.context, self.action_features)
+        return FeatureColumns.of(
+            self.in_learning_order.context, self.in_learning_order.action_features
+        )
+
+    @property
+    def in_learning_order(self) -> Experiment | LearnedAs:
+        """Whose order of features and metrics holds where something is learned."""
+        return self.learned_as or self
 
     @cached_property
     def context_entities(self) -> tuple[EntitySource, ...]:
@@ -199,7 +221,8 @@ class Experiment:
     def sent_action_features(self) -> tuple[Feature, ...]:
         """The actions' features that come with them: those that no table gives."""
         given = {f.name for source in self.action_entities for f in source.features}
-        return tuple(feature for feature in self.action_features if feature.name not in given)
+        own = self.in_learning_order.action_features
+        return tuple(feature for feature in own if feature.name not in given)
 
     @cached_property
     def encoded_actions(self) -> Actions:
@@ -211,7 +234,7 @@ class Experiment:
     @cached_property
     def goal(self) -> Objective:
         """What the weights in `objective` make of the metrics."""
-        return Objective.of(self.metrics, self.objective)
+        return Objective.of(self.in_learning_order.metrics, self.objective)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -222,7 +245,14 @@ class Experiment:
 
     @cached_property
     def learning_fingerprint(self) -> str:
-        """Changes only with what learning depends on: features, objective, metrics, policies and
-        their params.
+        """What is learned is stored under it: it changes with features, objective, metrics,
+        policies and their params, and with their order, unless that is an earlier revision's.
         """
+        if self.learned_as is not None:
+            return self.learned_as.fingerprint
         return canonical.learning_fingerprint(self)
+
+    @cached_property
+    def learning_content(self) -> str:
+        """Changes only with what learning depends on, in whatever order the file says it."""
+        return canonical.learning_content(self)

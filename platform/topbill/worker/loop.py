@@ -21,6 +21,7 @@ from topbill.entities import EntityStore, KeptTables
 from topbill.lake import Lake, Problem, named_versions
 from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
 from topbill.log.horizon import note_horizon
+from topbill.log.learning import as_learned
 from topbill.log.orders import halted, obeyed
 from topbill.log.protocol import Order
 from topbill.log.unit_ids import unit_ids
@@ -90,6 +91,7 @@ class Worker:
         self._refused = self._wrong_pages()
         # Opened when the files are known to be good: nobody would close it otherwise.
         self._log = open_log(data / LOG_FILE)
+        self._experiments = self._as_they_run([])
         self.learner = Learner(
             self._log, self._experiments, archive.reader(data), EntityStore(data)
         )
@@ -262,11 +264,14 @@ class Worker:
             self._refused = error.problems
             readable = spec.readable(pages.experiment_folders(self._folder))
             self._files = halted(self._files, readable)
-            self._experiments = obeyed(self._files, orders)
+            self._experiments = self._as_they_run(orders)
         else:
-            self._experiments = obeyed(self._files, orders)
+            self._experiments = self._as_they_run(orders)
             self._refused = self._wrong_pages()
         self.learner.reload(self._experiments)
+
+    def _as_they_run(self, orders: Sequence[Order]) -> list[spec.Experiment]:
+        return [as_learned(one, self._log) for one in obeyed(self._files, orders)]
 
     def _load(self) -> list[spec.Experiment]:
         return self._unit_ids.in_experiments(pages.experiments_of(self._folder))

@@ -11,6 +11,7 @@ from topbill.domain.errors import DamagedSnapshot, NotFound, PolicyError
 from topbill.domain.records import Snapshot
 from topbill.entities import NO_TABLES, EntityStore
 from topbill.log import Erasure, Log
+from topbill.log.learning import as_learned
 from topbill.policies import StateComparison, compare_states
 from topbill.spec import Experiment
 from topbill.worker.archive import Archive, Span, next_rows
@@ -56,6 +57,7 @@ def verify(
     Raises:
         NotFound: Nothing was learned yet, or the experiment learns otherwise than the snapshot did.
     """
+    experiment = as_learned(experiment, log)
     snapshot, states = fold_again(log, experiment, archive, tables)
     fold = PolicyFold(experiment)
     engines = fold.engines()

@@ -75,6 +75,7 @@ CLOCK = (
     "  - {id: clock,     features: {faces: 0, tone: dark, mood: {action: 0.4, crime: 0.6}}, "
     "payload: {image: midnight-run/clock.svg}}\n"
 )
+LAUNCH = "launch: {shadow: 24h, ramp: [1%, 50%], hold: {at_least: 24h, units: 10}}\n"
 CONTROL = "  editorial: {policy: fixed, order: [close-up], share: 20%, control: true}\n"
 THOMPSON = "  thompson:  {policy: thompson, share: 40%}\n"
 LINUCB = "  linucb:    {policy: linucb, share: 20%, alpha: 0.3, min_probability: 2%}\n"
@@ -347,6 +348,21 @@ HARMLESS: dict[str, Edit] = {
         "watched: {event: watch_fraction, kind: max, window: 6s, covariate: 28d}",
     ),
     "weights in another order": write("{play: 0.2, watched: 1.0}", "{watched: 1.0, play: 0.2}"),
+    "features in another order": several(
+        write("  device: {type: category, values: [tv, mobile, web]}\n", ""),
+        write(
+            "period: 24}\n", "period: 24}\n  device: {type: category, values: [web, tv, mobile]}\n"
+        ),
+        write(
+            "mood:  {type: vector, keys: [action, comedy,",
+            "mood:  {type: vector, keys: [comedy, action,",
+        ),
+    ),
+    "metrics in another order": several(
+        write("  play:    {event: play, kind: binary, window: 4s}               #", "  #"),
+        write("  abandon: {", "  play: {event: play, kind: binary, window: 4s}\n  abandon: {"),
+    ),
+    "what runs launched": write("slots: 1\n", f"slots: 1\n{LAUNCH}"),
     "metrics said in a library": several(
         write("{event: play, kind: binary, window: 4s}               #", "library  #"),
         add("metrics.yaml", "metrics:\n  play: {event: play, kind: binary, window: 4s}\n"),

@@ -51,7 +51,7 @@ def revision_change(before: Experiment, after: Experiment) -> RevisionChange:
     """What differs, and what follows from it."""
     one, other = renames.modern(before.raw), renames.modern(after.raw)
     anew = []
-    if before.learning_fingerprint != after.learning_fingerprint:
+    if before.learning_content != after.learning_content:
         anew = [v.name for v in after.variants if v.policy not in STATELESS]
     return RevisionChange(
         clauses=spec_differences(one, other),

@@ -16,6 +16,7 @@ from topbill.domain.slate import distribution, rank
 from topbill.engine import CompiledExperiment
 from topbill.entities import EntityStore
 from topbill.log import LOG_FILE, open_log
+from topbill.log.learning import as_learned
 from topbill.reporting.queries.database import load_experiment
 from topbill.spec import Variant
 
@@ -60,17 +61,15 @@ def load_policies(data: Path | str, key: str) -> CompiledExperiment:
     experiment = load_experiment(data, key)
     tables = EntityStore(Path(data))
     tables.resume(experiment.entities)
-    compiled = CompiledExperiment(experiment, tables)
     path = Path(data) / LOG_FILE
     # A copied data folder may have the lake alone.
-    if path.exists():
-        log = open_log(path)
-        try:
-            snapshot = log.snapshot(key)
-        finally:
-            log.close()
-        if snapshot is not None:
-            compiled.adopt(snapshot)
+    if not path.exists():
+        return CompiledExperiment(experiment, tables)
+    with open_log(path) as log:
+        snapshot = log.snapshot(key)
+        compiled = CompiledExperiment(as_learned(experiment, log), tables)
+    if snapshot is not None:
+        compiled.adopt(snapshot)
     return compiled
 
 
