@@ -4,26 +4,41 @@ which likely cause a fault does.
     python -m benchmarks.alarms [--sound 100] [--days 30] [--faults]
 
 A stream is an experiment as hours of sums: a bandit that learns, days and weekends, rewards that
-come late. The rules and what they remember are those of the worker (`topbill.alerts.watching`).
+come late, a guardrail (abandoned: 10% of units, margin 10%), and a worker that publishes and
+learns, now and then for some minutes not. The rules and what they remember are those of the worker
+(`topbill.alerts`). A window is an hour; of what the worker does, ten minutes. What harms a
+guardrail does so from the stream's first hour on, as all units so far are judged.
 """
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from topbill.alerts.rules.look import FileChange
+from topbill.ab import ArmEstimate, GuardrailHarm, Margin, harm
+from topbill.ab.core.effect import RATE, Pair
+from topbill.ab.core.units import Rate
+from topbill.alerts.rules.guarding import ALPHA
+from topbill.alerts.rules.look import FileChange, RuleReading
+from topbill.alerts.standing_still import LearningTrouble, LearningWatch, record_stale
 from topbill.alerts.sums import HOUR, ActionSums, HourSums, Memory, VariantSums
-from topbill.alerts.watching import look_at
+from topbill.alerts.watching import look_at, weigh
 from topbill.domain.alarm import AlarmKind, AlarmLine
+from topbill.log import Heartbeat
 
+KEY = "home"
 START = 1_700_000_000_000_000 // HOUR * HOUR
 EVENTS = ("play", "watch_fraction")
+MINUTE = 60_000_000
+"""Microseconds."""
+EVERY = 5
+"""Minutes between two looks at the worker."""
+ABANDONED, MARGIN = 0.1, Margin(0.1)
 
 
 @dataclass
@@ -67,6 +82,16 @@ class Stream:
     unsent: float = 0.0
     """The share of units whose device is not sent."""
     new_device: float = 0.0
+    worse: float = 0.0
+    """By how much more of `learned`'s units abandon: 1 is twice as many."""
+    publishes: bool = True
+    """Whether the worker gets what it publishes through; if not, nor are there new hours."""
+    beats: bool = True
+    """Whether the worker gives signs of life."""
+    free: float = 1e11
+    """Bytes left on the disk."""
+    trouble: LearningTrouble | None = None
+    """What keeps the experiment from learning."""
     changes: list[FileChange] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -76,6 +101,11 @@ class Stream:
         self.misses = np.full((2, self.actions), 8.0)
         self.late: dict[str, int] = {}
         self.number = 0
+        # Streams of their own, so that what is above stays as it was.
+        self.viewers = np.random.default_rng([self.seed, 1])
+        self.hiccups = np.random.default_rng([self.seed, 2])
+        self.abandoned: dict[str, Rate] = {}
+        self.beat = Heartbeat(START, START)
 
     def hour(self) -> HourSums:
         """The sums of the next hour."""
@@ -177,11 +207,58 @@ class Stream:
             "country": {f"c{i}": int(c) for i, c in enumerate(countries) if c},
         }
 
+    def guardrails(self, hour: HourSums) -> tuple[GuardrailHarm, ...]:
+        """What is known of the guardrail after that hour, of all units so far."""
+        for name, sums in hour.variants.items():
+            units = sum(sums.units.values())
+            chance = ABANDONED * (1.0 + self.worse if name == "learned" else 1.0)
+            came = int(self.viewers.binomial(units, chance))
+            before = self.abandoned.get(name, Rate(0, 0))
+            self.abandoned[name] = Rate(before.successes + came, before.n + units)
+        if not all(rate.n for rate in self.abandoned.values()) or len(self.abandoned) < 2:
+            return ()
+        learned, control = self.abandoned["learned"], self.abandoned["control"]
+        one, other = _estimate(learned), _estimate(control)
+        pair = Pair(
+            *(one, other, "", learned.n, control.n),
+            rates=(learned, control),
+            bounds=RATE,
+            is_proportion=True,
+        )
+        judged = harm("abandon", "learned", pair, margin=MARGIN, better="lower", alpha=ALPHA)
+        return (judged,)
+
+    def minutes(self, watch: LearningWatch) -> Iterator[tuple[int, str, RuleReading]]:
+        """The looks at the worker of the hour that begins: (minute, experiment, reading). Once in
+        some hours it publishes or learns nothing for up to eight minutes."""
+        begins, lasts = self.hiccups.integers(0, 60 * 6), self.hiccups.integers(1, 9)
+        which = self.hiccups.integers(2)
+        for minute in range(0, 60, EVERY):
+            now = START + self.number * HOUR + minute * MINUTE
+            hiccup = begins <= minute < begins + lasts
+            if self.beats:
+                published_at = self.beat.published_at
+                if self.publishes:
+                    published_at = now - int(self.hiccups.exponential(2e6))
+                    published_at -= int(hiccup and which == 0) * (minute - begins) * MINUTE
+                self.beat = Heartbeat(now, published_at)
+            yield minute, "", record_stale(self.beat, now, lambda: self.free)
+            trouble = self.trouble
+            if trouble is None and hiccup and which == 1:
+                trouble = LearningTrouble("learning_fails", "it is busy")
+            troubles = {} if trouble is None else {KEY: trouble}
+            yield minute, KEY, watch.readings([KEY], troubles, now)[KEY]
+
+
+def _estimate(rate: Rate) -> ArmEstimate:
+    return ArmEstimate(rate.value, rate.value * (1.0 - rate.value) / rate.n, rate.n)
+
 
 _COUNTRIES = 1.0 / np.arange(1.0, 31.0) / np.sum(1.0 / np.arange(1.0, 31.0))
 
 
 _STOPPED: Final = "event_stopped"
+_SHOWS: Final = "variant_shows"
 
 
 class Fault(NamedTuple):
@@ -193,6 +270,14 @@ class Fault(NamedTuple):
     cause: str
     edited: bool = False
     """Whether the experiment's file was changed just before."""
+    is_at_once: bool = False
+    """Whether it begins with the stream: what harms, harms from its first viewer on."""
+    is_of_worker: bool = False
+
+    @property
+    def windows(self) -> float:
+        """Hours within which it is to be told: two windows, the last of which is over."""
+        return 2.0 * 10.0 / 60.0 if self.is_of_worker else 2.0
 
 
 FAULTS = (
@@ -244,15 +329,71 @@ FAULTS = (
     Fault("other viewers", {"tv": 0.1}, "feature_drift", "viewers_changed"),
     Fault("device not sent", {"unsent": 0.5}, "feature_drift", "feature_missing"),
     Fault("new devices", {"new_device": 0.4}, "feature_drift", "new_values"),
+    Fault("twice as many abandon", {"worse": 1.0}, "guardrail_harmed", _SHOWS, is_at_once=True),
+    Fault(
+        "more abandon after an edit",
+        {"worse": 1.0},
+        "guardrail_harmed",
+        "file_changed",
+        edited=True,
+        is_at_once=True,
+    ),
+    Fault(
+        "more abandon as it fails",
+        {"worse": 1.0, "fallback": 0.3},
+        "guardrail_harmed",
+        "policy_fails",
+        is_at_once=True,
+    ),
+    Fault(
+        "publishing fails",
+        {"publishes": False},
+        "record_stale",
+        "publishing_fails",
+        is_of_worker=True,
+    ),
+    Fault(
+        "disk full",
+        {"publishes": False, "free": 1e6},
+        "record_stale",
+        "disk_full",
+        is_of_worker=True,
+    ),
+    Fault(
+        "worker hangs",
+        {"publishes": False, "beats": False},
+        "record_stale",
+        "worker_hangs",
+        is_of_worker=True,
+    ),
+    Fault(
+        "learning fails",
+        {"trouble": LearningTrouble("learning_fails", "ValueError: no number")},
+        "learning_stuck",
+        "learning_fails",
+        is_of_worker=True,
+    ),
+    Fault(
+        "learning is behind",
+        {"trouble": LearningTrouble("learning_behind", "it reads older decisions")},
+        "learning_stuck",
+        "learning_behind",
+        is_of_worker=True,
+    ),
 )
+
+
+Told = tuple[float, AlarmLine]
+"""When a line came, in hours since the stream began, and the line."""
 
 
 def alarms(
     stream: Stream, hours: int, at: int = -1, fault: Fault | None = None, *, ends: int = -1
-) -> list[tuple[int, AlarmLine]]:
-    """The lines of alarms of a stream with the number of the hour after which each came. `fault`
-    is in it from hour `at` on, until `ends`, where that is given."""
-    memory, lines = Memory(), []
+) -> list[Told]:
+    """The lines of alarms of a stream, with when each came. `fault` is in it from hour `at` on,
+    until `ends`, where that is given."""
+    memories, watch = {"": Memory(), KEY: Memory()}, LearningWatch()
+    lines: list[Told] = []
     sound = {} if fault is None else {name: getattr(stream, name) for name in fault.fields}
     for number in range(hours):
         if fault is not None and number in (at, ends):
@@ -260,12 +401,19 @@ def alarms(
                 setattr(stream, name, value)
             if fault.edited and number == at:
                 stream.changes.append(FileChange(START + at * HOUR, "ann"))
-        outcome = look_at("home", memory, stream.hour(), EVENTS, stream.changes)
-        lines += [(number, line) for line in outcome.lines]
+        for minute, key, reading in stream.minutes(watch):
+            now = START + number * HOUR + minute * MINUTE
+            for line in weigh(key, memories[key], [reading], now):
+                lines.append((number + minute / 60.0, line))
+        hour = stream.hour()
+        harms = stream.guardrails(hour)
+        if stream.publishes:
+            outcome = look_at(KEY, memories[KEY], hour, EVENTS, stream.changes, harms)
+            lines += [(number + 1.0, line) for line in outcome.lines]
     return lines
 
 
-def raised(lines: Sequence[tuple[int, AlarmLine]]) -> list[tuple[int, str, str]]:
+def raised(lines: Sequence[Told]) -> list[tuple[float, str, str]]:
     """(hour, kind, cause) of each alarm that was raised."""
     return [(n, line.kind, line.cause) for n, line in lines if line.state == "raised"]
 
@@ -274,9 +422,10 @@ def fault_is_found(fault: Fault, seed: int, *, begins: int = 200, lasts: int = 2
     """What is wrong with how a fault was told; empty where it was within two windows, once, and
     with its cause."""
     stream = Stream(seed, traffic=4_000.0)
-    at = begins + seed % 24
+    at = 0 if fault.is_at_once else begins + seed % 24
     told = raised(alarms(stream, at + lasts, at, fault))
-    if told and told[0][0] - at <= 1 and [line[1:] for line in told] == [(fault.kind, fault.cause)]:
+    is_soon = bool(told) and told[0][0] - at <= fault.windows
+    if is_soon and [line[1:] for line in told] == [(fault.kind, fault.cause)]:
         return ""
     return f"{fault.name}: {[(n - at, kind, cause) for n, kind, cause in told]}"
 

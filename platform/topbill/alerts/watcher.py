@@ -8,9 +8,11 @@ holds up the worker, and a worker that hangs is told of.
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -22,7 +24,7 @@ from topbill.alerts.outbox import Outbox
 from topbill.alerts.rules import RuleReading
 from topbill.alerts.rules.guarding import read_harms
 from topbill.alerts.rules.look import FileChange
-from topbill.alerts.standing_still import LearningWatch, record_stale
+from topbill.alerts.standing_still import LearningTrouble, LearningWatch, record_stale
 from topbill.alerts.sums import DAY_HOURS, HOUR, Memory
 from topbill.alerts.watching import look_at, resolve, weigh
 from topbill.domain.alarm import AlarmLine, AlarmWatch, standing
@@ -46,8 +48,8 @@ _NOT_RUNNING = "The experiment is not running any more."
 class Watcher:
     """Looks, raises and has told, step by step.
 
-    `experiments` gives the experiments as they are now, `failures` which of them cannot learn and
-    why. The log handle is the watcher's own.
+    `experiments` gives the experiments as they are now, `troubles` which of them do not learn as
+    they should and why. The log handle is the watcher's own.
     """
 
     def __init__(
@@ -57,13 +59,13 @@ class Watcher:
         log: Log,
         experiments: Callable[[], Sequence[Experiment]],
         *,
-        failures: Callable[[], dict[str, str]] = dict,
+        troubles: Callable[[], Mapping[str, LearningTrouble]] = dict,
         now: Clock = now_micros,
         send: Send = send,
     ) -> None:
         self._folder, self._data, self._log = folder, data, log
         self._experiments = experiments
-        self._failures = failures
+        self._troubled = troubles
         self._now = now
         self._outbox = Outbox(log, now, send)
         self._learning = LearningWatch()
@@ -155,11 +157,18 @@ class Watcher:
 
     def _look_at_worker(self, experiments: Sequence[Experiment]) -> None:
         now = self._now()
-        stale = record_stale(self._data, self._log.heartbeat(), now)
+        stale = record_stale(self._log.heartbeat(), now, self._free)
         self._note("", [stale], now)
         running = [e.key for e in experiments if e.status == "running"]
-        for key, reading in self._learning.readings(running, self._failures(), now).items():
+        for key, reading in self._learning.readings(running, self._troubled(), now).items():
             self._note(key, [reading], now)
+
+    def _free(self) -> float:
+        """Bytes that the disk of the data folder has left; infinite where nobody says."""
+        try:
+            return shutil.disk_usage(self._data).free
+        except OSError:
+            return inf
 
     def _note(self, key: str, readings: Sequence[RuleReading], at: int) -> None:
         through, memory = self._memory(key)

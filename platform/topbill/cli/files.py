@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from topbill.cli.shell import EXPERIMENTS, app, out
 from topbill.domain.errors import NotFound, SpecError
@@ -173,8 +173,20 @@ def _notes_of_page(page: PageFile, experiments: Mapping[str, Experiment]) -> Ite
 
 
 @app.command
-def schema() -> None:
-    """Print the JSON Schema of experiment files, for editors' completion."""
-    from topbill import spec
+def schema(file: Literal["experiment", "page", "metrics", "alerts"] = "experiment") -> None:
+    """Print the JSON Schema of a kind of file, for editors' completion.
 
-    print(json.dumps(spec.json_schema(), indent=2))
+    Args:
+        file: The file of an experiment or of a page, metrics.yaml, or alerts.yaml.
+    """
+    from topbill.pages.files import page_schema
+    from topbill.spec.alerts import alerts_schema
+    from topbill.spec.schema import json_schema, library_schema
+
+    schemas = {
+        "experiment": json_schema,
+        "page": page_schema,
+        "metrics": library_schema,
+        "alerts": alerts_schema,
+    }
+    print(json.dumps(schemas[file](), indent=2))

@@ -287,7 +287,8 @@ CAUSES = MappingProxyType(
         "on record",
         "draw_differs": "the draw does not follow the probabilities that are logged",
         "learning_fails": "learning fails with an error",
-        "learning_behind": "the worker does not keep up, or hangs",
+        "learning_behind": "more is decided than the worker learns, or it begins anew with a long "
+        "log",
         "worker_hangs": "the worker gives no sign of life",
         "disk_full": "the disk is full",
         "publishing_fails": "the worker is alive, and what it publishes does not get through",

@@ -37,6 +37,7 @@ from topbill.spec.fields import (
     CountRange,
     Duration,
     Flag,
+    JsonSchema,
     Key,
     ListOf,
     Location,
@@ -48,6 +49,7 @@ from topbill.spec.fields import (
     Verbatim,
     listed,
     nearest,
+    schema_document,
 )
 from topbill.spec.model import ClickModelName
 from topbill.spec.yaml import contents, parse
@@ -162,6 +164,12 @@ PAGE = Section(
     },
     renames.PAGE,
 )
+
+
+def page_schema() -> JsonSchema:
+    """JSON Schema 2020-12 of a page file (its YAML read as JSON)."""
+    about = "A homepage of three layers, each decided by an experiment."
+    return schema_document("Topbill page", about, PAGE)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from topbill.spec.fields import (
     Verbatim,
     listed,
     nearest,
+    schema_document,
 )
 from topbill.spec.yaml import contents, parse
 
@@ -247,6 +248,11 @@ EXPERIMENT_ALERTS = Section(
     }
 )
 """What an experiment may say of its alarms."""
+
+
+def alerts_schema() -> JsonSchema:
+    """JSON Schema 2020-12 of alerts.yaml."""
+    return schema_document("Topbill alerts", "Who is told of alarms, and by which way.", ALERTS)
 
 
 def path_of(folder: Path) -> Path | None:

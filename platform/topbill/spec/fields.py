@@ -667,3 +667,13 @@ class Tagged:
                 schema["required"] = [self.tag, *schema["required"]]
             schemas.append(schema)
         return {"anyOf": schemas}
+
+
+def schema_document(title: str, about: str, section: Section) -> JsonSchema:
+    """JSON Schema 2020-12 of a whole file (its YAML read as JSON), for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": title,
+        "description": about,
+        **section.schema(),
+    }

@@ -53,6 +53,7 @@ from topbill.spec.fields import (
     Values,
     listed,
     nearest,
+    schema_document,
 )
 from topbill.spec.launch import LAUNCH
 from topbill.spec.model import Status, Surface
@@ -681,12 +682,12 @@ METRIC_LIBRARY = Section({"metrics": Key(MapOf(METRIC, 500, 1), "Metrics by name
 
 def json_schema() -> JsonSchema:
     """JSON Schema 2020-12 of an experiment file (its YAML read as JSON)."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Topbill experiment",
-        "description": (
-            "One experiment on a streaming homepage: "
-            "a surface, its actions, its variants, its metrics."
-        ),
-        **EXPERIMENT.schema(),
-    }
+    about = (
+        "One experiment on a streaming homepage: a surface, its actions, its variants, its metrics."
+    )
+    return schema_document("Topbill experiment", about, EXPERIMENT)
+
+
+def library_schema() -> JsonSchema:
+    """JSON Schema 2020-12 of metrics.yaml."""
+    return schema_document("Topbill metrics", "Metrics of a folder's files.", METRIC_LIBRARY)

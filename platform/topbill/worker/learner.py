@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from topbill.alerts.standing_still import LearningTrouble
 from topbill.domain.errors import Conflict, LogError
 from topbill.entities import NO_TABLES, EntityStore
 from topbill.log import Log
@@ -41,6 +42,9 @@ class Learner:
         # Experiments that failed to learn a batch, which then learn a decision at a time until they
         # are past it.
         self._careful: set[str] = set()
+        # Experiments with more to read than one step takes: they publish nothing until they are
+        # through.
+        self._behind: set[str] = set()
         self._set_aside = 0
         self._experiments: dict[str, Experiment] = {}
         self._folds: dict[str, PolicyFold] = {}
@@ -60,6 +64,7 @@ class Learner:
                 # fingerprint is the same, so that an edit of, say, a title costs no learning.
                 self._folds.pop(key, None)
                 self._refits.pop(key, None)
+                self._behind.discard(key)
                 self.failures.forget(key)
 
     def abandon_refits(self) -> None:
@@ -110,6 +115,15 @@ class Learner:
         """(experiment, what is wrong) where the newest version can't be read."""
         return [(key, fold.problem) for key, fold in self._folds.items() if fold.problem]
 
+    def troubles(self) -> dict[str, LearningTrouble]:
+        """Which experiments don't learn as they should: they can't, or have more to read than they
+        get through. The watch for alarms asks from a thread of its own."""
+        behind = "it reads older decisions, and gets through them too slowly"
+        troubles = {key: LearningTrouble("learning_behind", behind) for key in self._behind.copy()}
+        for key, message in self.failures:
+            troubles[key] = LearningTrouble("learning_fails", message)
+        return troubles
+
     def _take_over_quarantine(self) -> None:
         """What was set aside since, nobody learns any more."""
         count = sum(self._log.quarantine_counts().values())
@@ -150,6 +164,10 @@ class Learner:
 
     def _advance(self, key: str, fold: PolicyFold, barrier: int) -> int:
         read = fold.step(self._log, barrier)
+        if read < BATCH:
+            self._behind.discard(key)
+        else:
+            self._behind.add(key)
         # A full batch means that there is more to read at once. While it catches up, a fold
         # publishes nothing: every version would be out of date, and cost a write of the whole
         # state.

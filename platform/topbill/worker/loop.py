@@ -112,7 +112,7 @@ class Worker:
             data,
             open_log(data / LOG_FILE),
             lambda: self._experiments,
-            failures=lambda: dict(self.learner.failures),
+            troubles=self.learner.troubles,
         )
         """Raises alarms; `run_worker` runs it on a thread of its own."""
         self._keep = keep

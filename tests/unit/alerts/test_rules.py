@@ -10,12 +10,22 @@ from benchmarks.alarms import FAULTS, Fault, Stream, alarms, fault_is_found, rai
 from hypothesis import given
 from hypothesis import strategies as st
 
+from topbill.domain.alarm import KINDS
+from topbill.domain.reasons import CAUSES
 from topbill.stats.bennett import log_e_of_draws
 
+QUICK = [next(fault for fault in FAULTS if fault.kind == kind) for kind in KINDS]
+"""A fault of each kind."""
 
-@pytest.mark.parametrize("fault", FAULTS[::6], ids=lambda fault: fault.name)
+
+@pytest.mark.parametrize("fault", QUICK, ids=lambda fault: fault.name)
 def test_a_fault_is_told_within_two_windows_once_with_its_cause(fault: Fault) -> None:
     assert fault_is_found(fault, 2, begins=86, lasts=6) == ""
+
+
+def test_there_are_faults_of_every_kind_and_cause() -> None:
+    # What rewards that stopped do to a policy is told with the rewards.
+    assert CAUSES.keys() - {fault.cause for fault in FAULTS} == {"rewards_silent", "units_added"}
 
 
 @pytest.mark.slow

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from topbill import spec
+from topbill.alerts.messages import webhook_body
+from topbill.alerts.sums import HOUR, HourSums, Memory, VariantSums
+from topbill.alerts.watching import look_at
 from topbill.domain.alarm import KINDS
 from topbill.domain.errors import SpecError
 from topbill.spec import alerts
@@ -43,8 +49,36 @@ def test_the_page_s_file_says_what_the_page_says(tmp_path: Path) -> None:
     assert read.mute == ("feature_drift",)
 
 
+def test_the_page_s_file_satisfies_the_schema_and_mistakes_do_not() -> None:
+    check = jsonschema.Draft202012Validator(alerts.alerts_schema())
+    assert check.is_valid(yaml.safe_load(blocks("yaml")[0]))
+    passed = []
+    for said in WRONG:
+        if check.is_valid(yaml.safe_load(f"alerts: {{channels: {{a: {{{said}}}}}}}")):
+            passed.append(WRONG[said][1])
+    # What an address may not hold, and what contradicts itself, is the loader's to see.
+    assert passed == ["a user or password", "both or neither", "starttls or tls"]
+
+
 def test_the_page_names_every_kind() -> None:
     assert re.findall(r"^\| `(\w+)` \| .* \| .* \|$", PAGE, re.MULTILINE) == list(KINDS)
+
+
+def test_the_page_s_message_is_the_one_that_is_sent() -> None:
+    """Of an hour of new units that lack some of one variant's, and of two that do not."""
+    shares = '{"editorial":0.2,"linucb":0.4,"thompson":0.4}'
+    at = 1_796_115_600_000_000
+    memory, sent = Memory(), []
+    for i, (editorial, linucb, thompson) in enumerate(
+        [(1_060, 2_120, 1_650), (1_000, 2_000, 2_000), (1_000, 2_000, 2_000)]
+    ):
+        hour = HourSums(at + i * HOUR)
+        for name, units in (("editorial", editorial), ("linucb", linucb), ("thompson", thompson)):
+            hour.variants[name] = VariantSums(decisions=units, units={shares: units})
+        sent += [webhook_body(line) for line in look_at("home-artwork", memory, hour, ()).lines]
+    raised, resolved = sent
+    assert raised == json.loads(blocks("json")[0])
+    assert (resolved["alarm"], resolved["state"]) == (raised["alarm"], "resolved")
 
 
 def test_the_page_s_check_knows_our_signature() -> None:

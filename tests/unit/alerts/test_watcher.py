@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from topbill.alerts.standing_still import LearningTrouble
 from topbill.alerts.sums import HOUR
 from topbill.alerts.watcher import Watcher
 from topbill.domain.alarm import AlarmLine, standing
@@ -51,7 +52,7 @@ class Site:
         self.experiments: list[Experiment] = [
             an_experiment(context={"device": {"type": "category", "values": ["tv", "web"]}})
         ]
-        self.failures: dict[str, str] = {}
+        self.troubles: dict[str, LearningTrouble] = {}
         self.mailbox = Mailbox()
         self.random = random.Random(3)
         self.event: Callable[[Decision], str] = lambda _: "play"
@@ -71,7 +72,7 @@ class Site:
             self.data,
             self.log,
             lambda: self.experiments,
-            failures=lambda: self.failures,
+            troubles=lambda: self.troubles,
             now=lambda: self.now,
             send=self.mailbox,
         )
@@ -301,7 +302,7 @@ def test_a_worker_that_hangs_is_the_likely_cause(site: Site) -> None:
 def test_learning_that_fails_for_long_is_told(site: Site) -> None:
     site.alerts()
     site.hour()
-    site.failures = {"home": "ValueError: no number"}
+    site.troubles = {"home": LearningTrouble("learning_fails", "ValueError: no number")}
     site.look()
     assert kinds(site) == []
     site.now += 601_000_000
@@ -310,7 +311,7 @@ def test_learning_that_fails_for_long_is_told(site: Site) -> None:
     (line,) = site.log.alarms()
     assert (line.kind, line.experiment, line.cause) == ("learning_stuck", "home", "learning_fails")
     assert "ValueError: no number" in line.message
-    site.failures = {}
+    site.troubles = {}
     site.look()
     assert standing(site.log.alarms()) == []
 

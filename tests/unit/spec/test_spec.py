@@ -16,15 +16,19 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from topbill.cli import app
 from topbill.domain.errors import SpecError
 from topbill.domain.objective import Objective
+from topbill.pages.files import PAGE, page_schema
 from topbill.policies import KINDS
 from topbill.spec import Experiment, Metric, from_audit, json_schema, load, load_all, validate
-from topbill.spec.fields import ListOf, MapOf, Section, Tagged
-from topbill.spec.schema import EXPERIMENT
+from topbill.spec.alerts import ALERTS, alerts_schema
+from topbill.spec.fields import JsonSchema, ListOf, MapOf, Section, Tagged
+from topbill.spec.schema import EXPERIMENT, METRIC_LIBRARY, library_schema
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "experiments").glob("*.yaml"))
+PAGES = sorted((ROOT / "experiments" / "pages").glob("*.yaml"))
 SAMPLE = ROOT / "tests" / "data" / "experiments" / "midnight-run.yaml"
 STEADY = settings(suppress_health_check=list(HealthCheck))
 
@@ -749,6 +753,13 @@ def test_valid_files_satisfy_the_schema(path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_valid_pages_satisfy_theirs(path: Path) -> None:
+    jsonschema.validate(
+        yaml.safe_load(path.read_text()), page_schema(), jsonschema.Draft202012Validator
+    )
+
+
 @pytest.mark.parametrize(
     "mistake",
     ["a misspelt key", "a share without its sign", "an unknown policy", "a parameter out of range"],
@@ -763,10 +774,20 @@ def test_the_schema_refuses_what_it_can_see(sample: str, mistake: str) -> None:
         )
 
 
-def test_every_key_that_the_loader_accepts_is_in_the_schema_with_a_description() -> None:
+SCHEMAS: dict[str, tuple[Section, JsonSchema, int]] = {
+    "experiment": (EXPERIMENT, json_schema(), 60),
+    "page": (PAGE, page_schema(), 40),
+    "metrics": (METRIC_LIBRARY, library_schema(), 0),
+    "alerts": (ALERTS, alerts_schema(), 15),
+}
+"""By kind of file: what the loader reads it by, its schema, and more keys than this."""
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_every_key_that_the_loader_accepts_is_in_the_schema_with_a_description(kind: str) -> None:
     def check(field: Any, schema: Any) -> int:
         if isinstance(field, Section):
-            assert set(schema["properties"]) - {"policy", "type"} == set(field.keys)
+            assert set(schema["properties"]) - {"policy", "type", "rule"} == set(field.keys)
             assert all(part["description"] for part in schema["properties"].values())
             return len(field.keys) + sum(
                 check(k.field, schema["properties"][name]) for name, k in field.keys.items()
@@ -780,7 +801,15 @@ def test_every_key_that_the_loader_accepts_is_in_the_schema_with_a_description()
             return check(field.field, schema["additionalProperties"])
         return check(field.field, schema["items"]) if isinstance(field, ListOf) else 0
 
-    assert check(EXPERIMENT, json_schema()) > 60
+    section, schema, least = SCHEMAS[kind]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert check(section, schema) > least
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_the_command_prints_it(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    app(["schema", kind], result_action="return_value")
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(SCHEMAS[kind][1]))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -97,6 +97,22 @@ def test_what_the_worker_learned_is_what_a_rebuild_reaches(
     assert states == held.states
 
 
+def test_an_experiment_is_behind_while_there_is_more_to_read_than_a_step_takes(
+    log: Log, clock: Clock, art: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topbill.worker.learner.BATCH", 30)
+    live_through(log, clock, art, 30)
+    clock.now += 10 * SECOND
+    learner = Learner(log, [art])
+    assert learner.troubles() == {}
+    learner.step()
+    assert {key: trouble.cause for key, trouble in learner.troubles().items()} == {
+        "art": "learning_behind"
+    }
+    learner.step()
+    assert learner.troubles() == {}
+
+
 def test_a_worker_that_died_continues_where_its_last_version_says(
     log: Log, clock: Clock, art: Experiment
 ) -> None:
