@@ -53,6 +53,10 @@ _TRENDING_HERE = "trending in the viewer's region"
 _A_TREND = 0.5
 """Decayed plays in a region from which on something is trending there: one of two days ago."""
 _NOTHING: Indices = np.zeros(0, dtype=np.intp)
+SHORT_TERM = 5.0
+"""Later plays after which one says half as much of what a viewer is after at the moment."""
+_SHORT_TERM_PLAYS = 30
+"""Last plays that say it at all: what is before them would count a hundredth."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +224,24 @@ class CandidateModel:
         others = self._histories.scores(played, each)[:, rows]
         return np.concatenate([np.array(said), others])
 
+    def short_term(self, watched: Sequence[int], worth: Sequence[float] = ()) -> Matrix:
+        """How well each title goes with what a viewer is after at the moment. That is no evidence
+        of the first stage, which is fitted to any play of a viewer and not to the next ones.
+
+        Args:
+            watched: Rows of what was watched, newest last.
+            worth: What each of `watched` says of the viewer's taste, as for `likeness`.
+
+        Returns:
+            (T,) the cosine of its factors with those of the last plays, where a play says half as
+            much as one that is SHORT_TERM plays newer, from -1 to 1; all 0 for nobody.
+        """
+        last = np.array(watched[-_SHORT_TERM_PLAYS:], dtype=np.intp)
+        each = np.array(worth[-_SHORT_TERM_PLAYS:] or np.ones(len(last)))
+        fading = np.exp2(np.arange(1.0 - len(last), 1.0) / SHORT_TERM)
+        sum_ = (each * fading).astype(np.float32) @ self.factors[last]
+        return np.asarray(self.factors @ unit_length(sum_[None, :])[0])
+
     def score(self, evidence: Matrix, likeness: Matrix) -> Matrix:
         """(T,) how much all evidence together speaks for each title: the logarithm of its odds to
         be played.
@@ -263,7 +285,8 @@ class CandidateModel:
         order_of = dict(zip(SOURCES, orders, strict=True))
         trending_here = self._trending_order(region)
         order_of[_TRENDING_HERE] = trending_here[allowed[trending_here]]
-        return Candidates(self, order_of, said, self.score(evidence, likeness), allowed, seed)
+        score, short_term = self.score(evidence, likeness), self.short_term(watched, worth)
+        return Candidates(self, order_of, said, score, short_term, allowed, seed)
 
     def like(self, title: int, allowed: Bools) -> Indices:
         """At most NAMED allowed titles that are most like one: in what they are and in who watches
@@ -288,6 +311,7 @@ class CandidateModel:
             dict.fromkeys((*SOURCES, _TRENDING_HERE), popular),
             nothing,
             self._log_popular,
+            nothing[0],
             allowed,
             seed,
         )
@@ -299,7 +323,8 @@ class Candidates:
 
     `evidence` (EVIDENCE × T) is what each kind says (`CandidateModel`), `sources` (T × SOURCES)
     which of them named a title. `merit` (T) is the logarithm of how much likelier each is to be
-    played than one allowed title is on average, as all evidence together has it.
+    played than one allowed title is on average, as all evidence together has it; `short_term` (T)
+    how well each goes with the viewer's last plays (`CandidateModel.short_term`).
     """
 
     def __init__(
@@ -308,9 +333,11 @@ class Candidates:
         orders: dict[str, Indices],
         evidence: Matrix,
         score: Matrix,
+        short_term: Matrix,
         allowed: Bools,
         seed: str,
     ) -> None:
+        self.short_term = short_term
         self._model = model
         self._orders = orders
         self.merit: Matrix = score - _mean_odds(score[allowed])

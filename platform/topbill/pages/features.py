@@ -39,6 +39,7 @@ TITLE_FEATURES: dict[str, FeatureKind] = {
     "items": "number",
     "peers": "number",
     "next": "number",
+    "short_term": "number",
     "shown": "number",
     "score": "number",
     "sources": "vector",
@@ -48,10 +49,10 @@ TITLE_FEATURES: dict[str, FeatureKind] = {
 names are no features by themselves. `heat`: how trending (0 to 1); `match`: how much of the
 viewer's `taste` (a vector of genres in the context) its genres have; `merit`: the logarithm of how
 much likelier it is to be played than one title on average, by all evidence of the first stage
-together (some -5 to 6); `similar` and `together`: how
-alike it is to what the viewer watched, and how much watched together (-1 to 1); `score`: what the
-request says of it, in that row or in any, 0 where it says nothing; `sources`: which
-sources named it; `row`: whose."""
+together (some -5 to 6); `similar` and `together`: how alike it is to what the viewer watched, and
+how much watched together (-1 to 1); `short_term`: how much watched together with the viewer's last
+plays (-1 to 1); `score`: what the request says of it, in that row or in any, 0 where it says
+nothing; `sources`: which sources named it; `row`: whose."""
 PICTURE_KINDS: dict[FieldKind, tuple[FeatureKind, ...]] = {
     "text": ("category",),
     "number": ("number", "cycle"),
@@ -67,7 +68,7 @@ _KINDS = {
     if kind != "new"
 }
 """Feature → the kind of evidence that it is, by its number; whether a title is new is a flag."""
-_NUMBERS = ("heat", "match", "merit", "shown", *_KINDS)
+_NUMBERS = ("heat", "match", "merit", "short_term", "shown", *_KINDS)
 """Numbers that depend on the viewer or on the hour."""
 _SOURCE_BITS = 1 << np.arange(len(SOURCES))
 _DIGITS = 2
@@ -207,6 +208,7 @@ class TitleFeatures:
             "heat": heat,
             "match": match,
             "merit": candidates.merit,
+            "short_term": candidates.short_term,
             "shown": shown,
         }
         for name, kind in _KINDS.items():

@@ -295,6 +295,25 @@ def test_old_plays_say_less_of_taste(films: Catalog) -> None:
         assert items[club[5:]].mean() > items[(other if club is mine else mine)[5:]].mean()
 
 
+def test_the_last_plays_say_what_a_viewer_is_after_now(films: Catalog) -> None:
+    histories = tasteful(films, viewers=200)
+    plays = [Play(f"u{u}", films.ids[t], NOW) for u, own in enumerate(histories) for t in own]
+    model = CandidateModel(films, count(plays, films, NOW))
+    mine, other = histories[0], next(own for own in histories if not set(own) & set(histories[0]))
+    everything = np.ones(len(films), dtype=bool)
+    for before, lately in ((mine, other), (other, mine)):
+        # Of taste as a whole each says as much: what is newer says more of the moment.
+        watched = [*before[:5], *lately[:5]]
+        said = model.candidates_for("us", watched, everything, NOW, "").short_term
+        assert said[lately[5:]].mean() > said[before[5:]].mean() + 0.1
+        assert np.abs(said).max() <= 1.0 + 1e-6
+        # A play that says nothing of taste says nothing of the moment.
+        silent = model.short_term(watched, [1.0] * 5 + [0.0] * 5)
+        assert silent[before[5:]].mean() > silent[lately[5:]].mean()
+    assert not model.short_term(()).any()
+    assert not model.popular_only(everything, "").short_term.any()
+
+
 def test_signals_of_before_0_2_are_read(films: Catalog, tmp_path: Path) -> None:
     plays = [Play(f"u{i % 7}", films.ids[i % 40], NOW, "us") for i in range(200)]
     path = tmp_path / "home.npz"
