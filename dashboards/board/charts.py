@@ -13,7 +13,16 @@ from board.amounts import (
     segments,
 )
 from board.arms import gaps, trade
-from board.effects import events, funnel, lifts, lines, past, spark, stacked
+from board.effects import (
+    events,
+    funnel,
+    lifts,
+    lines,
+    past,
+    spark,
+    stacked,
+    with_milestones,
+)
 from board.style import GREY, LIFT, NUMBER, POINTS, colours, draw
 
 __all__ = [
@@ -40,4 +49,5 @@ __all__ = [
     "spark",
     "stacked",
     "trade",
+    "with_milestones",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import streamlit as st
 
 from board import data
@@ -63,3 +65,40 @@ def segment(key: str) -> str | None:
     )
     # The address may name a feature that this experiment does not have.
     return str(chosen) if chosen in names else names[0]
+
+
+def search(key: str, placeholder: str, label: str, options: Iterable[str]) -> tuple[str, list[str]]:
+    """A field to search in beside pills to choose of.
+
+    Args:
+        key: of the field, also in the address.
+        placeholder: what can be searched for.
+        label: of the pills; in small letters their name in the address.
+        options: what the pills are.
+
+    Returns:
+        What is typed, in small letters, and the pills that are chosen.
+    """
+    left_column, right_column = st.columns([3, 2], vertical_alignment="bottom")
+    with left_column:
+        text = st.text_input(
+            "Search",
+            key=key,
+            bind="query-params",
+            placeholder=placeholder,
+            icon=":material/search:",
+        )
+    with right_column:
+        chosen = st.pills(
+            label,
+            list(options),
+            key=label.lower(),
+            bind="query-params",
+            selection_mode="multi",
+        )
+    return (text or "").lower(), list(chosen)
+
+
+def say_nothing_matches() -> None:
+    """What stands where a search leaves nothing."""
+    st.info("No experiment matches; clear the search.", icon=":material/search_off:")

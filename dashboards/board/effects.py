@@ -11,6 +11,8 @@ import pandas as pd
 
 from board.style import GREY, LIFT, RULE, colours, palette, time_axis
 
+Drawing = alt.Chart | alt.LayerChart | alt.FacetChart
+
 
 def lifts(
     frame: pd.DataFrame, names: Sequence[str], control: str, title: str, form: str = LIFT
@@ -98,6 +100,47 @@ def funnel(
         .encode(y="y:Q", color=RULE)
     )
     return alt.layer(zero, band.add_params(pick), line)
+
+
+MOST_LABELS = 25
+"""Labels for which a time axis has room, at most."""
+
+
+def with_milestones(
+    drawing: Drawing, marks: pd.DataFrame, times: pd.Series, *, labelled: bool = True
+) -> Drawing:
+    """A drawing over time with a dashed line at each milestone in its time. `marks` has at, label
+    and sentence; `times` are those that the drawing shows.
+    """
+    # A point stands at its bucket's end: what the first one is made of lies a bucket before it.
+    moments = pd.Series(times.unique()).sort_values()
+    first = moments.iloc[0] - moments.diff().min() if len(moments) > 1 else moments.iloc[0]
+    marks = marks[marks["at"].between(first, moments.iloc[-1])]
+    if marks.empty:
+        return drawing
+    tips = [
+        alt.Tooltip("at:T", format="%d %b %H:%M:%S", title="since"),
+        alt.Tooltip("sentence:N", title="what"),
+    ]
+    base = alt.Chart(marks).encode(x=alt.X("at:T"), tooltip=tips)
+    layers = [drawing, base.mark_rule(strokeDash=[2, 3], strokeWidth=1.2).encode(color=RULE)]
+    if labelled:
+        named = alt.Chart(_apart(marks, moments.iloc[-1] - first)).mark_text(
+            angle=270, align="right", baseline="top", dx=-3, dy=3, fontSize=10, color=GREY
+        )
+        layers.append(named.encode(x="at:T", y=alt.value(0), text="label:N", tooltip=tips))
+    return alt.layer(*layers)
+
+
+def _apart(marks: pd.DataFrame, span: pd.Timedelta) -> pd.DataFrame:
+    """Those whose labels do not cover that of the one before."""
+    kept: list[int] = []
+    last = None
+    for i, at in enumerate(marks["at"]):
+        if last is None or at - last >= span / MOST_LABELS:
+            kept.append(i)
+            last = at
+    return marks.iloc[kept]
 
 
 def spark(frame: pd.DataFrame) -> alt.LayerChart:

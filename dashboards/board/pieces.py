@@ -12,8 +12,9 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from board import charts, words
+from board import charts, data, words
 from board.terms import COLUMNS
+from topbill.reporting.queries.milestones import milestones
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
@@ -37,6 +38,26 @@ def chart(drawing: Chart, numbers: pd.DataFrame, name: str, height: int | None =
     """
     charts.draw(drawing, height, words.label(name))
     download(numbers, name)
+
+
+def over_time(
+    key: str, drawing: Chart, numbers: pd.DataFrame, name: str, height: int | None = None
+) -> None:
+    """A chart over time (`numbers` has `till`), with what happened to the experiment meanwhile."""
+    chart(with_milestones(key, drawing, numbers), numbers, name, height)
+
+
+def with_milestones(
+    key: str, drawing: Chart, numbers: pd.DataFrame, *, labelled: bool = True
+) -> Chart:
+    """The drawing, with a line at each phase, step and order of the experiment."""
+    marks = [
+        {"at": mark.at, "label": mark.label, "sentence": mark.sentence}
+        for mark in data.ask(milestones, key)
+    ]
+    if not marks or numbers.empty:
+        return drawing
+    return charts.with_milestones(drawing, pd.DataFrame(marks), numbers["till"], labelled=labelled)
 
 
 def table(

@@ -60,7 +60,8 @@ def shares(key: str, variant: str) -> list[str]:
     actions = [name for name in totals.index if name != exposure.OTHERS]
     if exposure.OTHERS in totals.index:
         actions.append(exposure.OTHERS)
-    pieces.chart(charts.stacked(over_time, actions), over_time, f"{key}-{variant}-shares", 360)
+    drawing = charts.stacked(over_time, actions)
+    pieces.over_time(key, drawing, over_time, f"{key}-{variant}-shares", 360)
     return actions
 
 
@@ -137,7 +138,7 @@ def exploring(key: str, variant: str, report: Report) -> None:
         else:
             title = "effective actions"
             drawing = charts.lines(over_time, [variant], None, "effective", title, ".1f")
-            pieces.chart(drawing, over_time, f"{key}-{variant}-effective", 240)
+            pieces.over_time(key, drawing, over_time, f"{key}-{variant}-effective", 240)
     with right_column:
         pieces.section("Exploration by position", TERMS["explored"])
         positions = data.ask(exposure.explored_by_position, key)
@@ -164,7 +165,7 @@ def learning(key: str, report: Report) -> None:
     progress = data.ask(series.progress, key).rename(columns={"variant": "name"})
     title = "objective per decision"
     drawing = charts.lines(progress, names(report), control(report), "value", title, ".3f")
-    pieces.chart(drawing, progress, f"{key}-reward", 280)
+    pieces.over_time(key, drawing, progress, f"{key}-reward", 280)
 
 
 def regrets(key: str, report: Report) -> None:

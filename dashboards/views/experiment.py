@@ -2,159 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import pandas as pd
 import streamlit as st
 
-from board import answers, charts, choose, data, frame, pieces, ramps, words
+from board import answers, charts, choose, data, frame, pieces, ramps, readout, words
 from board.terms import TERMS
-from topbill.ab import REASONS as AB_REASONS
-from topbill.ab import Analysis, Comparison, ExposureSpan
+from topbill.ab import Analysis
 from topbill.domain.errors import TopbillError
-from topbill.domain.margin import amount
-from topbill.reporting import REASONS, Report
-from topbill.reporting.experiment.conclusion import conclusion_sentence
-from topbill.reporting.experiment.wording import (
-    CALLS,
-    GUARDRAILS,
-    PHASE_HEADINGS,
-    against_holdout,
-    effect_cells,
-    effect_in_words,
-    excluded_sentence,
-    holdout_sentences,
-    metric_name,
-    novelty_sentence,
-    outside,
-    phase_cells,
-    rows_of,
-    side,
-    since_conclusion_sentence,
-    span_of_days,
-    spans_told,
-    standing,
-    value_cells,
-    worsening,
-)
-from topbill.reporting.queries import history, series
-
-SIGNS = {"better": "✔", "worse": "✖", "no_call": "…"}
-GUARDRAIL_SIGNS = {"not_worse": "✔", "worse": "✖", "undecided": "…", "unknown": "?"}
-"""A sign beside the word, so that no colour speaks alone."""
-SHOWN_REVISIONS = 10
-SEE_BELOW = "? see below"
-"""Instead of a reading, where the reason why there is none takes more words than a cell has room
-for."""
+from topbill.reporting.experiment.wording import standing
+from topbill.reporting.queries import series
 
 
-def headline(report: Report) -> None:
-    experiment = data.listed(report.experiment)
-    running = words.span(experiment.first_at, experiment.last_at)
-    mature = words.share(report.health.mature_share, digits=0)
-    pieces.metrics(
-        ("Running for", running, TERMS["running"]),
-        ("Units", words.count(report.units), TERMS["units"]),
-        ("Decisions", words.count(report.decisions), TERMS["decisions"]),
-        ("Mature", mature, TERMS["mature"]),
-    )
-    others = outside(report.health)
-    if others:
-        st.caption(f"Asked beside them: {others}; they count in no variant.")
-
-
-def lifts(analysis: Analysis) -> None:
-    """The primary metric: each variant's lift with its interval; the plain difference where no lift
-    can be said.
-    """
-    primary = [c for c in analysis.comparisons if c.metric == analysis.primary]
-    # Of a variant that moves what the metric divides by, the comparison of units stands for it.
-    once = {c.variant: c for c in analysis.per_unit if c.metric == analysis.primary}
-    primary = [once.get(c.variant, c) for c in primary]
-    label = words.label(analysis.primary)
-    pieces.section(f"Lift of {label}", f"{TERMS['lift']} {TERMS['interval']}")
-    # One axis for all: differences where a single lift cannot be said.
-    is_lift = all(c.relative is not None for c in primary)
-    if not is_lift:
-        say_why_no_lift(primary)
-    numbers = lift_numbers(primary, is_lift)
-    if numbers.empty:
-        return
-    control = words.plain(analysis.control)
-    st.caption(
-        f"Dashed line: no difference from {control}. Thick bar: 95% interval, valid at any look."
-    )
-    title = f"lift over {analysis.control}"
-    if not is_lift:
-        title = f"{label}: difference from {analysis.control}"
-    form = charts.LIFT
-    if not is_lift:
-        form = charts.POINTS if primary[0].is_proportion else charts.NUMBER
-    drawing = charts.lifts(numbers, names(analysis), grey(analysis), title, form)
-    pieces.chart(drawing, numbers, f"{analysis.experiment}-lifts", 46 * len(numbers) + 46)
-
-
-def say_why_no_lift(comparisons: Sequence[Comparison]) -> None:
-    variants: dict[str, list[str]] = {}
-    for c in comparisons:
-        if c.relative is None:
-            reason = AB_REASONS.get(c.reason, c.reason)
-            variants.setdefault(reason, []).append(words.label(str(c.variant)))
-    say_why(variants)
-
-
-def say_why(names: Mapping[str, Sequence[str]]) -> None:
-    """Each reason once, as several often share it, after the names of what it is the reason for."""
-    for reason, having_it in names.items():
-        st.caption(f"{words.plain(', '.join(dict.fromkeys(having_it)))}: {reason}.")
-
-
-def lift_numbers(comparisons: Sequence[Comparison], is_lift: bool) -> pd.DataFrame:
-    """Columns name, relative, low, high, text; of differences where no lift can be said."""
-    lines = []
-    for c in comparisons:
-        # Nothing to draw; the caption above says why.
-        if c.difference_low is None:
-            continue
-        text = "{} ({})".format(*effect_in_words(c, c.is_proportion))
-        if is_lift:
-            line = (str(c.variant), c.relative, c.relative_low, c.relative_high, text)
-        else:
-            line = (str(c.variant), c.difference, c.difference_low, c.difference_high, text)
-        lines.append(line)
-    return pd.DataFrame(lines, columns=["name", "relative", "low", "high", "text"])
-
-
-def names(analysis: Analysis) -> list[str]:
-    """All variants in the file's order, the control included: colours stay the same on every
-    chart.
-    """
-    return list(analysis.units)
-
-
-def grey(analysis: Analysis) -> str:
-    """The file's control, which is grey on every chart whoever is compared with."""
-    return data.experiment(analysis.experiment).control.name
-
-
-def effect_columns(
-    effect: Comparison | ExposureSpan, is_proportion: bool
-) -> tuple[dict[str, str], str]:
-    """An effect in a table: the difference and the lift beside each other, each with its interval;
-    and why there is none, which is read in a column of words.
-    """
-    headings = ("difference", "95% interval", "lift", "95% of the lift")
-    cells, why = effect_cells(effect, is_proportion), ""
-    if effect.difference_low is None:
-        cells, why = cells._replace(interval=words.MISSING), cells.interval
-    return dict(zip(headings, cells, strict=True)), why
-
-
-def over_time(key: str, analysis: Analysis) -> None:
+def over_time(key: str, analysis: Analysis, grey: str) -> None:
     # Without the argument where it is the usual question, which is answered in advance.
     progress = (
         data.ask(series.progress, key)
-        if analysis.control == grey(analysis)
+        if analysis.control == grey
         else data.ask(series.progress, key, control=analysis.control)
     ).rename(columns={"variant": "name"})
     # Early buckets have no lift yet, and the control never has one.
@@ -165,237 +28,14 @@ def over_time(key: str, analysis: Analysis) -> None:
         if funnel.empty:
             st.caption("Not enough rewards yet to tell a lift from chance.")
         else:
-            others = [name for name in names(analysis) if name != analysis.control]
-            drawing = charts.funnel(funnel, others, grey(analysis))
-            pieces.chart(drawing, funnel, f"{key}-lift-over-time", 280)
+            others = [name for name in readout.names(analysis) if name != analysis.control]
+            drawing = charts.funnel(funnel, others, grey)
+            pieces.over_time(key, drawing, funnel, f"{key}-lift-over-time", 280)
     with right_column:
         pieces.section("Units so far", TERMS["units"])
         units = data.ask(series.units_over_time, key).rename(columns={"variant": "name"})
-        drawing_of_units = charts.lines(units, names(analysis), grey(analysis), "units", "units")
-        pieces.chart(drawing_of_units, units, f"{key}-units", 280)
-
-
-def metrics(report: Report, analysis: Analysis) -> None:
-    """Each metric of each variant beside the control."""
-    pieces.section(
-        "Every metric", "Each variant beside the control; intervals of 95%, valid at any look."
-    )
-    lines = []
-    unsaid: dict[str, list[str]] = {}
-    for c in rows_of(analysis):
-        effect, why = effect_columns(c, c.is_proportion)
-        value, control = value_cells(c)
-        name = metric_name(words.label(c.metric), c.per)
-        if why:
-            unsaid.setdefault(why, []).append(name)
-        lines.append(
-            {
-                "metric": name,
-                "variant": str(c.variant),
-                "value": value,
-                "control": control,
-                **effect,
-                "chance better": words.chance(c.chance_to_win),
-                "reading": SEE_BELOW if why else f"{SIGNS[c.call]} {CALLS[c.call]}",
-            }
-        )
-    pieces.table(pd.DataFrame(lines), f"{report.experiment}-metrics")
-    say_why(unsaid)
-
-
-def uncompared(report: Report) -> None:
-    """What one variant earned, there being nothing to compare it with."""
-    pieces.section("Every metric", TERMS["uncompared"])
-    lines = []
-    for line in report.metrics:
-        mean = line.estimate
-        lines.append(
-            {
-                "metric": metric_name(words.label(line.metric), line.per),
-                "variant": words.label(line.variant),
-                "value": words.metric_value(mean.value, line.is_proportion),
-                "95% of this look": words.metric_interval(mean.low, mean.high, line.is_proportion),
-                "reading": REASONS[mean.reason] if mean.reason else "",
-            }
-        )
-    pieces.table(pd.DataFrame(lines), f"{report.experiment}-metrics")
-
-
-def guardrails(analysis: Analysis) -> None:
-    if not analysis.guardrails:
-        return
-    pieces.section("Guardrails", TERMS["guardrail"])
-    lines = []
-    for guardrail in analysis.guardrails:
-        change, bounds = worsening(guardrail)
-        lines.append(
-            {
-                "metric": words.label(guardrail.metric),
-                "variant": guardrail.variant,
-                "may worsen by": amount(guardrail.margin, guardrail.margin_unit),
-                "change": change,
-                "95% interval": bounds or "–",
-                "reading": f"{GUARDRAIL_SIGNS[guardrail.status]} {GUARDRAILS[guardrail.status]}",
-            }
-        )
-    pieces.table(pd.DataFrame(lines), f"{analysis.experiment}-guardrails")
-    if any(guardrail.status == "undecided" for guardrail in analysis.guardrails):
-        st.caption(
-            "Undecided: the interval still holds values beyond the margin. More units make it "
-            "narrower."
-        )
-
-
-def segments(analysis: Analysis) -> None:
-    """Where the effect differs."""
-    numbers = segment_numbers(analysis)
-    if numbers.empty:
-        return
-    pieces.section("Does it work for everybody?", f"{TERMS['segment']} {TERMS['shrunken']}")
-    # After adjustment over all segments: one of twenty would differ by luck.
-    differing = set()
-    for h in analysis.heterogeneity:
-        if h.p_adjusted is not None and h.p_adjusted < analysis.alpha:
-            differing.add(f"{h.variant} by {h.segment}")
-    if differing:
-        listing = words.plain(", ".join(sorted(differing)))
-        st.markdown(f"The effect **differs** between groups: {listing}.")
-    else:
-        st.markdown("No sign that the effect differs between these groups.")
-    rows = numbers["segment"].nunique() * numbers["name"].nunique()
-    form = charts.POINTS if analysis.heterogeneity[0].is_proportion else charts.NUMBER
-    drawing = charts.segments(numbers, names(analysis), grey(analysis), form)
-    pieces.chart(drawing, numbers, f"{analysis.experiment}-segments", 20 * rows + 90)
-
-
-def segment_numbers(analysis: Analysis) -> pd.DataFrame:
-    """Columns segment, name, value, low, high, n, text."""
-    lines = []
-    for h in analysis.heterogeneity:
-        for e in h.effects:
-            if e.shrunken is not None:
-                group = f"{h.segment}: {e.value}"
-                bounds = (e.shrunken_low, e.shrunken_high)
-                difference = words.metric_difference(e.shrunken, h.is_proportion)
-                interval = words.metric_difference_interval(*bounds, h.is_proportion)
-                text = f"{difference} ({interval})"
-                lines.append((group, e.variant, e.shrunken, *bounds, e.n, text))
-    columns = ["segment", "name", "value", "low", "high", "n", "text"]
-    return pd.DataFrame(lines, columns=columns)
-
-
-def novelty(report: Report) -> None:
-    """Whether the effect changes as units get used to it."""
-    if not report.novelty:
-        return
-    pieces.section("Does it wear off?", TERMS["novelty"])
-    lines = []
-    for found in report.novelty:
-        st.markdown(words.plain(novelty_sentence(found)))
-        # Where nothing can be told of any day, the sentence has said why.
-        for span in found.spans if spans_told(found) else []:
-            effect, why = effect_columns(span, found.is_proportion)
-            lines.append(
-                {
-                    "variant": found.variant,
-                    "since first exposure": span_of_days(span),
-                    "units": words.count(span.n),
-                    **effect,
-                    "reading": why or words.MISSING,
-                }
-            )
-    if lines:
-        pieces.table(pd.DataFrame(lines), f"{report.experiment}-novelty")
-
-
-def holdout(report: Report) -> None:
-    """What all of the experiment is worth: its variants against the units held out."""
-    readout = report.holdout
-    if readout is None:
-        return
-    pieces.section("Against the holdout", TERMS["holdout"])
-    for sentence in holdout_sentences(readout):
-        st.markdown(words.plain(sentence))
-    lines = []
-    unsaid: dict[str, list[str]] = {}
-    for c in against_holdout(readout):
-        value, held = value_cells(c)
-        effect, why = effect_columns(c, c.is_proportion)
-        name = metric_name(words.label(c.metric), c.per)
-        if why:
-            unsaid.setdefault(why, []).append(name)
-        lines.append(
-            {
-                "metric": name,
-                "variant": side(c),
-                "value": value,
-                "holdout": held,
-                **effect,
-                "reading": SEE_BELOW if why else f"{SIGNS[c.call]} {CALLS[c.call]}",
-            }
-        )
-    pieces.table(pd.DataFrame(lines), f"{report.experiment}-holdout")
-    say_why(unsaid)
-    st.caption(
-        f"{words.count(readout.units)} units were held out, {words.share(readout.share)} intended; "
-        f"{words.count(readout.units_in_variants)} stand against them."
-    )
-
-
-def split(analysis: Analysis) -> None:
-    """Whether the numbers of units are as the file asks for."""
-    ratio = analysis.sample_ratio
-    total, weight = max(sum(ratio.counts.values()), 1), sum(ratio.shares.values())
-    with st.expander(
-        "Were units split as intended?", icon=":material/call_split:", expanded=ratio.alarm
-    ):
-        lines = []
-        for name, units in ratio.counts.items():
-            lines.append(
-                {
-                    "variant": name,
-                    "units": words.count(units),
-                    "share": words.share(units / total),
-                    "intended": words.share(ratio.shares[name] / weight),
-                }
-            )
-        pieces.table(pd.DataFrame(lines), f"{analysis.experiment}-split")
-        # The sequential test's where days are known, since people look every day.
-        p = ratio.p_value if ratio.p_sequential is None else ratio.p_sequential
-        verdict = "**No.** The alarm is on." if ratio.alarm else "Yes, as far as can be told."
-        st.markdown(
-            f"{verdict} p = {p:.3g}; the alarm goes off at {ratio.alpha:g}.", help=TERMS["srm"]
-        )
-
-
-def phases(report: Report) -> None:
-    """The spans of one set of variants, shares and traffic, and what is not counted."""
-    if len(report.phases) > 1:
-        pieces.section("Phases", TERMS["phase"])
-        lines = [dict(zip(PHASE_HEADINGS, phase_cells(p), strict=True)) for p in report.phases]
-        pieces.table(pd.DataFrame(lines), f"{report.experiment}-phases")
-    if report.excluded:
-        st.caption(words.plain(excluded_sentence(report.excluded)))
-
-
-def file(report: Report) -> None:
-    """What changed when, and the experiment file as it is in force."""
-    revisions = data.ask(history.revision_lines, report.experiment)
-    if not revisions:
-        return
-    pieces.section("What changed when", TERMS["history"])
-    for line in revisions[:SHOWN_REVISIONS]:
-        since, who = words.moment(line.since), words.plain(line.who)
-        st.markdown(f"**{since}**, by {who}: {words.plain(' '.join(line.sentences))}")
-        if line.diff:
-            with st.expander(f"Revision {line.revision}: the diff of the file"):
-                st.code(line.diff, "diff")
-    if len(revisions) > SHOWN_REVISIONS:
-        earlier = words.count(len(revisions) - SHOWN_REVISIONS)
-        st.caption(f"{earlier} earlier revisions stand in the record's table `revisions`.")
-    with st.expander("The experiment file", icon=":material/description:"):
-        # As YAML, which is what people edit; the record holds JSON.
-        st.code(revisions[0].file, "yaml")
+        drawing_of_units = charts.lines(units, readout.names(analysis), grey, "units", "units")
+        pieces.over_time(key, drawing_of_units, units, f"{key}-units", 280)
 
 
 def look_up(key: str) -> None:
@@ -446,38 +86,25 @@ def body() -> None:
     if not report.decisions:
         ramps.section(key)
         frame.no_decisions(key)
-        file(report)
+        readout.revisions(key)
         return
-    if report.conclusion is not None:
-        ended = f"{conclusion_sentence(report.conclusion)} {since_conclusion_sentence(report)}"
-        st.info(words.plain(ended.strip()), icon=":material/flag:")
+    readout.conclusion(report)
     frame.answer(answers.while_still(standing(report), data.age()))
-    for note in report.notes:
-        if note.code in ("changed_after_exposure", "not_as_planned"):
-            st.warning(words.plain(note.sentence), icon=":material/edit_note:")
-        if note.code == "other_control":
-            st.info(words.plain(note.sentence), icon=":material/compare_arrows:")
-        if note.code == "removed_by_age":
-            st.caption(words.plain(note.sentence))
+    readout.notes(report)
     frame.warn(report)
-    headline(report)
+    readout.headline(report)
     ramps.section(key)
     if report.ab is not None and len(report.ab.units) > 1:
-        lifts(report.ab)
-        over_time(key, report.ab)
-        metrics(report, report.ab)
-        guardrails(report.ab)
-        segments(report.ab)
-        novelty(report)
-        split(report.ab)
-        for remark in report.ab.notes:
-            st.caption(words.plain(f"{remark}."))
+        grey = data.experiment(key).control.name
+        readout.lifts(report.ab, grey)
+        over_time(key, report.ab, grey)
+        readout.details(report, report.ab, grey)
     else:
-        uncompared(report)
-    holdout(report)
-    phases(report)
+        readout.uncompared(report)
+    readout.holdout(report)
+    readout.phases(report)
     look_up(key)
-    file(report)
+    readout.revisions(key)
 
 
 frame.show(body)

@@ -67,7 +67,7 @@ def service(key: str, traffic: pd.DataFrame, report: Report) -> None:
         # Variants of earlier revisions are in the record too.
         names = [*variants, *sorted(set(rate["name"]) - set(variants))]
         drawing = charts.lines(rate, names, control, "rate", "decisions/s", "~s")
-        pieces.chart(drawing, traffic, f"{key}-traffic", 240)
+        pieces.over_time(key, drawing, traffic, f"{key}-traffic", 240)
     with right_column:
         pieces.section(
             "Engine time",
@@ -80,7 +80,7 @@ def service(key: str, traffic: pd.DataFrame, report: Report) -> None:
         )
         long = quantiles.melt("till", ["p50", "p99"], "name", "ms")
         drawing = charts.lines(long, ["p50", "p99"], None, "ms", "ms per decision", ".3~r")
-        pieces.chart(drawing, long, f"{key}-engine-time", 240)
+        pieces.over_time(key, drawing, long, f"{key}-engine-time", 240)
 
 
 def errors(key: str, traffic: pd.DataFrame, report: Report) -> None:
@@ -91,7 +91,7 @@ def errors(key: str, traffic: pd.DataFrame, report: Report) -> None:
         sums = traffic.groupby("till", as_index=False)[["fallbacks", "decisions"]].sum()
         failed = sums.assign(name="fallbacks", share=sums["fallbacks"] / sums["decisions"])
         drawing = charts.lines(failed, ["fallbacks"], None, "share", "share of decisions", ".1%")
-        pieces.chart(drawing, failed, f"{key}-errors", 240)
+        pieces.over_time(key, drawing, failed, f"{key}-errors", 240)
     with right_column:
         pieces.section("Who decided", TERMS["fallback"])
         total = sum(report.health.reasons.values())
@@ -123,7 +123,7 @@ def rewards(key: str, report: Report) -> None:
         joins = joins.assign(name=joins["event"].map(words.label))
         events = [words.label(event) for event in delays["event"]]
         drawing = charts.lines(joins, events, None, "events", "events", "~s")
-        pieces.chart(drawing, joins, f"{key}-events", 240)
+        pieces.over_time(key, drawing, joins, f"{key}-events", 240)
     with right_column:
         pieces.section("How late rewards come", TERMS["delay"])
         lines = []
@@ -223,7 +223,7 @@ def retention() -> None:
     if retained is not None:
         st.caption(
             f"Rows since {retained.kept_since:%Y-%m-%d} (UTC) are left; older ones were last "
-            f"removed at {retained.retained_at:%Y-%m-%d %H:%M} UTC."
+            f"removed at {words.minute(retained.retained_at)}."
         )
 
 

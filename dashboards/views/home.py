@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from board import answers, charts, data, frame, ramps, words
+from board import answers, charts, choose, data, frame, pieces, ramps, words
 from topbill.ab import Analysis
 from topbill.reporting import Report
 from topbill.reporting.experiment.wording import alarms, standing
@@ -77,34 +77,18 @@ def spark(key: str, variant: str | None) -> None:
         return
     interval = words.lift_interval(own["relative_low"].iloc[-1], own["relative_high"].iloc[-1])
     st.caption(f"Lift of **{words.plain(name)}** over time, now {interval}")
-    charts.draw(charts.spark(own), 90)
+    charts.draw(pieces.with_milestones(key, charts.spark(own), own, labelled=False), 90)
 
 
 def search(experiments: Sequence[ListedExperiment]) -> list[ListedExperiment]:
     """Those that match what is typed and chosen; all where nothing is."""
-    left_column, right_column = st.columns([3, 2], vertical_alignment="bottom")
-    with left_column:
-        text = st.text_input(
-            "Search",
-            key="search",
-            bind="query-params",
-            placeholder="title, key or owner",
-            icon=":material/search:",
-        )
-    with right_column:
-        statuses = st.pills(
-            "Status",
-            sorted({experiment.status for experiment in experiments}),
-            key="status",
-            bind="query-params",
-            selection_mode="multi",
-        )
+    statuses = sorted({experiment.status for experiment in experiments})
     # Anywhere in the three, as nobody remembers how a title begins.
-    needle = (text or "").lower()
+    needle, wanted = choose.search("search", "title, key or owner", "Status", statuses)
     matches = []
     for experiment in experiments:
         haystack = f"{experiment.key} {experiment.title} {experiment.owner}".lower()
-        if needle in haystack and (not statuses or experiment.status in statuses):
+        if needle in haystack and (not wanted or experiment.status in wanted):
             matches.append(experiment)
     return matches
 
@@ -122,7 +106,7 @@ def body() -> None:
     frame.answer(answers.while_still(where, data.age()))
     matches = search(experiments)
     if not matches:
-        st.info("No experiment matches; clear the search.", icon=":material/search_off:")
+        choose.say_nothing_matches()
     # A card alone takes the whole width.
     columns = st.columns(2 if len(matches) > 1 else 1)
     for i, experiment in enumerate(matches):

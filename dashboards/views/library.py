@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from urllib.parse import urlencode
+from urllib.parse import quote
 
 import pandas as pd
 import streamlit as st
 
-from board import charts, data, frame, pieces, words
+from board import charts, choose, data, frame, pieces, readout, words
 from board.terms import TERMS
 from topbill.reporting import past
-from topbill.reporting.experiment.wording import Standing
+from topbill.reporting.experiment.wording import Standing, standing
 from topbill.reporting.past import ExperimentLibrary, PastExperiment
 
 OUTCOMES = ("a variant won", "the control won", "nobody won")
@@ -45,24 +45,13 @@ def outcome(experiment: PastExperiment) -> str:
 
 def search(experiments: Sequence[PastExperiment]) -> list[PastExperiment]:
     """Those that match what is typed and chosen; all where nothing is."""
-    left_column, right_column = st.columns([3, 2], vertical_alignment="bottom")
-    with left_column:
-        text = st.text_input(
-            "Search",
-            key="past",
-            bind="query-params",
-            placeholder="title, hypothesis, winner, why, who",
-            icon=":material/search:",
-        )
-    with right_column:
-        wanted = st.pills(
-            "Outcome",
-            [name for name in OUTCOMES if name in {outcome(e) for e in experiments}],
-            key="outcome",
-            bind="query-params",
-            selection_mode="multi",
-        )
-    needle = (text or "").lower()
+    there = {outcome(experiment) for experiment in experiments}
+    needle, wanted = choose.search(
+        "past",
+        "title, hypothesis, winner, why, who",
+        "Outcome",
+        [name for name in OUTCOMES if name in there],
+    )
     matches = []
     for experiment in experiments:
         if needle in past.searchable(experiment) and (not wanted or outcome(experiment) in wanted):
@@ -100,7 +89,7 @@ def table(experiments: Sequence[PastExperiment]) -> None:
     pieces.section("Concluded experiments", TERMS["concluded"])
     listed = {experiment.key for experiment in data.experiments()}
     lines: list[dict[str, str]] = []
-    links: list[str | None] = []
+    links = []
     for experiment in experiments:
         lift = experiment.lift
         lines.append(
@@ -115,21 +104,48 @@ def table(experiments: Sequence[PastExperiment]) -> None:
                 "concluded by": experiment.who,
             }
         )
-        # Of those that were archived long ago nothing is left but what stands here.
-        address = f"experiment?{urlencode({'experiment': experiment.key})}"
-        links.append(address if experiment.key in listed else None)
+        # Of those that were archived long ago nothing is left but the report that was kept.
+        page = "experiment?experiment" if experiment.key in listed else "library?kept"
+        links.append(f"{page}={quote(experiment.key)}")
     pieces.table(pd.DataFrame(lines), "library", links=links)
+
+
+def kept(experiment: PastExperiment) -> None:
+    """The report of one of which nothing else is left."""
+    report = data.report(experiment.key)
+    st.page_link("views/library.py", label="All past experiments", icon=":material/arrow_back:")
+    st.subheader(words.plain(report.title or report.experiment), anchor=False)
+    st.caption(f"{words.code(report.experiment)} · revision {report.revision}")
+    if report.hypothesis:
+        st.markdown(f"*{words.plain(report.hypothesis)}*")
+    readout.conclusion(report)
+    st.caption("Its file and its decisions are gone: this is its report as it was kept.")
+    frame.answer(standing(report))
+    readout.notes(report)
+    readout.headline(report)
+    if report.ab is not None and len(report.ab.units) > 1:
+        readout.lifts(report.ab, report.ab.control)
+        readout.details(report, report.ab, report.ab.control)
+    else:
+        readout.uncompared(report)
+    readout.holdout(report)
+    readout.phases(report)
+    readout.revisions(report.experiment)
 
 
 def body() -> None:
     frame.header("Library")
     library = data.ask(past.experiment_library)
+    one = library.of(st.query_params.get("kept", ""))
+    if one is not None:
+        kept(one)
+        return
     frame.answer(summary(library), TERMS["shrunken_lift"])
     if not library.experiments:
         return
     matches = search(library.experiments)
     if not matches:
-        st.info("No experiment matches; clear the search.", icon=":material/search_off:")
+        choose.say_nothing_matches()
         return
     lifts(matches)
     table(matches)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 
 from cyclopts import App
 
 from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, Json, app, print_json, say
 from topbill.domain.errors import NotFound, TopbillError
+from topbill.domain.formatting import minute
 
 alerts = App(name="alerts", help="Alarms: which there were, and whether channels take messages.")
 app.command(alerts)
@@ -28,8 +28,7 @@ def list_(*, data: Data = DATA, as_json: Json = False) -> None:
         print_json(lines)
         return
     for line in reversed(lines):
-        at = datetime.fromtimestamp(line.at / 1e6, UTC)
-        say(f"{at:%Y-%m-%d %H:%M} UTC  {headline(line)}. {line.message}")
+        say(f"{minute(line.at)}  {headline(line)}. {line.message}")
     if not lines:
         say("There was no alarm yet.")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +20,7 @@ from topbill.cli.shell import (
     say,
 )
 from topbill.domain.errors import BadRequest, NotFound
+from topbill.domain.formatting import label, minute, several
 
 if TYPE_CHECKING:
     from topbill.launch import UnitAssignment
@@ -136,11 +136,8 @@ def _order(key: str, status: Status | None, verb: str, now: bool, because: str, 
 def _lines(found: UnitAssignment) -> list[str]:
     lines = [found.sentence]
     for part in found.seen:
-        decisions = "1 decision" if part.decisions == 1 else f"{part.decisions:,} decisions"
-        span = f"{_time(part.first_at)} to {_time(part.last_at)}"
-        lines.append(f"  {span}  {decisions} of {part.variant or 'no variant'} ({part.reason})")
+        decisions = several(part.decisions, "decision")
+        span = f"{minute(part.first_at)} to {minute(part.last_at)}"
+        variant = part.variant or "no variant"
+        lines.append(f"  {span}  {decisions} of {variant} ({label(part.reason)})")
     return lines
-
-
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M UTC")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import msgspec
 
 from topbill.cli.shell import DATA, Data, Json, app, print_json, say
 from topbill.domain.errors import NotFound
+from topbill.domain.formatting import condition, minute, several
 
 if TYPE_CHECKING:
     from topbill.domain.alarm import AlarmLine
@@ -116,14 +116,14 @@ def _lines(standing: StandingNow) -> list[str]:
     worker, ordered = standing.worker, {order.experiment: order for order in standing.orders}
     launching = {launch.experiment: launch for launch in standing.launches}
     for line in standing.experiments:
-        since = "" if line.since is None else f" since {line.since:%Y-%m-%d %H:%M} UTC"
-        text = f"{line.key} is {line.status}{since}, {line.decisions:,} decisions"
+        since = "" if line.since is None else f" since {minute(line.since)}"
+        decisions = several(line.decisions, "decision")
+        text = f"{line.key} is {condition(line.status)}{since}, {decisions}"
         order = ordered.get(line.key)
         if order is not None:
-            at = datetime.fromtimestamp(order.at / 1e6, UTC)
             reason = f": {order.because}" if order.because else ""
             ordered_so = order.status if order.conclusion is None else "concluded"
-            text += f"; {ordered_so} by order of {order.who}, {at:%Y-%m-%d %H:%M} UTC{reason}"
+            text += f"; {ordered_so} by order of {order.who}, {minute(order.at)}{reason}"
         lines.append(text)
         if line.key in launching:
             lines += _launch_lines(launching[line.key])
@@ -137,8 +137,7 @@ def _lines(standing: StandingNow) -> list[str]:
     else:
         lines.append("The worker gives no sign of life: start `topbill worker`.")
     for alarm in standing.alarms:
-        raised = datetime.fromtimestamp(alarm.at / 1e6, UTC)
-        lines.append(f"Alarm since {raised:%Y-%m-%d %H:%M} UTC: {headline(alarm)}. {alarm.message}")
+        lines.append(f"Alarm since {minute(alarm.at)}: {headline(alarm)}. {alarm.message}")
     for problem in standing.problems:
         place = f" {problem.path}" if problem.path else ""
         verb = "Know of" if problem.kind == "page" else "Look at"
@@ -155,5 +154,5 @@ def _launch_lines(launch: LaunchStanding) -> list[str]:
         lines.append(f"  `topbill approve {launch.experiment}` lets it go on")
     for step in launch.steps:
         because = f": {step.because}" if step.because else ""
-        lines.append(f"    {step.at:%Y-%m-%d %H:%M} UTC  {step.name}, by {step.who}{because}")
+        lines.append(f"    {minute(step.at)}  {step.name}, by {step.who}{because}")
     return lines

@@ -6,7 +6,7 @@ A minus sign is a minus sign, not a hyphen, and what is missing is a dash.
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 MISSING = "–"
 
@@ -243,9 +243,21 @@ def moment(at: datetime | None) -> str:
     return MISSING if at is None else f"{at.day} {at:%b %Y, %H:%M:%S} UTC"
 
 
+def minute(at: datetime | int) -> str:
+    """2026-12-01 20:06 UTC: of a time in UTC, or of µs since the epoch."""
+    if isinstance(at, int):
+        at = datetime.fromtimestamp(at / 1e6, UTC)
+    return f"{at:%Y-%m-%d %H:%M} UTC"
+
+
 def label(name: str) -> str:
     """`watch_fraction` → `watch fraction`."""
     return name.replace("_", " ")
+
+
+def condition(status: str) -> str:
+    """What an experiment is: `running`, `a draft`."""
+    return "a draft" if status == "draft" else status
 
 
 def several(number: int, one: str, more: str = "") -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from topbill.domain.errors import BadRequest, NotFound
+from topbill.domain.formatting import condition, minute
 from topbill.domain.records import Reason
 from topbill.engine.compiled import CompiledExperiment
 from topbill.lake import DATABASE
@@ -18,11 +19,10 @@ from topbill.log.orders import obeyed
 from topbill.log.unit_ids import known_unit_ids
 from topbill.reporting.queries.database import open_database
 from topbill.spec import Experiment
+from topbill.spec.fields import percent
 
 WHY: dict[Reason, str] = {
     "policy": "that is where its id falls among the shares",
-    "not_in_experiment": "it takes no part: the experiment is not running, or the unit is outside "
-    "its traffic",
     "holdout": "it is held out of the layer",
     "excluded_unit": "the file lists it under exclude",
     "excluded_context": "its context is one that the file leaves out",
@@ -48,6 +48,7 @@ class UnitAssignment(msgspec.Struct, frozen=True):
         variant: None where the unit takes no part and gets the control's order.
         since: Its first decision of that variant and reason, UTC; None where there is none yet.
         seen: All that it got, oldest first.
+        why: The reason, as half a sentence.
     """
 
     experiment: str
@@ -56,11 +57,7 @@ class UnitAssignment(msgspec.Struct, frozen=True):
     reason: Reason
     since: datetime | None
     seen: tuple[SeenVariant, ...]
-
-    @property
-    def why(self) -> str:
-        """The reason as half a sentence."""
-        return WHY[self.reason]
+    why: str
 
     @property
     def sentence(self) -> str:
@@ -68,7 +65,7 @@ class UnitAssignment(msgspec.Struct, frozen=True):
         where = "in no variant" if self.variant is None else f"in {self.variant}"
         since = "not seen there yet"
         if self.since is not None:
-            since = f"since {self.since:%Y-%m-%d %H:%M} UTC"
+            since = f"since {minute(self.since)}"
         return f"{self.unit} is {where} of {self.experiment}, {since}: {self.why}."
 
 
@@ -111,7 +108,22 @@ def unit_assignment(
     seen = _seen(data, key, stored)
     counted = name if reason == "policy" else None
     same = [part.first_at for part in seen if (part.variant, part.reason) == (counted, reason)]
-    return UnitAssignment(key, unit, name, reason, min(same, default=None), seen)
+    why = _why(by_key[key], reason)
+    return UnitAssignment(key, unit, name, reason, min(same, default=None), seen, why)
+
+
+def _why(experiment: Experiment, reason: Reason) -> str:
+    if experiment.conclusion is not None and reason in ("policy", "not_in_experiment"):
+        won = "nobody won" if experiment.winner is None else "everybody gets the winner"
+        return f"the experiment is concluded, and {won}"
+    if reason != "not_in_experiment":
+        return WHY[reason]
+    # What runs keeps no launch once its ramp has begun: see `topbill.log.orders.with_traffic`.
+    if experiment.status != "running":
+        return f"the experiment is {condition(experiment.status)}"
+    if experiment.launch is not None:
+        return "its launch is before the first step"
+    return f"its id falls outside of the {percent(experiment.traffic)} of traffic that take part"
 
 
 def _seen(data: Path, key: str, unit: str) -> tuple[SeenVariant, ...]:

@@ -23,6 +23,7 @@ from topbill.log.protocol import Order, Revision
 from topbill.log.tombstones import tombstones_mark
 from topbill.log.unit_ids import unit_ids
 from topbill.service import telemetry, worker_health
+from topbill.service.launch_meters import LaunchMeters
 from topbill.service.page import PageService
 from topbill.service.settings import Settings
 from topbill.spec.checkout import author_in
@@ -110,6 +111,7 @@ class Follower:
         self._tried_of_formers: dict[str, tuple[CompiledExperiment, int]] = {}
         """The same of what ran before a launch, by the experiment's key."""
         self._data = settings.data
+        self._launch_meters = LaunchMeters(self._data)
         self._unit_ids = unit_ids(self._data)
         self._erased = tombstones_mark(self._data)
         self._clock_trouble: str | None = None
@@ -146,6 +148,7 @@ class Follower:
             self._page_service.renew_features()
         worker_health.count(worker_health.worker_health(self._log))
         worker_health.count_alarms(self._log.alarms())
+        self._launch_meters.step(any(file.launch is not None for file in self._files))
         if self._page_service is not None:
             self._page_service.follow(self._log)
 

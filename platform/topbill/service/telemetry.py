@@ -81,6 +81,25 @@ ALARMS = Gauge(
     multiprocess_mode="mostrecent",
 )
 
+LAUNCH_STEP = Gauge(
+    "topbill_launch_step",
+    "Number of a launch's last step; 0 before the first",
+    ["experiment"],
+    multiprocess_mode="mostrecent",
+)
+LAUNCH_TRAFFIC = Gauge(
+    "topbill_launch_traffic",
+    "Share of traffic in a launch's ramp, from 0 to 1; 0 before it and once it is over",
+    ["experiment"],
+    multiprocess_mode="mostrecent",
+)
+LAUNCH_WAITS = Gauge(
+    "topbill_launch_waits",
+    "1 for a launch's stage and what it waits for; 0 for what it waited for before",
+    ["experiment", "stage", "reason"],
+    multiprocess_mode="mostrecent",
+)
+
 
 # `labels` checks and hashes its arguments at each call; for a label set that comes thousands of
 # times a second it is asked once.

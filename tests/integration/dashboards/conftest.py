@@ -110,7 +110,7 @@ def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
 
     def opened(data: Path, page: str = "home", **query: str) -> AppTest:
         monkeypatch.setenv("TOPBILL_DATA", str(data))
-        app = AppTest.from_file(str(APP), default_timeout=60)
+        app = AppTest.from_file(str(APP), default_timeout=300)
         app.query_params["refresh"] = "Off"
         for name, value in query.items():
             app.query_params[name] = value

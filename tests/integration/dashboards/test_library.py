@@ -32,8 +32,8 @@ def test_every_past_experiment_is_told_with_its_lift_and_why(past: Path, open_ap
     assert "3 of 5 experiments ended with a new winner" in text
     assert "Morris 1983" in text
     (table,) = tables(app)
-    assert table["experiment"].iloc[0] == "Film noir"
-    crime = table[table["experiment"] == "Crime row"].iloc[0]
+    assert table["experiment"].iloc[0] == '<a href="library?kept=film-noir">Film noir</a>'
+    crime = table[table["experiment"].str.contains("Crime row")].iloc[0]
     assert (crime["result"], crime["measured lift"]) == ("fresh won", "fresh +4.0%")
     assert crime["shrunken lift"].startswith("+")
     assert set(table["result"]) == {"fresh won", "editorial won", "nobody won"}
@@ -44,9 +44,23 @@ def test_every_past_experiment_is_told_with_its_lift_and_why(past: Path, open_ap
 def test_it_is_searched_by_words_and_by_outcome(past: Path, open_app) -> None:
     app = open_app(past, "library", past="harmed")
     (table,) = tables(app)
-    assert list(table["experiment"]) == ["Old titles"]
+    assert [">Old titles<" in cell for cell in table["experiment"]] == [True]
     app = open_app(past, "library", past="of none")
     assert "No experiment matches" in said(app)
+
+
+def test_of_what_is_gone_the_kept_report_is_shown(past: Path, open_app) -> None:
+    app = open_app(past, "library", kept="crime-row")
+    assert [e.message for e in app.exception] == []
+    text = said(app)
+    assert "Crime row" in text
+    assert "Its file and its decisions are gone: this is its report as it was kept." in text
+    assert "by ann: fresh won, and everybody gets it, because: More plays." in text
+    assert "Fresh was compared with editorial." in text
+    every = next(table for table in tables(app) if "chance better" in table)
+    assert every["lift"].iloc[0] == "+4.0%"
+    # A key of nobody is an old link: the library itself is shown.
+    assert "ended with a new winner" in said(open_app(past, "library", kept="nobody"))
 
 
 def test_without_any_it_says_how_one_is_ended(demo: Path, open_app) -> None:

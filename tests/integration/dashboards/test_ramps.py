@@ -13,6 +13,7 @@ from topbill.lake import Lake, LaunchLine
 from topbill.log.protocol import Order
 from topbill.reporting.queries.database import published_at
 from topbill.reporting.queries.launches import launch_of, launches
+from topbill.reporting.queries.milestones import milestones
 from topbill.spec import Experiment
 
 KEY = "home-artwork"
@@ -94,6 +95,25 @@ def test_the_experiments_page_and_home_say_what_it_waits_for(launched: Path, ope
     home = open_app(launched)
     assert [e.message for e in home.exception] == []
     assert "Launch: at 25% of traffic" in said(home)
+
+
+def test_charts_over_time_have_a_line_at_each_step_and_order(launched: Path, open_app) -> None:
+    marks = milestones(launched, KEY)
+    assert [mark.label for mark in marks] == [
+        "rolled back",
+        "1% of traffic",
+        "paused",
+        "as its file says",
+        "25% of traffic",
+    ]
+    assert marks[0].sentence == "rolled back, by launch: harm"
+    for page in ("experiment", "health", "bandit"):
+        app = open_app(launched, page, experiment=KEY)
+        assert [e.message for e in app.exception] == []
+        over_time = [c.proto.spec for c in app.get("vega_lite_chart") if '"till"' in c.proto.spec]
+        assert over_time
+        for spec in over_time:
+            assert '"sentence"' in spec
 
 
 def test_a_launch_that_went_back_says_why(

@@ -10,7 +10,7 @@ import pytest
 from topbill.domain.errors import NotFound
 from topbill.engine import Engine
 from topbill.launch import unit_assignment
-from topbill.spec import Experiment, Override
+from topbill.spec import Conclusion, Experiment, Override
 
 from ...processes import topbill
 
@@ -29,6 +29,18 @@ def test_a_testers_variant_is_told_with_its_reason(art: Experiment, tmp_path: Pa
     found = unit_assignment([overridden], tmp_path, "art", "u1")
     assert (found.variant, found.reason) == ("thompson", "override")
     assert "counts nowhere" in found.why
+
+
+def test_who_takes_no_part_is_told_why(art: Experiment, tmp_path: Path) -> None:
+    reasons = [
+        (replace(art, status="paused"), "the experiment is paused"),
+        (replace(art, traffic=0.0), "its id falls outside of the 0% of traffic that take part"),
+        (replace(art, conclusion=Conclusion()), "concluded, and nobody won"),
+    ]
+    for experiment, why in reasons:
+        found = unit_assignment([experiment], tmp_path, "art", "u1")
+        assert found.variant is None
+        assert why in found.sentence
 
 
 def test_an_experiment_that_is_not_there_is_named(art: Experiment, tmp_path: Path) -> None:

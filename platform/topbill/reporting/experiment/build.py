@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from topbill.ab import OBJECTIVE, Analysis, Method
 from topbill.domain.errors import BadRequest
+from topbill.domain.formatting import minute
 from topbill.lake import metric_of
 from topbill.reporting.experiment.analysis_rows import (
     AnalysisRows,
@@ -314,7 +315,7 @@ def _removed_by_age(database: AnalyticsDatabase, key: str) -> list[Note]:
         return []
     sentence = (
         f"Rows from before {retained.kept_since:%Y-%m-%d} were removed because of their age "
-        f"(last at {retained.retained_at:%Y-%m-%d %H:%M} UTC): all numbers are of what came since. "
+        f"(last at {minute(retained.retained_at)}): all numbers are of what came since. "
         "A unit that was first shown something before then counts from its first decision that is "
         "left, with that one's variant and phase, as if it were new: also where effects are told "
         "by days since the first exposure."

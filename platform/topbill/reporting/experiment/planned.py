@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from topbill.domain.formatting import listing
+from topbill.domain.formatting import listing, minute
 from topbill.domain.reading import ONE_LOOK, Method
 from topbill.reporting.experiment.differences import (
     Spec,
@@ -72,7 +72,7 @@ class PlanChange(NamedTuple):
     clauses: list[str]
 
     def __str__(self) -> str:
-        when = "" if self.at is None else f"on {self.at:%Y-%m-%d %H:%M} UTC"
+        when = "" if self.at is None else f"on {minute(self.at)}"
         who = f"by {self.who}" if self.who else ""
         return f"{' '.join(filter(None, (when, who)))}: {', '.join(self.clauses)}"
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from topbill import lake
 from topbill.domain.errors import BadData, BadRequest, FileProblem, LogError
+from topbill.domain.formatting import minute
 from topbill.domain.metric import Metric
 from topbill.domain.sql import identifier, quoted
 from topbill.domain.table_source import DATABASES, TABLES, TableSource
@@ -327,7 +328,7 @@ def _moment(column: str, kind: str, zone: str) -> str:
 def _sentence(
     name: str, source: TableSource, written: datetime | None, counted: Mapping[str, Any]
 ) -> str:
-    at = "" if written is None else f", written {written:%Y-%m-%d %H:%M} UTC"
+    at = "" if written is None else f", written {minute(written)}"
     sentence = (
         f"{name} is of {source.described}{at}: "
         f"{counted['counted']:,} of {counted['rows']:,} rows count, of {counted['units']:,} units"

@@ -227,7 +227,8 @@ def health_notes(health: Health, known_events: Iterable[str]) -> list[Note]:
             "the service's log."
         )
         noted.append(Note(code="many_fallbacks", sentence=sentence))
-    if health.reward_events == 0:
+    # Before a window has passed none is missed.
+    if health.reward_events == 0 and health.mature_share:
         sentence = "No reward event has come yet; are rewards being sent?"
         noted.append(Note(code="no_rewards", sentence=sentence))
     if health.unread_events:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from topbill.domain.formatting import minute
 from topbill.reporting.queries.database import AnalyticsDatabase
 
 LABELS = "action_labels"
@@ -30,7 +31,7 @@ class ActionChange(NamedTuple):
         """What changed, for a reader of numbers."""
         verb = "changed" if len(self.parts) == 1 else "both changed"
         return (
-            f"{self.action} is another action since {self.at:%Y-%m-%d %H:%M} UTC: its "
+            f"{self.action} is another action since {minute(self.at)}: its "
             f"{' and '.join(self.parts)} {verb}. What was shown before has a line of its own, and "
             "off-policy numbers of this id mix the two."
         )

@@ -9,13 +9,10 @@ from typing import Any
 
 import msgspec
 
-from topbill.domain.formatting import listing
-from topbill.log.orders import order_name
+from topbill.domain.formatting import listing, minute
 from topbill.reporting.queries.database import AnalyticsDatabase, has_table, open_database
+from topbill.reporting.queries.orders import recorded_orders
 from topbill.spec.fields import percent
-
-_STEPS = """SELECT ordered_at AS at, who, kind, step, traffic, status, because FROM orders
-WHERE experiment = $key AND revision = $revision ORDER BY ordered_at, step"""
 
 
 class LaunchEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,12 +83,13 @@ class LaunchStanding(msgspec.Struct, frozen=True, kw_only=True):
         if self.traffic is not None:
             where = f"at {percent(self.traffic)} of traffic"
         if self.since is not None:
-            where += f" since {self.since:%Y-%m-%d %H:%M} UTC"
+            where += f" since {minute(self.since)}"
         if self.stage == "over":
             return self.sentence
-        until = "" if self.until is None else f", until {self.until:%Y-%m-%d %H:%M} UTC"
+        until = "" if self.until is None else f", until {minute(self.until)}"
         then = "" if self.next_traffic is None else f"; {percent(self.next_traffic)} is next"
-        return f"{where}: {self.sentence}{until}{then}"
+        # A question or several sentences may stand there, from a record that must be repaired.
+        return f"{where}: {self.sentence.rstrip('.')}{until}{then}"
 
 
 def launches(data: Path | str) -> list[LaunchStanding]:
@@ -113,9 +111,19 @@ def launch_of(data: Path | str, key: str) -> LaunchStanding | None:
 
 def _standing(database: AnalyticsDatabase, row: dict[str, Any]) -> LaunchStanding:
     revision = row.pop("revision")
-    lines = database.rows(_STEPS, key=row["experiment"], revision=revision)
     steps = []
-    for line in lines:
-        name = order_name(line.pop("kind"), line["traffic"], line["status"])
-        steps.append(LaunchEvent(name=name, **line))
+    for order in recorded_orders(database, row["experiment"]):
+        # Those of another state of the file are none of this launch.
+        if order.revision == revision:
+            steps.append(
+                LaunchEvent(
+                    at=order.at,
+                    name=order.name,
+                    step=order.step,
+                    who=order.who,
+                    because=order.because,
+                    traffic=order.traffic,
+                    status=order.status,
+                )
+            )
     return LaunchStanding(**row, steps=steps)
