@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -11,19 +12,27 @@ from msgspec import structs
 
 from board import words
 from board.terms import ENDED
+from topbill.ab import without_outlook
 from topbill.ope import REASONS, REMEDIES, Estimate
 from topbill.reporting import LayerVariant, PageReport, Report
 from topbill.reporting.experiment.wording import FELL_BACK, Standing, Tone, alarms, standing
 from topbill.reporting.page import OBJECTIVE
 from topbill.reporting.queries.decisions import DecisionDetails
 from topbill.reporting.queries.exposure import effective_actions
+from topbill.reporting.queries.launches import LaunchStanding
 from topbill.reporting.queries.preview import PreviewedVariant
 
 STILL = 300.0
 """Seconds without a publication after which the worker is missed."""
-_SPOKEN = {"No traffic": "without traffic", "Winner": "with a winner", "Harm": "harmful"}
+_SPOKEN = {
+    "No traffic": "without traffic",
+    "Winner": "with a winner",
+    "Harm": "harmful",
+    "Waits for approval": "waiting for approval",
+}
 """How a standing's word goes on after a number of experiments, where not as it is."""
-_URGENT = ("Worse", "Withheld", "Winner", "Ahead")
+WAITS = "Waits for approval"
+_URGENT = ("Worse", "Withheld", WAITS, "Winner", "Ahead")
 """What the morning asks for first, where nothing does harm."""
 _FEW, _MANY = 0.005, 0.25
 """Exploring less than the first is hardly any; more than the second, and the policy is still
@@ -52,11 +61,51 @@ def while_still(where: Standing, age: float) -> Standing:
     return structs.replace(where, next=f"{stillness(age)} {_START_WORKER}")
 
 
-def all_experiments(reports: Sequence[tuple[str, Report]], age: float = 0.0) -> Standing:
-    """All experiments at a glance: title and report of each. What cannot wait comes first. `age`
-    is that of the record in seconds.
+def with_launch(report: Report, launch: LaunchStanding | None) -> Standing:
+    """Where an experiment stands, its launch included: numbers of what was rolled back are nothing
+    to wait for, and what waits for somebody is told to them.
     """
-    standings = [(title, standing(report)) for title, report in reports]
+    where = standing(report)
+    if report.conclusion is not None:
+        return where
+    if launch is not None and launch.stage == "over":
+        sentence = f"{launch.sentence[:1].upper()}{launch.sentence[1:].rstrip('.')}."
+        return Standing(
+            word="Stopped at its gate" if launch.traffic is None else "Rolled back",
+            tone="bad",
+            sentence=sentence,
+            next="Everybody gets the control's order. Change its file, and it is launched anew; or "
+            f"end it: topbill conclude {launch.experiment}.",
+        )
+    if launch is not None and launch.needs_approval and where.tone != "bad":
+        return structs.replace(
+            where,
+            word=WAITS,
+            tone="warning",
+            next=f"Its launch waits: {launch.sentence.rstrip('.')}. Look at its numbers; topbill "
+            f"approve {launch.experiment} lets it go on.",
+        )
+    if report.status in ("stopped", "paused"):
+        return structs.replace(
+            where,
+            sentence=without_outlook(where.sentence),
+            next=f"It is {report.status}, so nothing more comes. End it: topbill conclude "
+            f"{report.experiment}.",
+        )
+    return where
+
+
+def all_experiments(
+    reports: Sequence[tuple[str, Report]],
+    age: float = 0.0,
+    launches: Mapping[str, LaunchStanding] = MappingProxyType({}),
+) -> Standing:
+    """All experiments at a glance: title and report of each. What cannot wait comes first. `age`
+    is that of the record in seconds, `launches` are by experiment.
+    """
+    standings = [
+        (title, with_launch(report, launches.get(report.experiment))) for title, report in reports
+    ]
     sentence = _counted([where.word for _, where in standings])
     # What is shown to do harm is stopped first, whatever else cannot be believed.
     for title, where in standings:
@@ -383,7 +432,9 @@ def missing(what: str) -> Standing:
 
 def healthy(report: Report, age: float) -> Standing:
     """Whether the record can be believed; `age` in seconds since it was published."""
-    sentences = [alarm.sentence for alarm in alarms(report)]
+    # A guardrail that is broken says nothing against the record.
+    doubts = [alarm for alarm in alarms(report) if alarm.code != "guardrail_worse"]
+    sentences = [alarm.sentence for alarm in doubts]
     if sentences:
         return Standing(
             word="Look into it",

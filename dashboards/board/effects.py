@@ -102,6 +102,8 @@ def funnel(
     return alt.layer(zero, band.add_params(pick), line)
 
 
+MARGIN = 0.15
+"""What is told of before the first point and after the last one, as a share of the time between."""
 MOST_LABELS = 25
 """Labels for which a time axis has room, at most."""
 
@@ -112,10 +114,10 @@ def with_milestones(
     """A drawing over time with a dashed line at each milestone in its time. `marks` has at, label
     and sentence; `times` are those that the drawing shows.
     """
-    # A point stands at its bucket's end: what the first one is made of lies a bucket before it.
-    moments = pd.Series(times.unique()).sort_values()
-    first = moments.iloc[0] - moments.diff().min() if len(moments) > 1 else moments.iloc[0]
-    marks = marks[marks["at"].between(first, moments.iloc[-1])]
+    # What began it all lies a little before its first point, and what ended it behind its last.
+    first, last = times.min(), times.max()
+    margin = (last - first) * MARGIN
+    marks = marks[marks["at"].between(first - margin, last + margin)]
     if marks.empty:
         return drawing
     tips = [
@@ -125,7 +127,7 @@ def with_milestones(
     base = alt.Chart(marks).encode(x=alt.X("at:T"), tooltip=tips)
     layers = [drawing, base.mark_rule(strokeDash=[2, 3], strokeWidth=1.2).encode(color=RULE)]
     if labelled:
-        named = alt.Chart(_apart(marks, moments.iloc[-1] - first)).mark_text(
+        named = alt.Chart(_apart(marks, last - first)).mark_text(
             angle=270, align="right", baseline="top", dx=-3, dy=3, fontSize=10, color=GREY
         )
         layers.append(named.encode(x="at:T", y=alt.value(0), text="label:N", tooltip=tips))

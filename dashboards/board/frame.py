@@ -157,13 +157,17 @@ def problems() -> None:
         st.warning(f"**{sentence.format(place=place)}** {plain(problem.message)}", icon=icon)
 
 
-def alarms_that_stand() -> None:
-    """What the worker found wrong and told whoever `alerts.yaml` names, as long as it stands."""
+def alarms_that_stand(key: str | None = None) -> None:
+    """What the worker found wrong and told whoever `alerts.yaml` names, as long as it stands: of
+    one experiment and of the worker, or of all.
+    """
     for alarm in data.ask(database.standing_alarms):
+        if key is not None and alarm.experiment not in (key, None):
+            continue
         place = words.code(alarm.experiment or "the worker")
         if alarm.subject:
             place += f", {plain(alarm.subject)}"
-        since = words.moment(alarm.raised_at)
+        since = words.minute(alarm.raised_at)
         st.error(
             f"**{TITLES[alarm.kind]}** in {place}, since {since}. {plain(alarm.message)}",
             icon=":material/notifications_active:",

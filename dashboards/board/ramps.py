@@ -20,12 +20,14 @@ def section(key: str) -> None:
         return
     pieces.section("Launch", TERMS["launch"])
     st.markdown(steps_of(launch))
+    if launch.each_step:
+        st.caption(launch.each_step)
     say(launch)
     lines = []
     for step in launch.steps:
         lines.append(
             {
-                "when": words.moment(step.at),
+                "when": words.minute(step.at),
                 "what": step.name,
                 "by": step.who,
                 "why": step.because or words.MISSING,
@@ -43,6 +45,11 @@ def say(launch: LaunchStanding) -> None:
         text += f" Somebody has to say `topbill approve {launch.experiment}`."
     if launch.needs_approval or launch.stage == "over":
         st.warning(text, icon=icon)
+        if launch.stage == "over":
+            st.caption(
+                "A launch looks for harm alone, by a test of its own that may be read at any time: "
+                "it may find harm while the intervals below are still undecided."
+            )
     else:
         st.info(text, icon=icon)
 
@@ -54,17 +61,24 @@ def sentence(launch: LaunchStanding) -> str:
 
 
 def steps_of(launch: LaunchStanding) -> str:
-    """The steps of its ramp, the present one in bold: 1% → **5%** → 100%."""
+    """The steps of its ramp, the present one in bold: 1% → **5%** → 50% (approval) → 100%."""
     names = []
     for traffic in launch.ramp:
         name = percent(traffic)
-        names.append(f"**{name}**" if traffic == launch.traffic else name)
+        if traffic == launch.traffic and launch.stage != "over":
+            name = f"**{name}**"
+        if traffic in launch.approve_at:
+            name += " (when somebody approves)"
+        names.append(name)
     return "Traffic: " + " → ".join(names)
 
 
-def on_card(key: str) -> None:
+def by_experiment() -> dict[str, LaunchStanding]:
+    """Where every launch stands."""
+    return {launch.experiment: launch for launch in data.ask(launches)}
+
+
+def on_card(launch: LaunchStanding) -> None:
     """One line for an experiment's card."""
-    for launch in data.ask(launches):
-        if launch.experiment == key:
-            sign = ":material/warning:" if launch.needs_approval else ":material/rocket_launch:"
-            st.caption(f"{sign} Launch: {words.plain(launch.says)}.")
+    sign = ":material/warning:" if launch.needs_approval else ":material/rocket_launch:"
+    st.caption(f"{sign} Launch: {words.plain(launch.says)}.")

@@ -259,7 +259,7 @@ def segments(analysis: Analysis, grey: str) -> None:
     rows = numbers["segment"].nunique() * numbers["name"].nunique()
     form = charts.POINTS if analysis.heterogeneity[0].is_proportion else charts.NUMBER
     drawing = charts.segments(numbers, names(analysis), grey, form)
-    pieces.chart(drawing, numbers, f"{analysis.experiment}-segments", 20 * rows + 90)
+    pieces.chart(drawing, numbers, f"{analysis.experiment}-segments", 24 * rows + 120)
 
 
 def segment_numbers(analysis: Analysis) -> pd.DataFrame:
@@ -286,7 +286,7 @@ def details(report: Report, analysis: Analysis, grey: str) -> None:
     novelty(report)
     split(analysis)
     for remark in analysis.notes:
-        st.caption(words.plain(f"{remark}."))
+        st.caption(words.plain(f"{remark[:1].upper()}{remark[1:]}."))
 
 
 def novelty(report: Report) -> None:
@@ -390,7 +390,7 @@ def revisions(key: str) -> None:
         return
     pieces.section("What changed when", TERMS["history"])
     for line in lines[:SHOWN_REVISIONS]:
-        since, who = words.moment(line.since), words.plain(line.who)
+        since, who = words.minute(line.since), words.plain(line.who)
         st.markdown(f"**{since}**, by {who}: {words.plain(' '.join(line.sentences))}")
         if line.diff:
             with st.expander(f"Revision {line.revision}: the diff of the file"):

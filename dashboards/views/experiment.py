@@ -9,7 +9,6 @@ from board import answers, charts, choose, data, frame, pieces, ramps, readout, 
 from board.terms import TERMS
 from topbill.ab import Analysis
 from topbill.domain.errors import TopbillError
-from topbill.reporting.experiment.wording import standing
 from topbill.reporting.queries import series
 
 
@@ -89,7 +88,8 @@ def body() -> None:
         readout.revisions(key)
         return
     readout.conclusion(report)
-    frame.answer(answers.while_still(standing(report), data.age()))
+    where = answers.with_launch(report, ramps.by_experiment().get(key))
+    frame.answer(answers.while_still(where, data.age()))
     readout.notes(report)
     frame.warn(report)
     readout.headline(report)

@@ -10,12 +10,14 @@ import streamlit as st
 
 from board import answers, charts, data, frame, pieces, words
 from board.terms import ENDED, TERMS
+from topbill.domain.alarm import TITLES
 from topbill.reporting import PropensityLine, Report
 from topbill.reporting.experiment.wording import JOINED
 from topbill.reporting.queries import database, decisions, series
 from topbill.reporting.queries.drift import drift
 from topbill.reporting.queries.shadows import shadows
 
+SHOWN_ALARMS = 20
 DRIFT_SIGNS = {"stable": "✔ stable", "shifting": "… shifting", "changed": "✖ changed"}
 
 
@@ -66,7 +68,9 @@ def service(key: str, traffic: pd.DataFrame, report: Report) -> None:
         rate = traffic.assign(name=traffic["variant"], rate=rates)
         # Variants of earlier revisions are in the record too.
         names = [*variants, *sorted(set(rate["name"]) - set(variants))]
-        drawing = charts.lines(rate, names, control, "rate", "decisions/s", "~s")
+        # Below one a second `~s` would write thousandths as "m", which is read as millions.
+        form = "~s" if rates.max() >= 1.0 else ".2~g"
+        drawing = charts.lines(rate, names, control, "rate", "decisions/s", form)
         pieces.over_time(key, drawing, traffic, f"{key}-traffic", 240)
     with right_column:
         pieces.section(
@@ -193,6 +197,29 @@ def drifting(key: str) -> None:
     pieces.table(pd.DataFrame(lines), f"{key}-drift")
 
 
+def alarms(key: str) -> None:
+    """What was found wrong of the experiment and of the worker, the latest first."""
+    lines = []
+    for alarm in data.ask(database.recorded_alarms)[::-1]:
+        if alarm.experiment not in (key, None):
+            continue
+        over = words.MISSING if alarm.resolved_at is None else words.minute(alarm.resolved_at)
+        where = alarm.subject or ("" if alarm.experiment else "the worker")
+        lines.append(
+            {
+                "alarm": f"{TITLES[alarm.kind]}{where and f': {where}'}",
+                "raised": words.minute(alarm.raised_at),
+                "resolved": over,
+                "found": alarm.message,
+            }
+        )
+    pieces.section("Alarms", TERMS["alarm"])
+    if not lines:
+        st.caption("None was raised.")
+        return
+    pieces.table(pd.DataFrame(lines[:SHOWN_ALARMS]), f"{key}-alarms")
+
+
 def unseen(key: str) -> bool:
     """What variants in shadow would have done; whether any were."""
     summaries = data.ask(shadows, key)
@@ -236,6 +263,7 @@ def body() -> None:
     key = frame.chosen()
     report = data.report(key)
     frame.header("Health", key)
+    frame.alarms_that_stand(key)
     frame.problems()
     if not report.decisions:
         if unseen(key):
@@ -256,6 +284,7 @@ def body() -> None:
     rewards(key, report)
     propensities(report)
     drifting(key)
+    alarms(key)
 
 
 frame.show(body)

@@ -11,14 +11,15 @@ import streamlit as st
 from board import answers, charts, choose, data, frame, pieces, ramps, words
 from topbill.ab import Analysis
 from topbill.reporting import Report
-from topbill.reporting.experiment.wording import alarms, standing
+from topbill.reporting.experiment.wording import alarms
 from topbill.reporting.queries import series
 from topbill.reporting.queries.database import ListedExperiment
 
 
 def card(experiment: ListedExperiment, report: Report) -> None:
     """One experiment: where it stands, since when, on how many, and how the lift went."""
-    where = standing(report)
+    launch = ramps.by_experiment().get(experiment.key)
+    where = answers.with_launch(report, launch)
     with st.container(border=True, key=f"card-{experiment.key}"):
         top = st.container(
             horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
@@ -28,7 +29,8 @@ def card(experiment: ListedExperiment, report: Report) -> None:
             frame.badge(where)
         st.caption(summary(experiment, report))
         st.markdown(words.plain(where.sentence))
-        ramps.on_card(experiment.key)
+        if launch is not None and launch.stage != "over":
+            ramps.on_card(launch)
         # No lift is to be read where units were not split as intended.
         if report.ab is not None and experiment.decisions and not report.ab.sample_ratio.alarm:
             spark(experiment.key, named_first(report.ab))
@@ -102,7 +104,7 @@ def body() -> None:
         frame.chosen()  # says that there is none, and what to do
     reports = {experiment.key: data.report(experiment.key) for experiment in experiments}
     titled = [(e.title or e.key, reports[e.key]) for e in experiments]
-    where = answers.all_experiments(titled, data.age())
+    where = answers.all_experiments(titled, data.age(), ramps.by_experiment())
     frame.answer(answers.while_still(where, data.age()))
     matches = search(experiments)
     if not matches:

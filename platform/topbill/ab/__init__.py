@@ -51,7 +51,13 @@ from topbill.ab.results import (
     Split,
     Verdict,
 )
-from topbill.ab.verdict import GUARDRAIL_WORSE, HUGE, SAMPLE_RATIO_MISMATCH, WORSE_THAN_CONTROL
+from topbill.ab.verdict import (
+    GUARDRAIL_WORSE,
+    HUGE,
+    SAMPLE_RATIO_MISMATCH,
+    WORSE_THAN_CONTROL,
+    without_outlook,
+)
 from topbill.domain.margin import Margin
 from topbill.domain.reading import METHODS, Method
 
@@ -124,4 +130,5 @@ __all__ = [
     "srm_of_choices",
     "srm_of_phases",
     "srm_of_sums",
+    "without_outlook",
 ]

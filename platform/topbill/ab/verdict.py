@@ -4,6 +4,7 @@ that a product manager understands, made only from them, with the codes it was m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import copysign, sqrt
 from typing import Literal
@@ -407,6 +408,18 @@ def _winner(
         winner=str(best.variant) if safe else None,
         safe_to_ship=safe,
     )
+
+
+_OUTLOOK = re.compile(
+    r" \(about [^()]* if it stays so\)|; about [^;]* if it stays so"
+    r"|; (safe to ship|do not ship|keep it running)(?=\.$)"
+)
+
+
+def without_outlook(sentence: str) -> str:
+    """A verdict's sentence once nothing more comes: without advice, and without how long it would
+    have taken."""
+    return _OUTLOOK.sub("", sentence)
 
 
 def _guardrail_clauses(

@@ -38,6 +38,7 @@ def conclude(
         winner: The variant that everybody gets from now on, the control's name included.
     """
     from topbill import launch
+    from topbill.ab import without_outlook
     from topbill.reporting.experiment.conclusion import thawed
 
     if (winner is None) != no_winner:
@@ -53,7 +54,7 @@ def conclude(
     everybody = f"everybody gets {winner}" if winner else "everybody gets the control's order"
     say(f"{key} is concluded (revision {line.made}): {everybody}, but for those held out.")
     if report is not None and report.ab is not None:
-        say(report.ab.verdict.sentence)
+        say(without_outlook(report.ab.verdict.sentence))
     say(
         f"Its report is kept as it stands: topbill report {key}. Services obey within seconds; a "
         "change of the file outranks this."

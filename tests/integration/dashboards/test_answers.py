@@ -14,8 +14,9 @@ from msgspec.structs import replace
 from topbill import reporting
 from topbill.ab import GuardrailResult
 from topbill.reporting import page
-from topbill.reporting.experiment.wording import Standing
+from topbill.reporting.experiment.wording import Standing, standing
 from topbill.reporting.queries import action_values, exposure
+from topbill.reporting.queries.launches import LaunchStanding
 
 KEY, ROWS = "home-artwork", "home-rows"
 
@@ -33,6 +34,40 @@ def test_a_list_is_read_out_and_ends() -> None:
 
     assert [listing(list("abc")[:n]) for n in (0, 1, 2, 3)] == ["", "a", "a and b", "a, b and c"]
     assert listing(list("abcdef"), 2) == "a, b and 4 more"
+
+
+LAUNCH = LaunchStanding(
+    experiment=KEY,
+    stage="ramp",
+    step=3,
+    traffic=0.25,
+    since=None,
+    reason="approval",
+    sentence="50% of traffic begins when somebody approves",
+    until=None,
+    next_traffic=0.5,
+    needs_approval=True,
+    ramp=[0.25, 0.5, 1.0],
+)
+
+
+def test_a_launch_is_part_of_where_an_experiment_stands(answers: Any, demo: Path) -> None:
+    report = reporting.load_experiment_report(KEY, demo)
+    asks = answers.with_launch(report, LAUNCH)
+    assert (asks.word, asks.tone) == ("Waits for approval", "warning")
+    assert "topbill approve home-artwork" in asks.next
+    over = replace(LAUNCH, stage="over", needs_approval=False, sentence="it is over: harm")
+    back = answers.with_launch(report, over)
+    assert (back.word, back.sentence) == ("Rolled back", "It is over: harm.")
+    gated = answers.with_launch(report, replace(over, traffic=None))
+    assert gated.word == "Stopped at its gate"
+    stopped = answers.with_launch(replace(report, status="stopped"), None)
+    assert "nothing more comes" in stopped.next
+    assert "if it stays so" not in stopped.sentence
+    assert answers.with_launch(report, None) == standing(report)
+    found = answers.all_experiments([("Art", report)], launches={KEY: LAUNCH})
+    assert found.sentence == "1 experiment: 1 waiting for approval."
+    assert found.next.startswith("Art: Its launch waits: 50% of traffic begins")
 
 
 def test_the_morning_asks_for_the_urgent_first(answers: Any, demo: Path, uneven: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from topbill.ab import ArmEstimate, Comparison, GuardrailResult, Margin, SampleRatio, Split, Verdict
 from topbill.ab.core.effect import Pair, Rule, effect_of
 from topbill.ab.core.units import Rate
-from topbill.ab.verdict import called, guardrail, verdict
+from topbill.ab.verdict import called, guardrail, verdict, without_outlook
 from topbill.domain.formatting import change
 
 SPLIT = SampleRatio(counts={}, shares={}, p_value=1.0, p_sequential=None, alpha=0.01, alarm=False)
@@ -71,6 +71,20 @@ def test_an_upper_bound_that_says_nothing_is_not_said() -> None:
         "keep it running."
     )
     assert found.codes == ["beats_control", "guardrail_undecided"]
+
+
+def test_what_is_over_is_told_without_advice_and_without_what_was_to_come() -> None:
+    told_then = {
+        "a beats b: +5% play; abandon not yet known to be harmless (about 3 more days if it stays "
+        "so); keep it running.": "a beats b: +5% play; abandon not yet known to be harmless.",
+        "No difference shown yet: +1% play; about 28 more days to decide if it stays so.": (
+            "No difference shown yet: +1% play."
+        ),
+        "a beats b: +5% play; safe to ship.": "a beats b: +5% play.",
+        "a is worse: −5% play.": "a is worse: −5% play.",
+    }
+    for sentence, over in told_then.items():
+        assert without_outlook(sentence) == over
 
 
 def test_a_lift_that_cannot_be_said_is_a_difference_with_a_real_minus() -> None:

@@ -62,5 +62,5 @@ def revision_change(before: Experiment, after: Experiment) -> RevisionChange:
 
 
 def _assignment(experiment: Experiment) -> Assignment:
-    traffic = experiment.traffic if experiment.winner is None else 1.0
+    traffic = experiment.traffic_in_force
     return Assignment(experiment.shares_in_force, experiment.control.name, traffic)

@@ -149,7 +149,7 @@ def standing(report: Report) -> Standing:
         return _ONE_VARIANT
     verdict = report.ab.verdict
     if report.conclusion is not None:
-        return msgspec.structs.replace(_CONCLUDED, sentence=verdict.sentence)
+        return msgspec.structs.replace(_CONCLUDED, sentence=ab.without_outlook(verdict.sentence))
     # The one word that no code stands for: what is safe has beaten the control and kept all
     # guardrails.
     if verdict.safe_to_ship:

@@ -135,15 +135,16 @@ def published_at(data: Path | str) -> datetime:
     return moment
 
 
-class StandingAlarm(NamedTuple):
-    """A fault that was found and stands, since `raised_at` (UTC); of the worker where there is no
-    experiment."""
+class RecordedAlarm(NamedTuple):
+    """A fault that was found at `raised_at` (UTC), and stands where there is no `resolved_at`; of
+    the worker where there is no experiment."""
 
     kind: AlarmKind
     experiment: str | None
     subject: str | None
     message: str
     raised_at: datetime
+    resolved_at: datetime | None
 
 
 class Retained(NamedTuple):
@@ -182,16 +183,22 @@ def has_table(database: AnalyticsDatabase, name: str) -> bool:
     return bool(database.rows(query, name=name))
 
 
-def standing_alarms(data: Path | str) -> list[StandingAlarm]:
-    """The alarms that stand as of the last publication, the oldest first."""
+def recorded_alarms(data: Path | str) -> list[RecordedAlarm]:
+    """The alarms that stand as of the last publication and the last ones before, the oldest
+    first."""
     with open_database(data) as database:
         if not has_table(database, "alarms"):
             return []
         rows = database.rows(
-            """SELECT kind, experiment, subject, message, raised_at FROM alarms
-            WHERE resolved_at IS NULL ORDER BY raised_at, kind"""
+            """SELECT kind, experiment, subject, message, raised_at, resolved_at FROM alarms
+            ORDER BY raised_at, kind"""
         )
-    return [StandingAlarm(**row) for row in rows]
+    return [RecordedAlarm(**row) for row in rows]
+
+
+def standing_alarms(data: Path | str) -> list[RecordedAlarm]:
+    """Those that stand, the oldest first."""
+    return [alarm for alarm in recorded_alarms(data) if alarm.resolved_at is None]
 
 
 def experiments(data: Path | str) -> list[ListedExperiment]:

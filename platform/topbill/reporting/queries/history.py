@@ -17,6 +17,7 @@ from topbill.reporting.experiment.differences import spec_differences
 from topbill.reporting.experiment.revising import RevisionChange, revision_change
 from topbill.reporting.queries.action_versions import revisions_of
 from topbill.reporting.queries.database import open_database
+from topbill.reporting.queries.orders import recorded_orders
 from topbill.spec import audited, from_audit
 
 _CONTEXT = 2
@@ -32,6 +33,7 @@ class RevisionLine(msgspec.Struct, frozen=True, kw_only=True):
         who: The author of the file's last commit, or whoever ran the service that took it over, or
             gave the order.
         change: What differs from the revision before it, empty in the first.
+        order: The order that made it, where one did, in a sentence.
         diff: The same as a unified diff of the file; empty in the first.
         file: The file as YAML.
     """
@@ -40,12 +42,16 @@ class RevisionLine(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime
     who: str
     change: RevisionChange
+    order: str
     diff: str
     file: str
 
     @property
     def sentences(self) -> list[str]:
         """What changed, and what followed."""
+        if self.order:
+            # Which keys of the file that is alike tells nobody anything.
+            return [self.order, *msgspec.structs.replace(self.change, clauses=[]).sentences()]
         return self.change.sentences() or ["Its first revision."]
 
 
@@ -57,15 +63,19 @@ def revision_lines(data: Path | str, key: str) -> list[RevisionLine]:
     """
     with open_database(data) as database:
         rows = revisions_of(database, key)
+        orders = recorded_orders(database, key)
     lines = []
     before: dict[str, Any] | None = None
     for row in rows:
-        lines.append(_line(row, before, key))
+        made = [o for o in orders if o.made == row["revision"] and o.at <= row["revised_at"]]
+        lines.append(_line(row, before, key, made[-1].sentence if made else ""))
         before = row
     return lines[::-1]
 
 
-def _line(row: Mapping[str, Any], before: Mapping[str, Any] | None, key: str) -> RevisionLine:
+def _line(
+    row: Mapping[str, Any], before: Mapping[str, Any] | None, key: str, order: str
+) -> RevisionLine:
     file = _as_yaml(row["spec"], key)
     change, diff = RevisionChange(), ""
     if before is not None:
@@ -79,6 +89,7 @@ def _line(row: Mapping[str, Any], before: Mapping[str, Any] | None, key: str) ->
         since=row["revised_at"],
         who=row["who"],
         change=change,
+        order=order,
         diff=diff,
         file=file,
     )

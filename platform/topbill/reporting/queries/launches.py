@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
-from topbill.domain.formatting import listing, minute
+from topbill.domain.errors import SpecError
+from topbill.domain.formatting import listing, minute, several, window
 from topbill.reporting.queries.database import AnalyticsDatabase, has_table, open_database
 from topbill.reporting.queries.orders import recorded_orders
+from topbill.spec import Launch, from_audit
 from topbill.spec.fields import percent
 
 
@@ -47,6 +49,8 @@ class LaunchStanding(msgspec.Struct, frozen=True, kw_only=True):
         launched: The variants that it brings.
         beside: The revision that ran before and goes on for whoever it has not come to; empty where
             none does.
+        approve_at: Those of them that begin only when somebody approved.
+        each_step: What each step lasts for and waits for, as its file says.
         steps: What was done, oldest first.
     """
 
@@ -63,6 +67,8 @@ class LaunchStanding(msgspec.Struct, frozen=True, kw_only=True):
     ramp: list[float]
     launched: list[str] = []
     beside: str = ""
+    approve_at: list[float] = []
+    each_step: str = ""
     steps: list[LaunchEvent] = []
 
     @property
@@ -126,4 +132,38 @@ def _standing(database: AnalyticsDatabase, row: dict[str, Any]) -> LaunchStandin
                     status=order.status,
                 )
             )
-    return LaunchStanding(**row, steps=steps)
+    launch = _launch_of(database, row["experiment"], revision)
+    if launch is None:
+        return LaunchStanding(**row, steps=steps)
+    return LaunchStanding(
+        **row, approve_at=list(launch.approve_at), each_step=_each_step(launch), steps=steps
+    )
+
+
+def _launch_of(database: AnalyticsDatabase, key: str, revision: str) -> Launch | None:
+    """How a revision of the file is launched; None where this version cannot read it."""
+    rows = database.rows(
+        "SELECT spec FROM revisions WHERE experiment = $key AND revision = $revision",
+        key=key,
+        revision=revision,
+    )
+    if not rows:
+        return None
+    try:
+        return from_audit(rows[0]["spec"], key, revision).launch
+    except SpecError:
+        return None
+
+
+def _each_step(launch: Launch) -> str:
+    lasts = f"Each step lasts at least {window(launch.hold.at_least)}"
+    if launch.hold.units:
+        lasts += f" and {several(launch.hold.units, 'unit')}"
+    asked = []
+    if launch.advance_if.guardrails == "not_failed":
+        asked.append("no guardrail failed")
+    if launch.advance_if.sample_ratio == "ok":
+        asked.append("units are split as intended")
+    if launch.advance_if.health == "ok":
+        asked.append("the record is sound")
+    return f"{lasts}; the next one comes if {listing(asked)}." if asked else f"{lasts}."

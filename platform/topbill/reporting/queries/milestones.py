@@ -37,8 +37,7 @@ def milestones(data: Path | str, key: str) -> list[Milestone]:
     marks = [_of_order(order) for order in orders if order.kind not in _CHANGES_NOTHING]
     for line in revision_lines(data, key):
         # What an order made of the file is told as the order.
-        is_ordered = any(o.made == line.revision and o.at <= line.since for o in orders)
-        if line.change.phase and not is_ordered:
+        if line.change.phase and not line.order:
             sentence = f"{listing(line.change.phase, 8)}, by {line.who}"
             marks.append(
                 Milestone(at=line.since, label=_short(line.change.phase), sentence=sentence)

@@ -41,6 +41,12 @@ class RecordedOrder(msgspec.Struct, frozen=True, kw_only=True):
             return f"concluded, {self.winner or 'nobody'} won"
         return order_name(self.kind, self.traffic, self.status)
 
+    @property
+    def sentence(self) -> str:
+        """The same, and why."""
+        because = f": {self.because.rstrip('.')}" if self.because else ""
+        return f"{self.name[:1].upper()}{self.name[1:]}{because}."
+
 
 def recorded_orders(database: AnalyticsDatabase, key: str) -> list[RecordedOrder]:
     """Every order of an experiment, the oldest first."""
