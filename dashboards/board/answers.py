@@ -69,12 +69,13 @@ def with_launch(report: Report, launch: LaunchStanding | None) -> Standing:
     if report.conclusion is not None:
         return where
     if launch is not None and launch.stage == "over":
+        others = launch.goes_on or "everybody gets the control's order"
         sentence = f"{launch.sentence[:1].upper()}{launch.sentence[1:].rstrip('.')}."
         return Standing(
             word="Stopped at its gate" if launch.traffic is None else "Rolled back",
             tone="bad",
             sentence=sentence,
-            next="Everybody gets the control's order. Change its file, and it is launched anew; or "
+            next=f"{others[:1].upper()}{others[1:]}. Change its file, and it is launched anew; or "
             f"end it: topbill conclude {launch.experiment}.",
         )
     if launch is not None and launch.needs_approval and where.tone != "bad":

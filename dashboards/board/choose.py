@@ -79,7 +79,7 @@ def search(key: str, placeholder: str, label: str, options: Iterable[str]) -> tu
     Returns:
         What is typed, in small letters, and the pills that are chosen.
     """
-    left_column, right_column = st.columns([3, 2], vertical_alignment="bottom")
+    left_column, right_column = st.columns(2, vertical_alignment="bottom")
     with left_column:
         text = st.text_input(
             "Search",

@@ -224,8 +224,8 @@ def sentence(library: ExperimentLibrary) -> str:
     shipped = f"{len(winners)} of {several} ended with a new winner"
     if library.mean is None or library.spread is None:
         return (
-            f"{shipped}. Their lifts are as measured: {FEWEST} lifts at least tell how much of "
-            "them is luck."
+            f"{shipped}. Lifts are as measured: it takes {FEWEST} of them at least to tell how "
+            "much is luck."
         )
     mean, spread = formatting.lift(library.mean), formatting.share(library.spread)
     return (
