@@ -15,6 +15,15 @@ from topbill.spec import Experiment
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those of a whole site (tests/integration/*.py) come first: they are the longest, and no
+    runner is to begin one when the others have nothing left.
+    """
+    whole_site = Path(__file__).parent / "integration"
+    items.sort(key=lambda item: item.path.parent != whole_site)
+
+
 ARTWORK = """
 experiment: art
 surface: artwork
