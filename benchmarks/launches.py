@@ -19,9 +19,10 @@ strictly.
 
 How many launches: worked out by the normal distribution with these exposures and looks, 97% of
 those harmful by four margins are rolled back in time, 97% of those by two, and 3.8% of the harmless
-ones. No bound does much better: a test that looks only twice, at 15% and 50%, would gain half a
-percent. Of a hundred launches such shares miss a bar of 95% (or 5%) in one of five tries, of a
-thousand in one of fifty: so a thousand of each truth are the default.
+ones. To have more of the one is to have less of the other: levels that fall within their stage gain
+0.2%, since when 15% are exposed, 12% to 17% may be known, by the window and the hour. With such
+shares three hundred launches of each truth meet the bars in 83 tries of a hundred, a thousand in
+97: so a thousand are the default.
 
 The log's gate (`launch.gate`) is asked the same of candidates whose objective is planted, on a log
 that explored and on one that always showed the same.
