@@ -54,6 +54,16 @@ def uniforms(*parts: str) -> Callable[[int], float]:
     return at
 
 
+def seed_of(decision_id: str) -> int:
+    """What drives the sampling inside a policy for a decision."""
+    return hash64(decision_id)
+
+
+def draws_of(decision_id: str) -> Callable[[int], float]:
+    """The uniform that draws each position of a decision's slate, from 0."""
+    return uniforms("draw", decision_id)
+
+
 def with_min_probability(p: Floats, least: float) -> Floats:
     """Mix p (K, a simplex) with uniform so that no action falls below `least`, at most 1/K.
 

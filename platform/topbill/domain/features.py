@@ -133,7 +133,8 @@ class Encoder:
         a number that is not finite, or a name that the schema doesn't have.
         """
         try:
-            return np.array(self._row(mapping), dtype=np.float64)
+            # For few numbers it takes half as long as `np.array`.
+            return np.fromiter(self._row(mapping), np.float64, self.size)
         except FeatureProblem as problem:
             raise BadRequest(path + problem.path, str(problem)) from None
 

@@ -13,7 +13,16 @@ import numpy as np
 
 from topbill.domain.chance import FEW, draw, invert, with_min_probability
 from topbill.domain.errors import OverBudget, PolicyError
-from topbill.domain.records import Floats, Indices, Mask, Scored, Stop, Terms, length_propensity
+from topbill.domain.records import (
+    Actions,
+    Floats,
+    Indices,
+    Mask,
+    Scored,
+    Stop,
+    Terms,
+    length_propensity,
+)
 
 LARGEST_MATRIX = 1024
 """Above this many numbers (positions × eligible actions) a slate does not carry its probability
@@ -201,6 +210,26 @@ class Allowed(Protocol):
         ...
 
 
+class SlateRequest(NamedTuple):
+    """What `rank` is to draw for a decision that no rule concerns, with chance as its id has it."""
+
+    decision_id: str
+    eligible: Indices
+    slots: int
+    least: float
+    late: Callable[[], bool] | None = None
+
+
+class DrawsSlates(Protocol):
+    """A policy that draws whole slates, faster than `rank` draws of its scores."""
+
+    def slate(self, x: Floats, actions: Actions, request: SlateRequest) -> Slate | None:
+        """What `rank` draws of what the policy scores, to the last bit; None where it has to be
+        asked itself.
+        """
+        ...
+
+
 def rank(
     scored: Scored,
     eligible: Indices,
@@ -225,11 +254,6 @@ def rank(
     if allowed is not None:
         return _rank_allowed(scored, allowed, slots, least, uniform, late, stopping, terms)
     size = len(eligible)
-    compiled = getattr(scored, "slate", None)
-    if compiled is not None and size:
-        slate: Slate | None = compiled(eligible, min(slots, size), least, uniform, late)
-        if slate is not None:
-            return slate
     # Most decisions are of one slot: without the loop below, they take half the time.
     if slots == 1 and size:
         p = distribution(scored, eligible, least)

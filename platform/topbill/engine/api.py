@@ -19,6 +19,7 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, description="1 to
 MOST_ACTIONS = 5_000
 """Most actions that one request may offer."""
 _EMPTY = msgspec.Raw(b"{}")
+_decode = msgspec.json.Decoder().decode
 _UUID_7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.I)
 
 
@@ -152,6 +153,6 @@ def made_at(own_id: str) -> int | None:
 def decode(raw: msgspec.Raw, path: str) -> Any:
     """JSON text decoded. Raises BadRequest, naming `path`, for what is none."""
     try:
-        return msgspec.json.decode(raw)
+        return _decode(raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadRequest(path, f"{error}; expected JSON") from error

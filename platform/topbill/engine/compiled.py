@@ -30,7 +30,7 @@ from topbill.engine.api import MOST_ACTIONS, OfferedAction
 from topbill.engine.forced import FORCED_VARIANTS
 from topbill.engine.lookup import NOTHING, EntityLookup, Tables
 from topbill.entities import NO_TABLES, EntityStore
-from topbill.policies import AbsentPolicy, build_policy
+from topbill.policies import FOREIGN, AbsentPolicy, build_policy
 from topbill.spec import LEARNS_NOTHING, WITHOUT_FEATURES, Experiment, Variant
 
 offers = msgspec.json.Decoder(
@@ -92,12 +92,14 @@ class CompiledExperiment:
         actions: The experiment's own actions, encoded: one object for the life of the revision, so
             that policies can keep what they derive from it. What tables give to them is 0 here.
         lookup: Looks features up by id, for calls and for decisions of the log.
+        leaves_out: Whether the file leaves units out for what they are.
         rows: The rows of all of them.
         variants: By name.
         payloads: JSON text of each action's payload, by id.
         bounds: Running sums of the variants' shares.
         events: The names of the reward events that some metric reads.
         unit_events: The names of the events of units that some metric reads.
+        foreign: The variants that models decide for which Topbill did not make.
         version: Of the policies; 0 before anything was learned.
         failures: Each variant's last failure, as text.
         patience: With each variant's policy, where it is slow.
@@ -129,6 +131,7 @@ class CompiledExperiment:
         self.action_encoder = experiment.action_encoder
         self.actions = experiment.encoded_actions
         self.lookup = EntityLookup(experiment, tables, others_actions)
+        self.leaves_out = bool(experiment.exclude or experiment.audience)
         self.rows: Indices = np.arange(len(self.actions))
         self.payloads: dict[str, msgspec.Raw] = {}
         for action in experiment.actions:
@@ -144,6 +147,9 @@ class CompiledExperiment:
         )
         self.version = 0
         self.policies = build_policies(experiment)
+        self.foreign = frozenset(
+            name for name, policy in self.policies.items() if isinstance(policy, FOREIGN)
+        )
         self.failures: dict[str, str] = {}
         self.patience = {variant.name: Patience() for variant in experiment.variants}
         # Patience of their own: one that is slow unseen must not rest where it is asked for.
@@ -214,7 +220,7 @@ class CompiledExperiment:
         forced = self._forced(unit)
         if forced is not None and experiment.status != "stopped":
             return forced, "override"
-        if (experiment.exclude or experiment.audience) and experiment.status == "running":
+        if self.leaves_out and experiment.status == "running":
             sent = msgspec.json.decode(context)
             reason = experiment.exclude.reason(unit, sent) or experiment.audience.reason(sent)
             if reason is not None:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from topbill.domain.chance import hash64, uniforms
+from topbill.domain.chance import draws_of, seed_of, uniforms
 from topbill.domain.entity import EntitySource
 from topbill.domain.errors import BadRequest, NotFound, OverBudget, PolicyError
 from topbill.domain.records import (
@@ -30,7 +30,7 @@ from topbill.domain.records import (
     ShadowDecision,
     Snapshot,
 )
-from topbill.domain.slate import Allowed, Best, Slate, Stopping, rank
+from topbill.domain.slate import Allowed, Best, Slate, SlateRequest, Stopping, rank
 from topbill.engine.api import (
     Answer,
     AnswerItem,
@@ -42,7 +42,7 @@ from topbill.engine.api import (
 from topbill.engine.compiled import CompiledExperiment, logged_actions, offered, offers
 from topbill.engine.shadow import Candidate, Shown, shadow_decisions
 from topbill.entities import NO_TABLES, EntityStore, MissingVersion
-from topbill.policies import AbsentPolicy, is_foreign
+from topbill.policies import AbsentPolicy
 from topbill.spec import Experiment, Variant
 
 _logger = logging.getLogger("topbill")
@@ -103,7 +103,7 @@ class Engine:
             inputs = _nobodys(compiled)
             for variant in compiled.experiment.variants:
                 # Models of others were tried when the file was read.
-                if not is_foreign(variant.policy):
+                if variant.name not in compiled.foreign:
                     _rank(compiled, variant, inputs, None, lambda: False)
 
     def _deciding(self) -> Iterator[CompiledExperiment]:
@@ -230,7 +230,7 @@ class Engine:
         slate = _rank(compiled, variant, inputs, allowed, late)
         # A slate that took too long is thrown away though it is there: were it used, the slow
         # moments of a policy would go unnoticed, in latency and in what is logged.
-        if is_foreign(variant.policy):
+        if variant.name in compiled.foreign:
             self._note_time(compiled, variant, asked)
         return None if late() else slate
 
@@ -358,7 +358,7 @@ def _explain(
     actions = logged_actions(compiled, decision)
     actions = actions.take([actions.ids.index(action) for action in decision.eligible])
     # The same seed as when it was decided: a policy that samples gives the same sample.
-    scored = policy.score(x, actions, hash64(decision.decision_id))
+    scored = policy.score(x, actions, seed_of(decision.decision_id))
     names = (compiled.encoder.names, compiled.action_encoder.names)
     contributions = policy.explain(x, actions, names)
     explanations: dict[str, dict[str, Any]] = {}
@@ -436,13 +436,20 @@ def _rank(
         # Chance follows from the decision's id: whoever has id, version and inputs can draw again,
         # and gets the same slate with the same propensities.
         policy = compiled.policies[variant.name]
-        scored = policy.score(inputs.x, inputs.actions, hash64(decision_id))
+        if inputs.explore and allowed is None and hasattr(policy, "slate"):
+            request = SlateRequest(
+                decision_id, inputs.eligible, inputs.slots, variant.min_probability, late
+            )
+            slate: Slate | None = policy.slate(inputs.x, inputs.actions, request)
+            if slate is not None:
+                return slate
+        scored = policy.score(inputs.x, inputs.actions, seed_of(decision_id))
         return rank(
             scored if inputs.explore else Best(scored),
             inputs.eligible,
             inputs.slots,
             variant.min_probability if inputs.explore else 0.0,
-            uniforms("draw", decision_id),
+            draws_of(decision_id),
             allowed,
             late,
             _stopping(policy, scored, inputs),

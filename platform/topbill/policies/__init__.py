@@ -2,6 +2,7 @@
 
 from topbill.policies.comparison import StateComparison, compare_states, engine_of
 from topbill.policies.registry import (
+    FOREIGN,
     KINDS,
     AbsentPolicy,
     build_policy,
@@ -11,6 +12,7 @@ from topbill.policies.registry import (
 )
 
 __all__ = [
+    "FOREIGN",
     "KINDS",
     "AbsentPolicy",
     "StateComparison",

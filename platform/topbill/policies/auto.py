@@ -5,7 +5,7 @@ on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -15,7 +15,7 @@ import numpy as np
 
 from topbill.domain.chance import greedy
 from topbill.domain.records import Actions, Example, Floats, Indices
-from topbill.domain.slate import Slate
+from topbill.domain.slate import Slate, SlateRequest
 from topbill.domain.sums import plain_sum
 from topbill.policies import codec
 from topbill.policies.linear.chances import GREEDY, Chances
@@ -23,6 +23,7 @@ from topbill.policies.linear.drawing import draw_slate, load
 from topbill.policies.linear.fourier import Fourier
 from topbill.policies.linear.models import (
     ActionIndex,
+    Contribution,
     LinearModels,
     Prediction,
     check_features,
@@ -120,10 +121,9 @@ class _Scored:
     def __init__(self, prediction: Prediction, alpha: float) -> None:
         self.eta = prediction.mean
         self.alpha = alpha
-        # Without action features, what is shared is the same for all actions: how uncertain that is
-        # moves no comparison, and would only make all bounds equal.
-        all_alike = prediction.index.Z.shape[1] == 1
-        self.sd: Floats = np.sqrt(prediction.own if all_alike else prediction.variance)
+        if _all_alike(prediction.action_index):
+            prediction.common[:] = 0.0
+        self.sd: Floats = np.sqrt(prediction.variance)
 
     @property
     def mean(self) -> Floats:
@@ -142,18 +142,6 @@ class _Scored:
 
     def probabilities(self, remaining: Indices) -> Floats:
         return greedy(self.eta[remaining] + self.alpha * self.sd[remaining])
-
-    def slate(
-        self,
-        eligible: Indices,
-        slots: int,
-        least: float,
-        uniform: Callable[[int], float],
-        late: Callable[[], bool] | None,
-    ) -> Slate | None:
-        """The slate that `domain.slate.rank` draws, in compiled calls; None where it has to."""
-        chances = Chances(GREEDY, self.eta + self.alpha * self.sd)
-        return draw_slate(chances, eligible, slots, least, uniform, late)
 
 
 class Auto:
@@ -257,15 +245,30 @@ class Auto:
         return out
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
-        prediction = Prediction.empty(self.action_index(actions))
+        prediction, last = self._almost(x, self.action_index(actions))
+        last.add_to(prediction)
+        return _Scored(prediction, self.params.alpha)
+
+    def slate(self, x: Floats, actions: Actions, request: SlateRequest) -> Slate | None:
+        """The slate that `domain.slate.rank` draws of `score`, in compiled calls; None where it has
+        to.
+        """
+        index = self.action_index(actions)
+        prediction, last = self._almost(x, index)
+        chances = Chances(GREEDY, self.params.alpha, alone=_all_alike(index))
+        return draw_slate(last, prediction, chances, request)
+
+    def _almost(self, x: Floats, index: ActionIndex) -> tuple[Prediction, Contribution]:
+        """A prediction, and what it lacks: what the last of the models add that count."""
+        prediction = Prediction.empty(index)
         linear, shared = self._bases(x, 0)
         count = len(self.straight)
         straight, curved = self.weights[:count], self.weights[count:]
-        self.straight.predict(straight, linear, shared, prediction)
         # Sines and cosines cost more than all else: not where nobody listens to them.
-        if curved.any():
-            self.curved.predict(curved, self._curved_basis(linear), shared, prediction)
-        return _Scored(prediction, self.params.alpha)
+        if not any(curved.tolist()):
+            return prediction, Contribution(self.straight, straight, linear, shared)
+        self.straight.predict(straight, linear, shared, prediction)
+        return prediction, Contribution(self.curved, curved, self._curved_basis(linear), shared)
 
     def update(self, examples: Sequence[Example]) -> None:
         for example in examples:
@@ -370,6 +373,13 @@ class Auto:
         if self._feature_sketch is not None:
             features = ["action mix"] * self._feature_sketch.shape[1]
         return ["", *context], ["", *features]
+
+
+def _all_alike(index: ActionIndex) -> bool:
+    """Whether actions have no features: then what is shared is the same for all of them. How
+    uncertain that is moves no comparison, and would only make all bounds equal.
+    """
+    return bool(index.Z.shape[1] == 1)
 
 
 def _weights(log_scores: Floats, experts: Sequence[Expert]) -> Floats:

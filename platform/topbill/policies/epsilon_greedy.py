@@ -11,7 +11,7 @@ import msgspec
 from topbill.domain.chance import mostly_greedy
 from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.linear.chances import GREEDY, Chances
-from topbill.policies.linear.models import Prediction
+from topbill.policies.linear.models import ActionIndex, Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored, Positive
 
 
@@ -26,9 +26,6 @@ class _Scored(LinearScored):
 
     def probabilities(self, remaining: Indices) -> Floats:
         return mostly_greedy(self.eta[remaining], self.epsilon)
-
-    def chances(self) -> Chances:
-        return Chances(GREEDY, self.eta, chance=self.epsilon)
 
 
 class EpsilonGreedyParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,8 +54,17 @@ class EpsilonGreedy(LinearPolicy):
 
     params: EpsilonGreedyParams
 
-    def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
+    @property
+    def epsilon(self) -> float:
+        """The share of chance, after what was learned up to now."""
         epsilon = self.params.epsilon
         if self.params.decay is not None:
             epsilon /= 1.0 + self.learned / self.params.decay
-        return _Scored(self.predict(x, actions), self.noise, self.logistic, epsilon=epsilon)
+        return epsilon
+
+    def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
+        prediction = self.predict(x, actions)
+        return _Scored(prediction, self.noise, self.logistic, epsilon=self.epsilon)
+
+    def chances(self, index: ActionIndex) -> Chances:  # noqa: ARG002
+        return Chances(GREEDY, 0.0, chance=self.epsilon)

@@ -9,7 +9,7 @@ import msgspec
 from topbill.domain.chance import greedy
 from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.linear.chances import GREEDY, Chances
-from topbill.policies.linear.models import Prediction
+from topbill.policies.linear.models import ActionIndex, Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 
 
@@ -37,9 +37,6 @@ class _Scored(LinearScored):
 
     def probabilities(self, remaining: Indices) -> Floats:
         return greedy(self.bound[remaining])
-
-    def chances(self) -> Chances:
-        return Chances(GREEDY, self.bound)
 
 
 class LinUCBParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,3 +66,6 @@ class LinUCB(LinearPolicy):
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
         prediction = self.predict(x, actions)
         return _Scored(prediction, self.noise, self.logistic, alpha=self.params.alpha)
+
+    def chances(self, index: ActionIndex) -> Chances:  # noqa: ARG002
+        return Chances(GREEDY, self.params.alpha, self.noise)

@@ -28,6 +28,9 @@ KINDS: dict[str, type[Policy]] = {
 """Those that Topbill ships. This dict drives validation, documentation and the conformance
 suite."""
 
+FOREIGN = (InstalledPolicy, OwnScores)
+"""Models that Topbill did not make."""
+
 
 def own_kinds() -> dict[str, str]:
     """The policies of installed packages: kind → package and version. One called as a shipped one
@@ -54,8 +57,10 @@ def policy_class(kind: str) -> type[Policy]:
 
 
 def is_foreign(kind: str) -> bool:
-    """Whether what decides is a model that Topbill did not make: an installed policy, or scores."""
-    return issubclass(policy_class(kind), InstalledPolicy | OwnScores)
+    """Whether what decides is a model that Topbill did not make: an installed policy, or scores.
+    Raises PolicyError as `policy_class` does.
+    """
+    return issubclass(policy_class(kind), FOREIGN)
 
 
 class AbsentPolicy:

@@ -12,7 +12,7 @@ import numpy as np
 
 from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.linear.chances import SHARES, WINS, Chances
-from topbill.policies.linear.models import Prediction
+from topbill.policies.linear.models import ActionIndex, Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 
 _TABLES, _LARGEST_TABLES = 64, 2_000_000
@@ -38,8 +38,7 @@ class _Scored(LinearScored):
         self.params = params
         self.seed = seed
         self.independent = independent
-        # What is sampled is in units of the noise.
-        self.scale = noise**0.5 * params.exploration
+        self.scale = _scale(noise, params)
         self._draws: Floats | None = None
 
     def probabilities(self, remaining: Indices) -> Floats:
@@ -48,11 +47,6 @@ class _Scored(LinearScored):
         if self.independent:
             return sampling.wins(self.eta[remaining], self._spread()[remaining])
         return sampling.shares(self._joint(), remaining)
-
-    def chances(self) -> Chances:
-        if self.independent:
-            return Chances(WINS, self.eta, self._spread())
-        return Chances(SHARES, self.eta, draws=self._joint())
 
     def _spread(self) -> Floats:
         """(K,) how much independent scores vary."""
@@ -82,8 +76,8 @@ class _Scored(LinearScored):
         from topbill.policies.linear import sampling
 
         prediction = self.prediction
-        index = prediction.index
-        tables = _normals(self.params.samples // 2, sum(index.Z.shape))
+        index = prediction.action_index
+        tables = _normals(index, self.params)
         normals = tables[self.seed % len(tables)]
         return sampling.sample(
             prediction.mean,
@@ -96,10 +90,17 @@ class _Scored(LinearScored):
         )
 
 
-def _normals(half: int, rows: int) -> Floats:
-    """(tables × at least `rows` × half) standard normals, the same in every process; few sizes for
-    all numbers of actions, so that they are few to keep."""
-    return _tables(half, 1 << (rows - 1).bit_length())
+def _scale(noise: float, params: ThompsonParams) -> float:
+    """What the standard deviations of scores, in units of the noise, are multiplied with."""
+    return float(noise**0.5 * params.exploration)
+
+
+def _normals(index: ActionIndex, params: ThompsonParams) -> Floats:
+    """(tables × at least q + K × half the samples) standard normals, the same in every process; few
+    sizes for all numbers of actions, so that they are few to keep.
+    """
+    K, q = index.Z.shape
+    return _tables(params.samples // 2, 1 << (K + q - 1).bit_length())
 
 
 @lru_cache(maxsize=64)
@@ -149,3 +150,9 @@ class Thompson(LinearPolicy):
             seed=seed,
             independent=self.independent,
         )
+
+    def chances(self, index: ActionIndex) -> Chances:
+        scale = _scale(self.noise, self.params)
+        if self.independent:
+            return Chances(WINS, scale, alone=True)
+        return Chances(SHARES, scale, normals=_normals(index, self.params))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -70,7 +71,8 @@ def test_the_same_decision_id_gives_the_same_decision_and_another_id_another_dra
 
 
 def test_a_decision_is_reproducible_from_its_policy_version(art: Experiment) -> None:
-    first, second = Engine([art]), Engine([art])
+    # However busy the machine is, no decision is late.
+    first, second = [Engine([art], clock=lambda: 0.0) for _ in range(2)]
     for engine in (first, second):
         assert engine.find("art").adopt(taught(art))
     body: dict[str, Any] = {
@@ -162,13 +164,24 @@ def test_a_policy_that_fails_is_answered_with_the_controls_order(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("no")
 
-    monkeypatch.setattr(live.policies["thompson"], "score", broken)
+    monkeypatch.setitem(live.policies, "thompson", SimpleNamespace(score=broken))
     decision = engine.decide(request(unit=unit, slots=3))
     assert (decision.reason, decision.variant) == ("fallback", "thompson")
     assert [p.action for p in decision.slate] == ["c", "a", "b"]
     assert decision.propensity == 1.0
     assert decision.probabilities == ((0, 0, 1, 0), (1, 0, 0, 0), (0, 1, 0, 0))
     assert "ZeroDivisionError" in live.failures["thompson"]
+
+
+def test_a_policy_whose_package_is_gone_is_answered_with_the_controls_order(
+    art: Experiment,
+) -> None:
+    variants = [replace(v, policy="gone") if v.name == "thompson" else v for v in art.variants]
+    engine = Engine([replace(art, variants=tuple(variants))])
+    engine.warm_up()
+    decision = engine.decide(request(unit=unit_of(engine, "thompson")))
+    assert (decision.reason, decision.variant) == ("fallback", "thompson")
+    assert "no package that is installed brings it" in engine.find("art").failures["thompson"]
 
 
 def test_a_policy_that_overruns_its_budget_is_answered_with_the_controls_order(
@@ -306,7 +319,7 @@ def test_a_budget_that_is_used_up_ends_the_work_in_the_middle(
     engine = Engine([art], clock=lambda: scored.asked * 0.6 * art.budget_ms / 1e3)
     unit = unit_of(engine, "thompson")
     live = engine.find("art")
-    monkeypatch.setattr(live.policies["thompson"], "score", lambda *_: scored)
+    monkeypatch.setitem(live.policies, "thompson", SimpleNamespace(score=lambda *_: scored))
     decision = engine.decide(request(unit=unit, slots=3))
     assert (decision.reason, decision.variant, decision.propensity) == ("fallback", "thompson", 1.0)
     assert scored.asked == 2  # of three positions: the third would have come too late

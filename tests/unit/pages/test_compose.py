@@ -244,7 +244,7 @@ def test_a_policy_that_fails_leaves_the_editors_order_under_the_same_rules(
         raise RuntimeError("no")
 
     live = compiled_page.engine.find("titles")
-    live.policies["only"].score = fail  # type: ignore[method-assign, assignment]
+    live.policies["only"] = SimpleNamespace(score=fail)
     made = home.compose(compiled_page)
     assert made.answer.fallbacks == ("titles",)
     assert all(d.reason == "fallback" and d.propensity == 1.0 for d in of(made.decisions, "titles"))
@@ -268,7 +268,7 @@ def test_each_layer_s_failure_is_flagged_and_the_others_go_on(
         return SimpleNamespace(probabilities=lambda remaining: np.full(len(remaining), np.nan))
 
     for layer in failing:
-        compiled_page.engine.find(layer).policies["only"].score = nonsense
+        compiled_page.engine.find(layer).policies["only"] = SimpleNamespace(score=nonsense)
     made = home.compose(compiled_page)
     assert made.answer.fallbacks == failing
     for decision in made.decisions[1:]:

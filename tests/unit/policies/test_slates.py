@@ -1,64 +1,75 @@
-"""What compiled calls draw is what `rank` draws of the same probabilities, to the last bit."""
+"""What compiled calls draw is what `rank` draws of the same scores, to the last bit."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from topbill.domain.chance import mostly_greedy
+from topbill.domain.chance import draws_of, mostly_greedy, seed_of
 from topbill.domain.errors import OverBudget, PolicyError
 from topbill.domain.records import Actions, Example, Floats, Indices
-from topbill.domain.slate import Slate, rank
+from topbill.domain.slate import SlateRequest, rank
 from topbill.policies import KINDS
 from topbill.policies.linear import sampling
-from topbill.policies.linear.chances import GREEDY, SHARES, WINS, Chances
-from topbill.policies.linear.drawing import draw_slate
+from topbill.policies.linear.chances import GREEDY, SHARES, WINS
 
 pytest.importorskip("numba")
+from topbill.policies.linear.hashing import choice_of, uniforms_of
+from topbill.policies.linear.slates import draw_positions
+
 SEEDS = st.integers(0, 2**32 - 1)
+DRAWN = {
+    "auto": [{}],
+    "linucb": [{}, {"model": "disjoint", "link": "linear"}, {"alpha": 0.0}],
+    "thompson": [{}, {"model": "disjoint"}, {"link": "linear", "samples": 32}],
+    "epsilon_greedy": [{}, {"model": "shared"}, {"decay": 10.0}, {"fourier_features": 3}],
+}
+"""The kinds whose slates compiled calls draw, with parameters."""
 
 
-class Plain:
-    """The probabilities of `Chances`, by what says them elsewhere."""
+class Plain(NamedTuple):
+    """Scores, and how they become probabilities by what says so elsewhere."""
 
-    mean = width = None
-
-    def __init__(self, chances: Chances) -> None:
-        self.chances = chances
+    kind: int
+    chance: float
+    scores: Floats
+    spread: Floats
+    draws: Floats
+    mean: None = None
+    width: None = None
 
     def probabilities(self, remaining: Indices) -> Floats:
-        kind, scores, spread, draws, chance = self.chances
-        if kind == GREEDY:
-            return mostly_greedy(scores[remaining], chance)
-        if kind == WINS:
-            return sampling.wins(scores[remaining], spread[remaining])
-        return sampling.shares(draws, remaining)
+        if self.kind == GREEDY:
+            return mostly_greedy(self.scores[remaining], self.chance)
+        if self.kind == WINS:
+            return sampling.wins(self.scores[remaining], self.spread[remaining])
+        return sampling.shares(self.draws, remaining)
 
 
-class Hidden:
-    """Scores that know nothing of compiled calls."""
-
-    mean = width = None
-
-    def __init__(self, scored) -> None:
-        self.probabilities = scored.probabilities
-
-
-def compiled(chances, eligible, slots, least, uniforms, late=None) -> Slate | None:
-    slots = min(slots, len(eligible))
-    return draw_slate(chances, eligible, slots, least, uniforms.__getitem__, late)
-
-
-def some(rng: np.random.Generator, kind: int, size: int) -> Chances:
+def some(rng: np.random.Generator, kind: int, size: int) -> Plain:
     """Scores of which some are alike."""
     scores = rng.normal(size=size).round(int(rng.integers(3)))
-    if kind == GREEDY:
-        return Chances(kind, scores, chance=float(rng.choice([0.0, 0.1, 1.0])))
-    if kind == WINS:
-        return Chances(kind, scores, spread=np.exp(rng.normal(size=size)))
-    return Chances(kind, scores, draws=rng.normal(size=(size, 32)).round(1))
+    chance = float(rng.choice([0.0, 0.1, 1.0]))
+    draws = rng.normal(size=(size, 32)).round(1)
+    return Plain(kind, chance, scores, np.exp(rng.normal(size=size)), draws)
+
+
+def drawn(plain: Plain, eligible, slots, least, uniforms) -> tuple:
+    """How many positions a compiled call drew, the rows, their propensities, and all
+    probabilities."""
+    slots, size = min(slots, len(eligible)), len(eligible)
+    rows, propensities = np.zeros(slots, dtype=np.intp), np.zeros(slots)
+    matrix = np.zeros((slots, size))
+    count = draw_positions(
+        *plain[:5], eligible, least, np.array(uniforms[:slots]), np.arange(size),
+        0, rows, propensities, matrix,
+    )  # fmt: skip
+    return count, tuple(rows.tolist()), tuple(propensities.tolist()), matrix
 
 
 @given(
@@ -68,70 +79,116 @@ def some(rng: np.random.Generator, kind: int, size: int) -> Chances:
     slots=st.integers(1, 14),
     least=st.sampled_from([0.0, 1e-3, 0.02, 0.5]),
 )
-def test_compiled_slates_are_those_of_rank(seed, kind, size, slots, least):
+def test_compiled_positions_are_those_of_rank(seed, kind, size, slots, least):
     rng = np.random.default_rng(seed)
-    chances = some(rng, kind, size)
+    plain = some(rng, kind, size)
     eligible = rng.permutation(size)[: int(rng.integers(1, size + 1))]
     uniforms = [*rng.random(slots)]
     uniforms[0] = float(rng.choice([0.0, uniforms[0], 1.0 - 2.0**-53]))
-    drawn = compiled(chances, eligible, slots, least, uniforms)
-    assert drawn == rank(Plain(chances), eligible, slots, least, uniforms)
+    slate = rank(plain, eligible, slots, least, uniforms)
+    count, rows, propensities, matrix = drawn(plain, eligible, slots, least, uniforms)
+    assert (count, rows, propensities) == (len(slate.rows), slate.rows, slate.propensities)
+    assert slate.probabilities is None or slate.probabilities == tuple(map(tuple, matrix.tolist()))
 
 
 @given(seed=SEEDS, kind=st.sampled_from([GREEDY, WINS, SHARES]), actions=st.integers(2, 9))
 def test_a_slate_says_the_vectors_that_it_was_drawn_from(seed, kind, actions):
     rng = np.random.default_rng(seed)
-    chances = some(rng, kind, actions)
-    slate = compiled(chances, np.arange(actions), actions, 0.01, [*rng.random(actions)])
-    assert slate is not None
-    assert slate.probabilities is not None
-    assert sorted(slate.rows) == list(range(actions))
-    for k, (row, line) in enumerate(zip(slate.rows, slate.probabilities, strict=True)):
-        assert line[row] == slate.propensities[k] > 0.0
-        assert sum(line) == pytest.approx(1.0)
-        assert all(line[above] == 0.0 for above in slate.rows[:k])
-    assert slate.propensity == np.multiply.accumulate(slate.propensities)[-1]
+    plain = some(rng, kind, actions)
+    uniforms = [*rng.random(actions)]
+    count, rows, propensities, matrix = drawn(plain, np.arange(actions), actions, 0.01, uniforms)
+    assert count == actions
+    assert sorted(rows) == list(range(actions))
+    for k, (row, line) in enumerate(zip(rows, matrix, strict=True)):
+        assert line[row] == propensities[k] > 0.0
+        assert line.sum() == pytest.approx(1.0)
+        assert all(line[above] == 0.0 for above in rows[:k])
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
-@pytest.mark.parametrize("action_size", [0, 2])
-@pytest.mark.parametrize("slots", [1, 4])
-def test_every_policy_gives_the_slates_of_its_probabilities(kind, action_size, slots):
-    if kind == "scored":
-        pytest.skip("its scores come from elsewhere")
-    rng = np.random.default_rng(5)
-    actions = Actions(list("abcdefg"), rng.normal(size=(7, action_size)))
-    policy = KINDS[kind](KINDS[kind].Params(), context_size=3, action_size=action_size, seed=7)
-    for t in range(60):
+@given(
+    seed=SEEDS,
+    of=st.sampled_from([(kind, given) for kind, several in DRAWN.items() for given in several]),
+    action_size=st.sampled_from([0, 2]),
+    slots=st.integers(1, 8),
+    least=st.sampled_from([0.0, 0.02]),
+    lessons=st.sampled_from([0, 30]),
+)
+def test_policies_draw_the_slates_of_their_scores(seed, of, action_size, slots, least, lessons):
+    kind, params = of
+    rng = np.random.default_rng(seed)
+    actions = Actions(list("gfedcba"), rng.normal(size=(7, action_size)))
+    policy = KINDS[kind](
+        msgspec.convert(params, KINDS[kind].Params),
+        context_size=3,
+        action_size=action_size,
+        seed=7,
+    )
+    for t in range(lessons):
         x, index, reward = rng.normal(size=3), int(rng.integers(7)), float(rng.random() < 0.4)
-        policy.update([Example(x, actions, index, 0.2, reward, at=1e9 + t)])
-    eligible = np.array([5, 0, 1, 3, 6])
-    for seed in range(20):
-        scored = policy.score(rng.normal(size=3), actions, seed)
-        uniforms = [*rng.random(slots)]
-        slate = rank(scored, eligible, slots, 0.02, uniforms)
-        assert slate == rank(Hidden(scored), eligible, slots, 0.02, uniforms)
+        policy.update([Example(x, actions, index, 0.2, reward, position=t % 3, at=1e9 + t)])
+    eligible = rng.permutation(7)[: int(rng.integers(1, 8))]
+    for number in range(3):
+        x, name = rng.normal(size=3), f"decision-{seed}-{number}"
+        slate = policy.slate(x, actions, SlateRequest(name, eligible, slots, least))
+        scored = policy.score(x, actions, seed_of(name))
+        assert slate == rank(scored, eligible, slots, least, draws_of(name))
+
+
+@given(name=st.text(max_size=280))
+@example(name="")
+@example(name="x" * 121)
+@example(name="x" * 122)
+@example(name="x" * 128)
+def test_compiled_chance_is_that_of_the_decision(name):
+    text, draw = np.frombuffer(name.encode(), np.uint8), draws_of(name)
+    assert choice_of(text, 64) == seed_of(name) % 64
+    assert uniforms_of(text, 12).tolist() == [draw(k) for k in range(12)]
+
+
+def test_models_of_another_kind_that_wake_up_are_heard():
+    rng = np.random.default_rng(3)
+    actions = Actions(list("abc"), rng.normal(size=(3, 2)))
+    policy = KINDS["auto"](KINDS["auto"].Params(), context_size=3, action_size=2, seed=7)
+    policy.log_scores[:] = [-1.0, -2.0, -90.0, -90.0, 0.0]
+    policy.load(policy.dump())
+    assert policy.weights[-1] > 0.0
+    for number in range(10):
+        x, name = rng.normal(size=3), str(number)
+        slate = policy.slate(x, actions, SlateRequest(name, np.arange(3), 2, 0.02))
+        scored = policy.score(x, actions, 0)
+        assert slate == rank(scored, np.arange(3), 2, 0.02, draws_of(name))
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
 def test_scores_that_are_no_numbers_are_refused_as_rank_refuses_them(wrong):
     scores = np.array([1.0, wrong, 0.0])
-    for chances in (Chances(GREEDY, scores), Chances(WINS, scores, spread=np.ones(3))):
+    for kind in (GREEDY, WINS):
+        plain = Plain(kind, 0.0, scores, np.ones(3), np.zeros((0, 0)))
         eligible, uniforms = np.arange(3), [0.5, 0.5]
-        drawn = compiled(chances, eligible, 2, 0.0, uniforms)
+        count, rows, propensities, _ = drawn(plain, eligible, 2, 0.0, uniforms)
         try:
             with np.errstate(invalid="ignore"):
-                plain = rank(Plain(chances), eligible, 2, 0.0, uniforms)
+                slate = rank(plain, eligible, 2, 0.0, uniforms)
         except PolicyError:
-            plain = None
-        assert drawn == plain
+            assert count < 2
+        else:
+            assert (count, rows, propensities) == (2, slate.rows, slate.propensities)
+
+
+def test_what_is_no_simplex_is_left_to_rank():
+    actions = Actions(list("abc"), np.zeros((3, 0)))
+    policy = KINDS["linucb"](KINDS["linucb"].Params(), context_size=1, action_size=0, seed=7)
+    assert (
+        policy.slate(np.array([np.nan]), actions, SlateRequest("d", np.arange(3), 2, 0.0)) is None
+    )
 
 
 def test_among_thousands_of_actions_somebody_looks_at_the_clock():
-    chances = Chances(GREEDY, np.arange(5_000.0))
-    uniforms = [0.5] * 3
-    eligible = np.arange(5_000)
+    rng = np.random.default_rng(1)
+    actions = Actions([str(i) for i in range(5_000)], rng.normal(size=(5_000, 1)))
+    policy = KINDS["linucb"](KINDS["linucb"].Params(), context_size=1, action_size=1, seed=7)
+    x, eligible = np.ones(1), np.arange(5_000)
     with pytest.raises(OverBudget, match="1 of 3 positions"):
-        compiled(chances, eligible, 3, 0.0, uniforms, lambda: True)
-    slate = compiled(chances, eligible, 3, 0.0, uniforms, lambda: False)
-    assert slate == rank(Plain(chances), eligible, 3, 0.0, uniforms)
+        policy.slate(x, actions, SlateRequest("d", eligible, 3, 0.0, lambda: True))
+    slate = policy.slate(x, actions, SlateRequest("d", eligible, 3, 0.0, lambda: False))
+    assert slate == rank(policy.score(x, actions, 0), eligible, 3, 0.0, draws_of("d"))

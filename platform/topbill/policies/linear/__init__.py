@@ -1,7 +1,8 @@
 """What the linear policies and `auto` share: Bayesian linear models, compiled.
 
 `models` is the maths of models side by side, `policy` what one of them needs to be a policy for
-years; `gaussian` holds their weights, `fourier` their non-linear features. `kernels`, `sampling`
-and `slates` are what runs per decision and per example, `compiled` says how, and `numpy_kernels`
-stands in where there is no compiler. `drawing` has a whole slate drawn in one such call.
+years; `gaussian` holds their weights, `fourier` their non-linear features. `kernels`, `sampling`,
+`hashing` and `slates` are what runs per decision and per example, `compiled` says how, and
+`numpy_kernels` stands in where there is no compiler. `drawing` has a whole slate scored and drawn
+in one such call.
 """

@@ -14,6 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from topbill.domain.records import Floats, Indices
 from topbill.policies.linear import numpy_kernels
 
@@ -34,6 +37,8 @@ themselves.
 """
 Places: TypeAlias = Indices
 """Integers in C order, writable."""
+Text: TypeAlias = NDArray[np.uint8]
+"""The bytes of a text."""
 
 
 def _types() -> dict[str, Any]:
@@ -44,6 +49,7 @@ def _types() -> dict[str, Any]:
         "Cube": numba.float64[:, :, ::1],
         "Cubes": numba.float64[:, :, :, ::1],
         "Places": numba.intp[::1],
+        "Text": numba.types.Array(numba.uint8, 1, "C", readonly=True),
         # Read-only and of any stride: whoever made them.
         "Indices": numba.types.Array(numba.intp, 1, "A", readonly=True),
         "float": numba.float64,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from topbill.domain.chance import draws_of
 from topbill.domain.errors import OverBudget
-from topbill.domain.records import Indices
-from topbill.domain.slate import LARGEST_MATRIX, Slate
-from topbill.policies.linear.chances import Chances
+from topbill.domain.slate import LARGEST_MATRIX, Slate, SlateRequest
+from topbill.policies.linear.chances import SHARES, Chances
+from topbill.policies.linear.models import Contribution, Prediction
 
 _NO_MATRIX = np.zeros((0, 0))
 _AT_ONCE = 4_096
@@ -19,44 +19,67 @@ _AT_ONCE = 4_096
 
 
 def draw_slate(
-    chances: Chances,
-    eligible: Indices,
-    slots: int,
-    least: float,
-    uniform: Callable[[int], float],
-    late: Callable[[], bool] | None,
+    contribution: Contribution, prediction: Prediction, chances: Chances, request: SlateRequest
 ) -> Slate | None:
-    """What `domain.slate.rank` makes of the same probabilities, to the last bit. None where it has
-    to be asked itself: there is no compiler, or the probabilities are no simplex, of which it says
-    what is wrong.
+    """What `domain.slate.rank` makes of the same scores, to the last bit. None where it has to be
+    asked itself: there is no compiler, or the probabilities are no simplex, of which it says what
+    is wrong.
 
-    Raises OverBudget.
+    Args:
+        contribution: What is expected of the actions,
+        prediction: beside what is in here already; it is used up.
+        chances: How scores become probabilities.
+        request: What to draw.
+
+    Raises:
+        OverBudget: time is up between two positions.
     """
     compiled = load()
     if compiled is None:
         return None
+    decision_id, eligible, slots, least, late = request
     size = len(eligible)
-    places, propensities = np.empty(slots, dtype=np.intp), np.empty(slots)
+    slots = min(slots, size)
+    rows, propensities = np.empty(slots, dtype=np.intp), np.empty(slots)
     has_matrix = slots * size <= LARGEST_MATRIX
     matrix = np.zeros((slots, size)) if has_matrix else _NO_MATRIX
+    index, scores, spread, common = prediction
+    kind, factor, noise, alone, chance, normals = chances
+    draws = _NO_MATRIX
+    if kind == SHARES:
+        draws = np.empty((len(scores), 2 * normals.shape[2]))
+    rest = np.empty(size, dtype=np.intp)
     step = max(1, _AT_ONCE // size)
-    rest = np.arange(size)
-    for start in range(0, slots, step):
-        if start and late is not None and late():
+    positions = min(step, slots)
+    models, weights, basis, context = contribution
+    own, shared = models.own, models.shared
+    count = compiled.score_and_draw(
+        own.mean, own.cov, shared.mean, shared.cov,
+        weights, basis, context, index.rows, index.Z, scores, spread, common,
+        kind, factor, noise, alone, chance, normals, index.rank, draws,
+        np.frombuffer(decision_id.encode(), np.uint8), positions,
+        eligible, least, rest, rows, propensities, matrix,
+    )  # fmt: skip
+    for start in range(step, slots, step):
+        if count < positions:
+            break
+        if late is not None and late():
             raise OverBudget(f"{start} of {slots} positions were drawn when time was up")
-        stop = min(start + step, slots)
-        uniforms = np.array([uniform(position) for position in range(start, stop)])
+        uniform = draws_of(decision_id)
+        uniforms = np.array([uniform(k) for k in range(start, min(start + step, slots))])
+        positions = len(uniforms)
         count = compiled.draw_positions(
-            *chances, eligible, least, uniforms, rest, start, places, propensities, matrix
-        )
-        if count < len(uniforms):
-            return None
+            kind, chance, scores, spread, draws,
+            eligible, least, uniforms, rest, start, rows, propensities, matrix,
+        )  # fmt: skip
+    if count < positions:
+        return None
     joint = 1.0
     drawn = propensities.tolist()
     for propensity in drawn:
         joint *= propensity
     return Slate(
-        tuple(eligible[places].tolist()),
+        tuple(rows.tolist()),
         tuple(drawn),
         tuple(map(tuple, matrix.tolist())) if has_matrix else None,
         joint,

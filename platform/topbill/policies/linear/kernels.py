@@ -174,6 +174,63 @@ def together(cov: Matrix, context: Vector, weight: float, room: Matrix, common: 
                 common[a, b] += context[i] * room[a, i * q + b]
 
 
+@part
+def add_means(
+    own_mean: Cube,
+    shared_mean: Matrix,
+    weights: Vector,
+    rows: Indices,
+    basis: Vector,
+    context: Vector,
+    Z: Matrix,
+    mean: Vector,
+) -> None:
+    """The part of `predict` that adds to `mean`."""
+    q, E = Z.shape[1], weights.size
+    coefficients = np.zeros(q)
+    for e in range(E):
+        if weights[e] > 0.0 and shared_mean.shape[1]:
+            for i in range(context.size):
+                for a in range(q):
+                    coefficients[a] += weights[e] * context[i] * shared_mean[e, i * q + a]
+    for k in range(rows.size):
+        row = rows[k]
+        for a in range(q):
+            mean[k] += Z[k, a] * coefficients[a]
+        for e in range(E):
+            mean[k] += weights[e] * dot(own_mean[row, e], basis)
+
+
+@part
+def add_common(shared_cov: Cube, weights: Vector, context: Vector, common: Matrix) -> None:
+    """The part of `predict` that adds to `common`."""
+    room = np.empty((common.shape[0], shared_cov.shape[1]))
+    for e in range(weights.size):
+        if weights[e] > 0.0 and shared_cov.shape[1]:
+            together(shared_cov[e], context, weights[e], room, common)
+
+
+@part
+def add_own(own_cov: Cubes, weights: Vector, rows: Indices, basis: Vector, own: Vector) -> None:
+    """The part of `predict` that adds to `own`."""
+    E, g = weights.size, np.empty(basis.size)
+    if E == 1:
+        for k in range(rows.size):
+            own[k] += weights[0] * gain(own_cov[rows[k], 0], basis, g)
+        return
+    mixed = np.empty((basis.size, basis.size))
+    flat, into = own_cov.reshape((own_cov.shape[0], E, mixed.size)), mixed.ravel()
+    for k in range(rows.size):
+        # One blended form to evaluate instead of E.
+        row, into[:] = rows[k], 0.0
+        for e in range(E):
+            weight = weights[e]
+            if weight > 0.0:
+                for i in range(into.size):
+                    into[i] += weight * flat[row, e, i]
+        own[k] += gain(mixed, basis, g)
+
+
 @compiled
 def predict(
     own_mean: Cube,
@@ -194,32 +251,9 @@ def predict(
 
     The variance of an action's score is own + zᵀ·common·z, with z (q) its row of Z, (1, features).
     """
-    q, E = Z.shape[1], weights.size
-    coefficients, g, mixed = np.zeros(q), np.empty(basis.size), np.empty((basis.size, basis.size))
-    room = np.empty((q, shared_mean.shape[1]))
-    for e in range(E):
-        if weights[e] > 0.0 and shared_mean.shape[1]:
-            for i in range(context.size):
-                for a in range(q):
-                    coefficients[a] += weights[e] * context[i] * shared_mean[e, i * q + a]
-            together(shared_cov[e], context, weights[e], room, common)
-    flat, into = own_cov.reshape((own_cov.shape[0], E, mixed.size)), mixed.ravel()
-    for k in range(rows.size):
-        row = rows[k]
-        for a in range(q):
-            mean[k] += Z[k, a] * coefficients[a]
-        for e in range(E):
-            mean[k] += weights[e] * dot(own_mean[row, e], basis)
-        if E == 1:
-            own[k] += weights[0] * gain(own_cov[row, 0], basis, g)
-            continue
-        # One blended form to evaluate instead of E.
-        into[:] = 0.0
-        for e in range(E):
-            if weights[e] > 0.0:
-                for i in range(into.size):
-                    into[i] += weights[e] * flat[row, e, i]
-        own[k] += gain(mixed, basis, g)
+    add_means(own_mean, shared_mean, weights, rows, basis, context, Z, mean)
+    add_common(shared_cov, weights, context, common)
+    add_own(own_cov, weights, rows, basis, own)
 
 
 @compiled

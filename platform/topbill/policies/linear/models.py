@@ -10,7 +10,7 @@ linear link and one block this is ridge regression.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -87,14 +87,13 @@ def check_features(actions: Actions, size: int) -> None:
         raise PolicyError(f"actions.features is {actions.features.shape}, expected {expected}")
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """Scores of K actions on the link scale in units of the noise: mean (K,), and how they vary.
 
     Cov(scores) = diag(own) + Z·common·Zᵀ, with Z of the index (K × q) and common (q × q).
     """
 
-    index: ActionIndex
+    action_index: ActionIndex
     mean: Floats
     own: Floats
     common: Floats
@@ -112,13 +111,13 @@ class Prediction:
         """
         from topbill.policies.linear import kernels
 
-        return kernels.variances(self.own, self.common, self.index.Z)
+        return kernels.variances(self.own, self.common, self.action_index.Z)
 
     def bounds(self, noise: float, alpha: float) -> Floats:
         """(K,) each mean and `alpha` standard deviations, those of `variance` times `noise`."""
         from topbill.policies.linear import kernels
 
-        return kernels.bounds(self.mean, self.own, self.common, self.index.Z, noise, alpha)
+        return kernels.bounds(self.mean, self.own, self.common, self.action_index.Z, noise, alpha)
 
 
 class LinearModels:
@@ -151,7 +150,7 @@ class LinearModels:
         """Add what the models expect, each with its weight (E,), to `into`. O(K·E·p²) and
         O(E·m²).
         """
-        own, shared, index = self.own, self.shared, into.index
+        own, shared, index = self.own, self.shared, into.action_index
         self._kernels.predict(
             own.mean, own.cov, shared.mean[0], shared.cov[0],
             weights, index.rows, basis, context, index.Z, into.mean, into.own, into.common,
@@ -209,3 +208,16 @@ class LinearModels:
         """Take over what `arrays` gave, its shapes checked."""
         for name, stack in (("own", self.own), ("shared", self.shared)):
             stack.restore(state.arrays[f"{prefix}{name}_mean"], state.arrays[f"{prefix}{name}_cov"])
+
+
+class Contribution(NamedTuple):
+    """What models add to a prediction; the last three as for `LinearModels.predict`."""
+
+    models: LinearModels
+    weights: Floats
+    basis: Floats
+    context: Floats
+
+    def add_to(self, prediction: Prediction) -> None:
+        """Add it."""
+        self.models.predict(self.weights, self.basis, self.context, prediction)

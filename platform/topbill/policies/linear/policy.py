@@ -7,9 +7,8 @@ position: what a lower place costs is learned, and every decision is scored as i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -17,13 +16,14 @@ import numpy as np
 
 from topbill.domain.errors import PolicyError
 from topbill.domain.records import Actions, Example, Floats, Indices
-from topbill.domain.slate import Slate
+from topbill.domain.slate import Slate, SlateRequest
 from topbill.policies import codec
 from topbill.policies.linear.chances import Chances
 from topbill.policies.linear.drawing import draw_slate, load
 from topbill.policies.linear.fourier import Fourier
 from topbill.policies.linear.models import (
     ActionIndex,
+    Contribution,
     LinearModels,
     Prediction,
     check_features,
@@ -156,7 +156,7 @@ class LinearScored:
         other = copy(self)
         if not self._logistic:
             by = _LOGIT_IN_REWARD * by
-        other.prediction = replace(self.prediction, mean=self.prediction.mean + by)
+        other.prediction = self.prediction._replace(mean=self.prediction.mean + by)
         other.eta = other.prediction.mean
         other.forget_drawn(by)
         return other
@@ -166,24 +166,6 @@ class LinearScored:
 
     def probabilities(self, remaining: Indices) -> Floats:
         raise NotImplementedError
-
-    def chances(self) -> Chances | None:
-        """What compiled calls draw a slate by; None where they don't know how."""
-        return None
-
-    def slate(
-        self,
-        eligible: Indices,
-        slots: int,
-        least: float,
-        uniform: Callable[[int], float],
-        late: Callable[[], bool] | None,
-    ) -> Slate | None:
-        """The slate that `domain.slate.rank` draws, in compiled calls; None where it has to."""
-        chances = self.chances()
-        if chances is None:
-            return None
-        return draw_slate(chances, eligible, slots, least, uniform, late)
 
 
 class LinearPolicy:
@@ -303,6 +285,22 @@ class LinearPolicy:
         xt = extended(x, self.d, 0)
         self.models.predict(_ONE, self._basis(xt), xt, prediction)
         return prediction
+
+    def slate(self, x: Floats, actions: Actions, request: SlateRequest) -> Slate | None:
+        """The slate that `domain.slate.rank` draws of `score`, in compiled calls; None where it has
+        to.
+        """
+        index = self.action_index(actions)
+        chances = self.chances(index)
+        if chances is None:
+            return None
+        xt = extended(x, self.d, 0)
+        contribution = Contribution(self.models, _ONE, self._basis(xt), xt)
+        return draw_slate(contribution, Prediction.empty(index), chances, request)
+
+    def chances(self, index: ActionIndex) -> Chances | None:  # noqa: ARG002
+        """How compiled calls make probabilities of scores; None where they don't know how."""
+        return None
 
     def update(self, examples: Sequence[Example]) -> None:
         """Fold examples in, in order."""

@@ -29,6 +29,40 @@ def root(common: Matrix) -> Matrix:
     return L
 
 
+@part
+def sample_into(
+    mean: Vector,
+    own: Vector,
+    common: Matrix,
+    Z: Matrix,
+    normals: Matrix,
+    rank: Indices,
+    scale: float,
+    out: Matrix,
+) -> None:
+    """What `sample` returns, into `out`."""
+    (K, q), n = Z.shape, normals.shape[1]
+    L = root(common)
+    for k in range(K):
+        spread, own_normals = scale * math.sqrt(max(own[k], 0.0)), q + rank[k]
+        for s in range(n):
+            out[k, s] = spread * normals[own_normals, s]
+        for b in range(q):
+            pull = 0.0
+            for a in range(b, q):
+                pull += Z[k, a] * L[a, b]
+            pull *= scale
+            if b < q - 1:
+                for s in range(n):
+                    out[k, s] += pull * normals[b, s]
+            else:
+                # The last one, and what is made of it, in one pass.
+                for s in range(n):
+                    draw = out[k, s] + pull * normals[b, s]
+                    out[k, n + s] = mean[k] - draw
+                    out[k, s] = draw + mean[k]
+
+
 @compiled
 def sample(
     mean: Vector,
@@ -44,23 +78,8 @@ def sample(
     `normals` (q + K × n): the first q rows drive what actions share, row q + rank[k] what is action
     k's own.
     """
-    (K, q), n = Z.shape, normals.shape[1]
-    L, out = root(common), np.empty((K, 2 * n))
-    for k in range(K):
-        draws = out[k]
-        spread = scale * math.sqrt(max(own[k], 0.0))
-        for s in range(n):
-            draws[s] = spread * normals[q + rank[k], s]
-        for b in range(q):
-            pull = 0.0
-            for a in range(b, q):
-                pull += Z[k, a] * L[a, b]
-            pull *= scale
-            for s in range(n):
-                draws[s] += pull * normals[b, s]
-        for s in range(n):
-            draws[n + s] = mean[k] - draws[s]
-            draws[s] += mean[k]
+    out = np.empty((mean.size, 2 * normals.shape[1]))
+    sample_into(mean, own, common, Z, normals, rank, scale, out)
     return out
 
 

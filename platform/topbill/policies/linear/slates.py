@@ -1,8 +1,8 @@
-"""A whole slate in one compiled call: at each position the probabilities over what remains, their
-floor, and the draw.
+"""A whole slate in one compiled call: scores from the encoded context, and at each position the
+probabilities over what remains, their floor, and the draw.
 
-It says what `domain.slate.rank` says of the same scores, to the last bit, in a fraction of the
-time; what must be asked from position to position (rules, foreign policies) goes there.
+It says what `domain.slate.rank` says of what the policy scores, to the last bit, in a fraction of
+the time; what must be asked from position to position (rules, foreign policies) goes there.
 """
 
 from __future__ import annotations
@@ -12,9 +12,20 @@ import math
 import numpy as np
 
 from topbill.domain.records import Indices
-from topbill.policies.linear.chances import GREEDY, WINS
-from topbill.policies.linear.compiled import Matrix, Places, Vector, compiled, part
-from topbill.policies.linear.sampling import shares, wins
+from topbill.policies.linear.chances import GREEDY, SHARES, WINS
+from topbill.policies.linear.compiled import (
+    Cube,
+    Cubes,
+    Matrix,
+    Places,
+    Text,
+    Vector,
+    compiled,
+    part,
+)
+from topbill.policies.linear.hashing import choice_of, uniforms_of
+from topbill.policies.linear.kernels import add_common, add_means, add_own, bounds
+from topbill.policies.linear.sampling import sample_into, shares, wins
 
 
 @part
@@ -69,16 +80,16 @@ def drawn(p: Vector, u: float) -> int:
 @compiled
 def draw_positions(
     kind: int,
+    chance: float,
     scores: Vector,
     spread: Vector,
     draws: Matrix,
-    chance: float,
     eligible: Indices,
     least: float,
     uniforms: Vector,
     rest: Places,
     start: int,
-    places: Places,
+    rows: Places,
     propensities: Vector,
     matrix: Matrix,
 ) -> int:
@@ -86,40 +97,107 @@ def draw_positions(
     probabilities are no simplex.
 
     Args:
-        kind: How scores become probabilities; this and the next four as in `Chances`.
+        kind: How scores become probabilities; this and the next as in `Chances`.
+        chance: The share of chance.
+        scores: (K,) of all actions.
+        spread: (K,) their standard deviations, for WINS.
+        draws: (K × n) joint draws of them, for SHARES.
         eligible: The rows that may be drawn.
         least: The floor.
         uniforms: Each position's own.
         rest: What remains at position `start`, in places of the eligible: the first of these, of
             which what is drawn is taken out.
-        places: Gets what is drawn, in places of the eligible.
+        start: The first position.
+        rows: Gets what is drawn.
         propensities: Gets with what probability.
         matrix: (positions × eligible), zeros, or without rows; gets all probabilities.
     """
     size = eligible.size - start
-    rows = np.empty(size, np.intp)
+    may = np.empty(size, np.intp)
     for i in range(size):
-        rows[i] = eligible[rest[i]]
+        may[i] = eligible[rest[i]]
     some, widths = np.empty(size), np.empty(size)
     for k in range(uniforms.size):
         for i in range(size):
-            some[i] = scores[rows[i]]
+            some[i] = scores[may[i]]
         if kind == GREEDY:
             now = greedy(some[:size], chance)
         elif kind == WINS:
             for i in range(size):
-                widths[i] = spread[rows[i]]
+                widths[i] = spread[may[i]]
             now = wins(some[:size], widths[:size])
         else:
-            now = shares(draws, rows[:size])
+            now = shares(draws, may[:size])
         if not lifted(now, least):
             return k
         j = drawn(now, uniforms[k])
-        places[start + k], propensities[start + k] = rest[j], now[j]
+        rows[start + k], propensities[start + k] = may[j], now[j]
         if matrix.shape[0]:
             for i in range(size):
                 matrix[start + k, rest[i]] = now[i]
         size -= 1
         for i in range(j, size):
-            rest[i], rows[i] = rest[i + 1], rows[i + 1]
+            rest[i], may[i] = rest[i + 1], may[i + 1]
     return uniforms.size
+
+
+@compiled
+def score_and_draw(
+    own_mean: Cube,
+    own_cov: Cubes,
+    shared_mean: Cube,
+    shared_cov: Cubes,
+    weights: Vector,
+    basis: Vector,
+    context: Vector,
+    action_rows: Indices,
+    Z: Matrix,
+    mean: Vector,
+    own: Vector,
+    common: Matrix,
+    kind: int,
+    factor: float,
+    noise: float,
+    alone: bool,
+    chance: float,
+    normals: Cube,
+    rank: Indices,
+    draws: Matrix,
+    decision_id: Text,
+    positions: int,
+    eligible: Indices,
+    least: float,
+    rest: Places,
+    rows: Places,
+    propensities: Vector,
+    matrix: Matrix,
+) -> int:
+    """`draw_positions` of the first positions, from what the models expect.
+
+    The first twelve are those of `kernels.predict`, shared weights with the one row that they have;
+    then `Chances`, with the places of the actions by id. `mean` becomes the scores, `own` for WINS
+    what they vary by, `draws` are made for SHARES, and `rest` becomes what remains.
+    """
+    add_means(own_mean, shared_mean[0], weights, action_rows, basis, context, Z, mean)
+    # What is greedy about the means alone has no use for what is costly, their variances.
+    if kind != GREEDY or factor > 0.0:
+        if alone:
+            common[:] = 0.0
+        else:
+            add_common(shared_cov[0], weights, context, common)
+        add_own(own_cov, weights, action_rows, basis, own)
+    if kind == WINS:
+        for k in range(own.size):
+            own[k] = math.sqrt(max(own[k], 1e-300)) * factor
+    elif kind == SHARES:
+        table = normals[choice_of(decision_id, len(normals))]
+        sample_into(mean, own, common, Z, table, rank, factor, draws)
+    elif factor > 0.0:
+        mean[:] = bounds(mean, own, common, Z, noise, factor)
+    uniforms = uniforms_of(decision_id, positions)
+    for i in range(rest.size):
+        rest[i] = i
+    return draw_positions(
+        kind, chance, mean, own, draws,
+        eligible, least, uniforms, rest, 0, rows, propensities, matrix,
+    )  # fmt: skip
