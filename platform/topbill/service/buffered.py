@@ -19,6 +19,8 @@ class BufferedTransport:
         self._transport = transport
         self._loop = loop
         self._parts: list[bytes] = []
+        # Asked several times a request, where `__getattr__` would take most of a microsecond.
+        self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
         """Send soon, together with what else this turn of the loop writes."""

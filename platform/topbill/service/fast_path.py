@@ -219,21 +219,28 @@ class FastPath:
         return msgspec.structs.replace(request, unit=self._backend.unit_ids.stored(request.unit))
 
     def _decide(self, request: DecideRequest) -> Decision:
-        """Decided now; or as stored, so that a retry is not decided by a newer policy."""
-        if request.decision_id is not None:
-            stored = self._backend.log.decision(request.decision_id)
-            if stored is not None:
-                if stored.request_hash != request.fingerprint:
-                    raise _used_before(request.decision_id)
-                return stored
+        """Decided now. Where its id was used before, the log's receipt has the stored decision, and
+        nobody sees this one; so an id is looked up once, by the commit. Here only what cannot be
+        decided any more is looked up: it may have been before.
+        """
+        if request.decision_id is None:
+            return self.engine.decide(request)
+        try:
             self._backend.refuse_old("decision_id", request.decision_id)
-        return self.engine.decide(request)
+            return self.engine.decide(request)
+        except TopbillError:
+            stored = self._backend.log.decision(request.decision_id)
+            if stored is None:
+                raise
+            if stored.request_hash != request.fingerprint:
+                raise _used_before(request.decision_id) from None
+            return stored
 
     def _settle(self, decision: Decision, receipt: Receipt) -> Answer:
         """The answer for a decision that is durable now, by this request or by an earlier one.
 
-        Between the look-up in `_decide` and the commit another request may have used the id: the
-        log's receipt has the last word, and both get the same answer.
+        Of several requests with one id the first to be committed is stored: the log's receipt has
+        the last word, and all get the same answer, whichever policy decided for the others.
         """
         if receipt.let_go is not None:
             raise AlreadyDecided.under("decision_id", receipt.let_go)
