@@ -21,7 +21,9 @@ from topbill.spec import Experiment, Override
 
 def decided(experiment: Experiment, **body: Any) -> Decision:
     raw = json.dumps({"experiment": experiment.key, **body})
-    return Engine([experiment]).decide(msgspec.json.decode(raw, type=DecideRequest))
+    return Engine([experiment], clock=lambda: 0.0).decide(
+        msgspec.json.decode(raw, type=DecideRequest)
+    )
 
 
 @pytest.mark.parametrize("status", ["running", "paused", "draft"])
