@@ -17,7 +17,7 @@ from topbill.reporting.experiment.differences import spec_differences
 from topbill.reporting.experiment.revising import RevisionChange, revision_change
 from topbill.reporting.queries.action_versions import revisions_of
 from topbill.reporting.queries.database import open_database
-from topbill.reporting.queries.orders import recorded_orders
+from topbill.reporting.queries.orders import RecordedOrder, recorded_orders
 from topbill.spec import audited, from_audit
 
 _CONTEXT = 2
@@ -67,10 +67,17 @@ def revision_lines(data: Path | str, key: str) -> list[RevisionLine]:
     lines = []
     before: dict[str, Any] | None = None
     for row in rows:
-        made = [o for o in orders if o.made == row["revision"] and o.at <= row["revised_at"]]
+        made = [o for o in orders if _made(o, row)]
         lines.append(_line(row, before, key, made[-1].sentence if made else ""))
         before = row
     return lines[::-1]
+
+
+def _made(order: RecordedOrder, row: Mapping[str, Any]) -> bool:
+    """Whether the revision came in force by this order, and not by the file that it is like."""
+    return (
+        order.changes_what_runs and order.made == row["revision"] and order.at <= row["revised_at"]
+    )
 
 
 def _line(

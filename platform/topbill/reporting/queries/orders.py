@@ -42,6 +42,11 @@ class RecordedOrder(msgspec.Struct, frozen=True, kw_only=True):
         return order_name(self.kind, self.traffic, self.status)
 
     @property
+    def changes_what_runs(self) -> bool:
+        """Whether it made another revision of the file; others only say how a launch stands."""
+        return self.kind in ("status", "traffic", "pause", "rollback")
+
+    @property
     def sentence(self) -> str:
         """The same, and why."""
         because = f": {self.because.rstrip('.')}" if self.because else ""
