@@ -96,6 +96,13 @@ def with_launch(report: Report, launch: LaunchStanding | None) -> Standing:
     return where
 
 
+def without_file(where: Standing) -> Standing:
+    """Where a concluded experiment stands whose file is gone: nothing is left to be done with
+    it."""
+    step = "Nothing to do: its file is gone, and its report stays. To ask the same again, start a "
+    return structs.replace(where, next=f"{step}new experiment with a key of its own.")
+
+
 def all_experiments(
     reports: Sequence[tuple[str, Report]],
     age: float = 0.0,

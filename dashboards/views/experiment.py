@@ -89,6 +89,8 @@ def body() -> None:
         return
     readout.conclusion(report)
     where = answers.with_launch(report, ramps.by_experiment().get(key))
+    if report.conclusion is not None and data.listed(key).status == "removed":
+        where = answers.without_file(where)
     frame.answer(answers.while_still(where, data.age()))
     readout.notes(report)
     frame.warn(report)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pandas as pd
 import streamlit as st
 
-from board import charts, choose, data, frame, pieces, readout, words
+from board import answers, charts, choose, data, frame, pieces, readout, words
 from board.terms import TERMS
 from topbill.reporting import past
 from topbill.reporting.experiment.wording import Standing, standing
@@ -120,7 +120,7 @@ def kept(experiment: PastExperiment) -> None:
         st.markdown(f"*{words.plain(report.hypothesis)}*")
     readout.conclusion(report)
     st.caption("Its file and its decisions are gone: this is its report as it was kept.")
-    frame.answer(standing(report))
+    frame.answer(answers.without_file(standing(report)))
     readout.notes(report)
     readout.headline(report)
     if report.ab is not None and len(report.ab.units) > 1:

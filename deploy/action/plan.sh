@@ -9,7 +9,7 @@ if [ -n "${BASE:-}" ]; then
     arguments+=(--base "$BASE")
 fi
 plan=$(mktemp)
-trap 'rm -f "$plan"' EXIT
+trap 'rm -f "$plan" "${comment:-$plan}"' EXIT
 topbill "${arguments[@]}" >"$plan"
 status=$?
 cat "$plan"
@@ -21,6 +21,14 @@ harms=$([ "$status" -eq 0 ] && echo false || echo true)
 echo "harms=$harms" >>"${GITHUB_OUTPUT:-/dev/null}"
 cat "$plan" >>"${GITHUB_STEP_SUMMARY:-/dev/null}"
 
+# A comment has room for 65,536 characters; of a longer plan it has the first whole lines.
+comment=$plan
+if [ "$(wc -m <"$plan")" -gt 60000 ]; then
+    comment=$(mktemp)
+    awk '{ read += length($0) + 1; if (read > 60000) exit; print }' "$plan" >"$comment"
+    printf '\n\nThe rest of the plan stands in the summary of the job.\n' >>"$comment"
+fi
+
 post() {
     local comments="repos/$GITHUB_REPOSITORY/issues/$NUMBER/comments" own
     own=$(gh api --paginate "$comments" \
@@ -28,9 +36,9 @@ post() {
     own=$(head -n 1 <<<"$own")
     if [ -n "$own" ]; then
         gh api --method PATCH "repos/$GITHUB_REPOSITORY/issues/comments/$own" \
-            --field "body=@$plan" >/dev/null
+            --field "body=@$comment" >/dev/null
     else
-        gh api --method POST "$comments" --field "body=@$plan" >/dev/null
+        gh api --method POST "$comments" --field "body=@$comment" >/dev/null
     fi
 }
 

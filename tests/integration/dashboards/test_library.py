@@ -57,6 +57,7 @@ def test_of_what_is_gone_the_kept_report_is_shown(past: Path, open_app) -> None:
     assert "Its file and its decisions are gone: this is its report as it was kept." in text
     assert "by ann: fresh won, and everybody gets it, because: More plays." in text
     assert "Fresh was compared with editorial." in text
+    assert "its file is gone, and its report stays" in text
     every = next(table for table in tables(app) if "chance better" in table)
     assert every["lift"].iloc[0] == "+4.0%"
     # A key of nobody is an old link: the library itself is shown.

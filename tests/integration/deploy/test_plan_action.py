@@ -134,6 +134,21 @@ def test_a_fork_that_may_not_comment_is_told_in_the_summary(pull_request: PullRe
     assert "Nothing would harm" in Path(pull_request.environment["GITHUB_STEP_SUMMARY"]).read_text()
 
 
+def test_a_plan_too_long_for_a_comment_is_cut_at_a_line(
+    pull_request: PullRequest, tmp_path: Path
+) -> None:
+    # A plan of 3,000 lines: what a change of every file of a large folder would print.
+    lines = "".join([f"{number:04} – {'é' * 40}\n" for number in range(3_000)])
+    (tmp_path / "long.md").write_text(f"<!-- topbill plan -->\n{lines}")
+    printed = f'#!/bin/sh\ncat "{tmp_path}/long.md"\n'
+    PullRequest._program(tmp_path / "bin" / "topbill", printed)
+    assert pull_request.run().returncode == 0
+    comment = (pull_request.comments / "2.md").read_text()
+    assert len(comment) < 65_536
+    assert comment.startswith("<!-- topbill plan -->\n0000 –")
+    assert comment.endswith("é\n\n\nThe rest of the plan stands in the summary of the job.\n")
+
+
 def test_without_a_plan_the_job_fails(pull_request: PullRequest) -> None:
     done = pull_request.run(BASE="no-such-commit")
     assert done.returncode == 1
