@@ -1,4 +1,4 @@
-"""Bundles in the embedded log's file. A decision of one has, in place of its own, a body that names
+"""Bundles in a log's database. A decision of one has, in place of its own, a body that names
 the bundle, its checksum and the decision's place in it.
 """
 
@@ -16,7 +16,8 @@ import msgspec
 from topbill.domain.errors import LogError
 from topbill.domain.records import Decision
 from topbill.log.bundles import decisions_of
-from topbill.log.database import LogDatabase, checksum
+from topbill.log.database import LogDatabase
+from topbill.log.sql_database import checksum
 
 _REFERENCE = struct.Struct("<BIHI")
 """A zero byte, with which no JSON begins; the bundle, the place in it, the bundle's CRC-32."""

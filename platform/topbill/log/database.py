@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 
 from topbill.domain.errors import LogError
 from topbill.log import schema_stamp
+from topbill.log.sql_database import CHECKED, ROWS, Existing, Value, checksum, insert_statement
 from topbill.log.wal import wal_damage
 
 # With a rowid, although the key tells all: without one whole rows lie in the tree of keys, and each
@@ -226,53 +226,6 @@ _OPENING = threading.Lock()
 _TABLES = frozenset(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", _SCHEMA))
 
 
-ROWS = {
-    "decisions": ("decision_id", "experiment", "body"),
-    "reward_events": ("decision_id", "event_id", "body"),
-    "unit_events": ("unit_type", "unit", "event_id", "body"),
-}
-"""The tables of what is stored, and of what each row is made beside its stamp and its checksum."""
-
-CHECKED = {table: (*columns, "at") for table, columns in ROWS.items()} | {
-    "policy_engines": ("experiment", "version", "variant", "engine"),
-    "revisions": ("experiment", "revision", "at", "who", "spec"),
-    "orders": (
-        *("experiment", "revision", "made", "at", "who", "status", "because", "conclusion"),
-        *("kind", "step", "traffic", "about"),
-    ),
-    "conclusions": (
-        *("experiment", "revision", "made", "at", "who", "winner", "because", "report"),
-    ),
-    "alarms": ("alarm", "state", "kind", "experiment", "subject", "cause", "message", "at"),
-    "alarm_messages": ("alarm", "state", "channel", "at"),
-    "alarm_watches": ("experiment", "through", "memory"),
-    "quarantine": (
-        "kind",
-        "stage",
-        "experiment",
-        "id",
-        "belongs_to",
-        "seq",
-        "reason",
-        "body",
-        "at",
-    ),
-    "heartbeat": ("id", "at", "published_at"),
-    "remembered_ids": ("key", "seq", "at"),
-    "erasures": ("at", "unit_hash", "experiment", "version", "decisions", "rewards"),
-    "retentions": ("at", "kept_since", "decisions", "rewards", "events", "quarantined"),
-    "profiles": ("unit", "unit_type", "kids", "maturity", "region", "at"),
-    "merges": ("unit", "unit_type", "merged", "at"),
-    "clock_steps": ("at", '"offset"', "decisions", "events"),
-}
-"""The tables whose rows have a checksum in a column of that name, and of what columns it is. What
-is left out of a row is its place, which an index knows too.
-
-Not here: `policy_snapshots`, whose checksums lie in a table of their own, since 0.1.0 writes that
-one without naming columns; `bundles`, whose checksum their decisions have; `clock` and `journal`,
-which 0.1.0 writes likewise, and which the rows and the journal's file contradict where they are
-damaged.
-"""
 _LAUNCH_STEPS = """CREATE UNIQUE INDEX IF NOT EXISTS launch_steps
 ON orders (experiment, revision, step) WHERE step > 0"""
 """No step of a launch is given twice, whoever gives it and however often they are killed."""
@@ -287,16 +240,6 @@ ADDED = {
 }
 """Columns that tables got after their first version, and how they are declared."""
 _SNAPSHOT = ("experiment", "version", "watermark", "at", "fingerprint", "start", "refit_at", "blob")
-Value = str | bytes | int
-
-
-def checksum(values: Sequence[Value]) -> int:
-    """The CRC-32 of a row's values, by which `damage` knows it."""
-    total = 0
-    for value in values:
-        content = value if isinstance(value, bytes) else str(value).encode()
-        total = zlib.crc32(content, zlib.crc32(len(content).to_bytes(4, "little"), total))
-    return total
 
 
 class LogDatabase:
@@ -307,6 +250,7 @@ class LogDatabase:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.name = str(path)
         self._file = path.absolute()
         self._is_closed = False
         self._look_through_wal()
@@ -481,16 +425,11 @@ class LogDatabase:
         self._connection.executemany(statement, values)
 
     def insert(
-        self, table: str, rows: Iterable[Sequence[Value]], verb: str = "INSERT INTO"
+        self, table: str, rows: Iterable[Sequence[Value]], existing: Existing = "refuse"
     ) -> None:
-        """Insert rows, each the values of the table's columns in `CHECKED`, with their checksums,
-        inside of a transaction.
-        """
-        columns = (*CHECKED[table], "checksum")
-        marks = ", ".join("?" * len(columns))
+        """Insert rows with their checksums; see `SqlDatabase.insert`."""
         self._connection.executemany(
-            f"{verb} {table} ({', '.join(columns)}) VALUES ({marks})",
-            [(*row, checksum(row)) for row in rows],
+            insert_statement(table, existing), [(*row, checksum(row)) for row in rows]
         )
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from topbill.domain.errors import Conflict, NotFound
-from topbill.log.database import LogDatabase
 from topbill.log.protocol import Clock, Log, Order, OrderKind
+from topbill.log.sql_database import SqlDatabase
 from topbill.spec import Conclusion, Experiment, Status, from_audit
 from topbill.spec.fields import percent
 
@@ -42,7 +42,7 @@ def order_name(kind: OrderKind, traffic: float | None, status: str | None) -> st
 class OrderTable:
     """The table `orders` of a database. Its methods are those of `Log`."""
 
-    def __init__(self, database: LogDatabase, clock: Clock) -> None:
+    def __init__(self, database: SqlDatabase, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 

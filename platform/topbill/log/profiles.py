@@ -1,4 +1,4 @@
-"""The limits of profiles, and which guests they were, in the embedded log's file."""
+"""The limits of profiles, and which guests they were, in a log's database."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from topbill.domain.errors import LogError
 from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
-from topbill.log.database import CHECKED, LogDatabase, Value, checksum
 from topbill.log.protocol import Clock
+from topbill.log.sql_database import CHECKED, SqlDatabase, Value, checksum
 
 _COLUMNS = ", ".join(CHECKED["profiles"])
 _READ = f"SELECT checksum, {_COLUMNS} FROM profiles WHERE unit = ?"  # noqa: S608 (names of ours)
@@ -20,7 +20,7 @@ _NO_AGE = -1
 class ProfileTable:
     """The tables `profiles` and `merges` of a database. Its methods are those of `Log`."""
 
-    def __init__(self, database: LogDatabase, clock: Clock) -> None:
+    def __init__(self, database: SqlDatabase, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
@@ -34,7 +34,7 @@ class ProfileTable:
         expected, *row = rows[0]
         if None in row or checksum(row) != expected:
             raise LogError(
-                f"{self._database.path}: the limits of a profile are not what was stored; set them "
+                f"{self._database.name}: the limits of a profile are not what was stored; set them "
                 "again, or put the file back from a backup"
             )
         _, _, kids, maturity, region, _ = row
@@ -57,7 +57,7 @@ class ProfileTable:
             limits.region or "",
             self._clock(),
         )
-        self._database.insert("profiles", [row], "INSERT OR REPLACE INTO")
+        self._database.insert("profiles", [row], "replace")
 
     def merge(
         self, unit: str, unit_type: str, merged: str, limited_by: Iterable[str]

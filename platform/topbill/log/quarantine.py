@@ -1,12 +1,12 @@
-"""What the embedded log keeps of rows that were set aside, and of the worker's life."""
+"""What a log keeps of rows that were set aside, and of the worker's life."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from topbill.domain.records import QuarantinedRow, QuarantineStage, RowKind
-from topbill.log.database import LogDatabase
 from topbill.log.protocol import Clock, Heartbeat
+from topbill.log.sql_database import SqlDatabase
 
 _LONGEST_REASON = 500
 
@@ -14,7 +14,7 @@ _LONGEST_REASON = 500
 class QuarantineTable:
     """The table `quarantine` of a database. Its methods are those of `Log`."""
 
-    def __init__(self, database: LogDatabase, clock: Clock) -> None:
+    def __init__(self, database: SqlDatabase, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
@@ -23,17 +23,21 @@ class QuarantineTable:
         before = sum(self.counts().values())
         with self._database.transaction():
             values = [(*row[:6], short_reason(row.reason), row.body, self._clock()) for row in rows]
-            self._database.insert("quarantine", values, "INSERT OR IGNORE INTO")
+            self._database.insert("quarantine", values, "keep")
         return sum(self.counts().values()) - before
 
     def read(self, experiment: str | None, limit: int) -> list[QuarantinedRow]:
         """The last rows of one experiment, or of all, oldest first, without bodies."""
         rows = self._database.rows(
-            """SELECT kind, stage, experiment, id, belongs_to, seq, reason, x'', at
-               FROM quarantine WHERE ? IS NULL OR experiment = ? ORDER BY place DESC LIMIT ?""",
+            """SELECT kind, stage, experiment, id, belongs_to, seq, reason, at
+               FROM quarantine WHERE CAST(? AS TEXT) IS NULL OR experiment = ?
+               ORDER BY place DESC LIMIT ?""",
             (experiment, experiment, limit),
         )
-        return [QuarantinedRow(*row) for row in reversed(rows)]
+        quarantined = []
+        for *row, at in reversed(rows):
+            quarantined.append(QuarantinedRow(*row)._replace(quarantined_at=at))
+        return quarantined
 
     def counts(self) -> dict[tuple[RowKind, QuarantineStage], int]:
         """How many there are, by kind and stage."""
@@ -44,7 +48,7 @@ class QuarantineTable:
 class HeartbeatTable:
     """The table `heartbeat` of a database. Its methods are those of `Log`."""
 
-    def __init__(self, database: LogDatabase, clock: Clock) -> None:
+    def __init__(self, database: SqlDatabase, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
@@ -52,7 +56,7 @@ class HeartbeatTable:
         """Note that the worker is at work now."""
         with self._database.transaction():
             row = (0, self._clock(), published_at)
-            self._database.insert("heartbeat", [row], "INSERT OR REPLACE INTO")
+            self._database.insert("heartbeat", [row], "replace")
 
     def read(self) -> Heartbeat | None:
         """The last sign of life."""

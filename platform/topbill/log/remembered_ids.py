@@ -12,8 +12,8 @@ from hashlib import blake2b
 
 import msgspec
 
-from topbill.log.database import LogDatabase
 from topbill.log.entries import EventKey
+from topbill.log.sql_database import SqlDatabase
 
 _pack = msgspec.msgpack.Encoder().encode
 _CHUNK = 256
@@ -23,7 +23,7 @@ _CHUNK = 256
 class RememberedIds:
     """The table of ids let go, in the order in which they were."""
 
-    def __init__(self, database: LogDatabase) -> None:
+    def __init__(self, database: SqlDatabase) -> None:
         self._database = database
 
     def add(
@@ -33,7 +33,7 @@ class RememberedIds:
         at), inside of the transaction that deletes them."""
         rows = [(digest(decision_id), seq, at) for decision_id, seq, at in decisions]
         rows += [(digest(*key), 0, at) for *key, at in events]
-        self._database.insert("remembered_ids", rows, "INSERT OR IGNORE INTO")
+        self._database.insert("remembered_ids", rows, "keep")
 
     def places(self, decision_ids: Collection[str]) -> dict[str, int]:
         """The `seq` that those of the decisions had which are remembered, by id."""

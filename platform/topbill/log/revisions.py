@@ -1,15 +1,15 @@
-"""The audit in the embedded log's file: what each experiment was, from when on, and by whom."""
+"""The audit in a log's database: what each experiment was, from when on, and by whom."""
 
 from __future__ import annotations
 
-from topbill.log.database import LogDatabase
 from topbill.log.protocol import Clock, Revision
+from topbill.log.sql_database import SqlDatabase
 
 
 class RevisionTable:
     """The table `revisions` of a database. Its methods are those of `Log`."""
 
-    def __init__(self, database: LogDatabase, clock: Clock) -> None:
+    def __init__(self, database: SqlDatabase, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
@@ -30,7 +30,7 @@ class RevisionTable:
         """The lines of one experiment, or of all, oldest first."""
         rows = self._database.rows(
             """SELECT experiment, revision, at, who, spec FROM revisions
-               WHERE ? IS NULL OR experiment = ? ORDER BY seq""",
+               WHERE CAST(? AS TEXT) IS NULL OR experiment = ? ORDER BY seq""",
             (experiment, experiment),
         )
         return [Revision(*row) for row in rows]

@@ -1,7 +1,8 @@
-"""Policy snapshots in the embedded log's file: versions that count up by one, each written once.
+"""Policy snapshots in a log's database: versions that count up by one, each written once.
 
-Held by the log rather than part of it: snapshots share the file and its transactions with the rows,
-and nothing else. They are never journaled, for a version is written every few seconds at most.
+Held by the log rather than part of it: snapshots share the database and its transactions with the
+rows, and nothing else. They are never journaled, for a version is written every few seconds at
+most.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import msgspec
 
 from topbill.domain.errors import Conflict, DamagedSnapshot
 from topbill.domain.records import Snapshot, SnapshotHead
-from topbill.log.database import LogDatabase, checksum
 from topbill.log.protocol import Clock
+from topbill.log.sql_database import SqlDatabase, checksum
 
 _CHECKSUM = """SELECT checksum FROM snapshot_checksums c
     WHERE c.experiment = s.experiment AND c.version = s.version"""
@@ -23,7 +24,7 @@ class SnapshotTable:
     those of `Log`.
     """
 
-    def __init__(self, database: LogDatabase, clock: Clock) -> None:
+    def __init__(self, database: SqlDatabase, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
@@ -56,7 +57,7 @@ class SnapshotTable:
             states = msgspec.msgpack.decode(blob, type=dict[str, bytes])
         except (msgspec.DecodeError, ValueError, TypeError) as error:
             raise DamagedSnapshot(
-                f"{self._database.path}: snapshot {experiment} v{version} cannot be read: {error}; "
+                f"{self._database.name}: snapshot {experiment} v{version} cannot be read: {error}; "
                 f"write it again: topbill verify {experiment} --repair"
             ) from error
         return Snapshot(
@@ -103,7 +104,8 @@ class SnapshotTable:
                 "INSERT INTO policy_snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row
             )
             self._database.execute(
-                "INSERT OR REPLACE INTO snapshot_checksums VALUES (?, ?, ?)",
+                "INSERT INTO snapshot_checksums VALUES (?, ?, ?) "
+                "ON CONFLICT (experiment, version) DO UPDATE SET checksum = excluded.checksum",
                 (*row[:2], checksum(row)),
             )
             engines = [(*row[:2], *each) for each in snapshot.engines.items()]

@@ -9,30 +9,23 @@ stamp can still appear.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from topbill.domain.alarm import AlarmLine, AlarmMessage, AlarmWatch
 from topbill.domain.errors import LogError
-from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
     Decision,
     QuarantinedRow,
-    QuarantineStage,
     RewardEvent,
     RowKind,
-    Snapshot,
-    SnapshotHead,
     UnitEvent,
 )
-from topbill.log.alarms import AlarmTable
 from topbill.log.bundle_table import BundleTable
-from topbill.log.conclusions import ConclusionTable
-from topbill.log.database import ROWS, LogDatabase, checksum
+from topbill.log.database import LogDatabase
 from topbill.log.entries import Entry, KeyedIds, Receipt, Rows, admit
 from topbill.log.file_guard import FileGuard
 from topbill.log.journal import Journal
@@ -46,25 +39,15 @@ from topbill.log.log_time import (
     offset_at,
     trouble,
 )
-from topbill.log.orders import OrderTable
-from topbill.log.profiles import ProfileTable
 from topbill.log.protocol import (
     Clock,
-    ConclusionLine,
-    Erasure,
-    Heartbeat,
-    Log,
     Matured,
-    Order,
-    Retention,
-    Revision,
     now_micros,
 )
-from topbill.log.quarantine import HeartbeatTable, QuarantineTable
 from topbill.log.recent_ids import RecentIds
 from topbill.log.remembered_ids import RememberedIds
-from topbill.log.revisions import RevisionTable
-from topbill.log.snapshots import SnapshotTable
+from topbill.log.sql_database import ROWS, checksum
+from topbill.log.table_log import TableLog
 
 _NEWEST_STAMP = """SELECT max((SELECT at FROM clock),
     coalesce((SELECT at FROM decisions ORDER BY seq DESC LIMIT 1), 0),
@@ -99,13 +82,12 @@ _decode_event = msgspec.json.Decoder(RewardEvent).decode
 _decode_unit_event = msgspec.json.Decoder(UnitEvent).decode
 
 
-class SqliteLog(Log):
+class SqliteLog(TableLog):
     """One handle on the embedded log. Not for several threads at once: a thread opens its own.
 
     Made of parts, each with one job: the `LogDatabase` (connection, transactions, errors), the
     `Journal` in front of it, the index of what lies in the journal (`RecentIds`), and the tables
-    beside the rows (`SnapshotTable`, `RevisionTable`, `QuarantineTable`, `HeartbeatTable`,
-    `ProfileTable`). What they are together is here: commits, draining and the feed.
+    beside the rows (`TableLog`). What they are together is here: commits, draining and the feed.
 
     Raises LogError where the file cannot be opened, read or written.
     """
@@ -118,8 +100,6 @@ class SqliteLog(Log):
         boot: str | None = None,
     ) -> None:
         self.path = path
-        self.name = str(path)
-        self._clock = clock
         # Who brings a clock of their own moves time as they like.
         own = steady is not None or clock is not now_micros
         self._steady = (steady or clock) if own else now_steady
@@ -138,14 +118,7 @@ class SqliteLog(Log):
         except LogError:
             self._database.close()
             raise
-        self._snapshots = SnapshotTable(self._database, clock)
-        self._revisions = RevisionTable(self._database, clock)
-        self._orders = OrderTable(self._database, clock)
-        self._conclusions = ConclusionTable(self._database, self._orders, clock)
-        self._alarms = AlarmTable(self._database)
-        self._quarantine = QuarantineTable(self._database, clock)
-        self._heartbeat = HeartbeatTable(self._database, clock)
-        self._profiles = ProfileTable(self._database, clock)
+        super().__init__(self._database, clock)
         self._set_aside: set[tuple[RowKind, int]] = set()
         """Rows that this handle could not read, and has noted."""
         self._remembered = RememberedIds(self._database)
@@ -354,7 +327,7 @@ class SqliteLog(Log):
         """Note that log time and clock part here, inside of the transaction that stamps so."""
         (last,) = self._database.rows(_LAST_SEQS)
         row = (stamps.newest, stamps.offset, *last)
-        self._database.insert("clock_steps", [row], "INSERT OR REPLACE INTO")
+        self._database.insert("clock_steps", [row], "replace")
 
     def clock_steps(self) -> list[ClockStep]:
         """Where the machine's clock was set; see `Log.clock_steps`."""
@@ -655,140 +628,9 @@ class SqliteLog(Log):
                 self._recent.restart(self._journal.position[0])
         return forgotten
 
-    # ------------------------------------------------------------------ snapshots and audit
-
-    def versions(self) -> dict[str, int]:
-        """The newest policy version of every experiment that has one."""
-        return self._snapshots.versions()
-
-    def version(self, experiment: str) -> int:
-        """The newest policy version of an experiment; 0 where nothing was learned yet."""
-        return self._snapshots.version(experiment)
-
-    def snapshot(self, experiment: str, version: int | None = None) -> Snapshot | None:
-        """The newest snapshot of an experiment, or that of `version`; None when there is none."""
-        return self._snapshots.read(experiment, version)
-
-    def snapshot_heads(self, experiment: str) -> list[SnapshotHead]:
-        """What is known of an experiment's snapshots, newest first."""
-        return self._snapshots.heads(experiment)
-
-    def write_snapshot(self, snapshot: Snapshot) -> None:
-        """Store the successor of the newest version; see `Log.write_snapshot`."""
-        self._snapshots.write(snapshot)
-
-    def forget_snapshots(self, before: int) -> int:
-        """Delete the snapshots that had a successor by `before` µs; returns how many went."""
-        return self._snapshots.forget(before)
-
-    def set_aside(self, rows: Sequence[QuarantinedRow]) -> int:
-        """Note rows, each once for each stage; returns how many are new."""
-        return self._quarantine.add(rows)
-
-    def quarantine(
-        self, experiment: str | None = None, limit: int = 1_000_000
-    ) -> list[QuarantinedRow]:
-        """The last rows that were set aside; see `Log.quarantine`."""
-        return self._quarantine.read(experiment, limit)
-
-    def quarantine_counts(self) -> dict[tuple[RowKind, QuarantineStage], int]:
-        """How many there are, by kind and stage."""
-        return self._quarantine.counts()
-
-    def beat(self, published_at: int) -> None:
-        """Note that the worker is at work now."""
-        self._heartbeat.beat(published_at)
-
-    def heartbeat(self) -> Heartbeat | None:
-        """The worker's last sign of life."""
-        return self._heartbeat.read()
-
-    def revise(self, experiment: str, revision: str, who: str, spec: str) -> bool:
-        """Note in the audit what an experiment is now; False when it was so already."""
-        return self._revisions.note(experiment, revision, who, spec)
-
-    def revisions(self, experiment: str | None = None) -> list[Revision]:
-        """The audit, oldest first: of one experiment, or of all."""
-        return self._revisions.read(experiment)
-
-    def give_order(self, order: Order, after: int | None = None) -> None:
-        """Store an order, stamped now; see `Log.give_order`."""
-        self._orders.give(order, after)
-
-    def orders(self) -> list[Order]:
-        """All orders that were given, oldest first."""
-        return self._orders.read()
-
-    def conclude(self, line: ConclusionLine, order: Order | None = None) -> None:
-        """Store how an experiment ended, and the order that says so."""
-        self._conclusions.conclude(line, order)
-
-    def conclusions(self, experiment: str | None = None) -> list[ConclusionLine]:
-        """How experiments ended, oldest first."""
-        return self._conclusions.read(experiment)
-
-    def note_alarms(self, lines: Sequence[AlarmLine], watch: AlarmWatch | None = None) -> None:
-        """Store what was found, and up to where was looked, in one step."""
-        self._alarms.note(lines, watch)
-
-    def alarms(self, limit: int = 1_000) -> list[AlarmLine]:
-        """The last lines of alarms, and those of alarms that stand, oldest first."""
-        return self._alarms.read(limit)
-
-    def alarm_watch(self, experiment: str) -> AlarmWatch | None:
-        """Up to where an experiment was looked at; None where it never was."""
-        return self._alarms.watch(experiment)
-
-    def note_message(self, message: AlarmMessage) -> None:
-        """Note that a channel took a message."""
-        self._alarms.note_message(message)
-
-    def alarm_messages(self, limit: int = 10_000) -> list[AlarmMessage]:
-        """The last messages that channels took, oldest first."""
-        return self._alarms.messages(limit)
-
-    def profile(self, unit: str) -> ProfileLimits | None:
-        """What a profile may see; None where nothing was set."""
-        return self._profiles.read(unit)
-
-    def change_profile(self, unit: str, unit_type: str, change: ProfileChange) -> ProfileLimits:
-        """Change what a profile may see; see `Log.change_profile`."""
-        return self._profiles.change(unit, unit_type, change)
-
-    def remove_profile(self, unit: str) -> bool:
-        """Remove what was set of a profile; returns whether anything was."""
-        return self._profiles.remove(unit)
-
-    def merge_profile(
-        self, unit: str, unit_type: str, merged: str, limited_by: Iterable[str]
-    ) -> MergedProfile:
-        """What a guest did is a profile's as well; see `Log.merge_profile`."""
-        return self._profiles.merge(unit, unit_type, merged, limited_by)
-
-    def merges(self, after: int = 0, limit: int = 2**62) -> list[Merge]:
-        """The next merges; see `Log.merges`."""
-        return self._profiles.merges(after, limit)
-
     def forget_recent(self) -> None:
         """Keep nothing of any row in this handle's memory."""
         self._recent.restart(0)
-
-    def erasures(self, experiment: str) -> list[Erasure]:
-        """What was erased from an experiment, oldest first."""
-        rows = self._database.rows(
-            "SELECT at, experiment, version, decisions, rewards, unit_hash = '' FROM erasures "
-            "WHERE experiment = ? ORDER BY place",
-            (experiment,),
-        )
-        return [Erasure(*row) for row in rows]
-
-    def retention(self) -> Retention | None:
-        """When rows were last removed because of their age."""
-        rows = self._database.rows(
-            "SELECT at, kept_since, decisions, rewards, events, quarantined FROM retentions "
-            "ORDER BY place DESC LIMIT 1"
-        )
-        return Retention(*rows[0]) if rows else None
 
 
 def _chunks(items: Sequence[_T], size: int = _ROWS_PER_STATEMENT) -> Iterator[Sequence[_T]]:
