@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests import postgres_server
 
 from topbill import spec
 from topbill.spec import Experiment
@@ -65,3 +67,10 @@ def folder(tmp_path: Path) -> Path:
 def art(folder: Path) -> Experiment:
     """The small experiment."""
     return spec.load(folder / "art.yaml")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _postgres_server_ends() -> Iterator[None]:
+    """Whichever test has started it."""
+    yield
+    postgres_server.stop()

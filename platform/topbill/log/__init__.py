@@ -1,7 +1,8 @@
 """The log: the transactional intake of decisions and reward events.
 
-`Log` says what every log promises, `open_log` is the way to one. There are two: the embedded log
-(one SQLite file with a journal as its head) and one in memory for tests.
+`Log` says what every log promises, `open_log` is the way to one. There are three: the embedded log
+(one SQLite file with a journal as its head), the shared one (a PostgreSQL database), and one in
+memory for tests.
 """
 
 from topbill.log.entries import Entry, Receipt

@@ -9,13 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from topbill.domain.errors import LogError, NotFound
 from topbill.log.memory import MemoryLog
 from topbill.log.protocol import Clock, Log, now_micros
 from topbill.log.sqlite import SqliteLog
+from topbill.log.url import without_secrets
+
+if TYPE_CHECKING:
+    from topbill.log.postgres import PostgresLog
 
 LOG_FILE = "log.sqlite"
 """What the embedded log is called in a data folder."""
@@ -46,12 +50,30 @@ def _sqlite_path(rest: str) -> Path:
     return Path("/" + unquote(rest).lstrip("/"))
 
 
+def _postgres() -> type[PostgresLog]:
+    # psycopg is an extra, and nobody else needs to wait for its import.
+    try:
+        from topbill.log.postgres import PostgresLog
+    except ImportError as error:
+        raise LogError(
+            f"a log in PostgreSQL needs psycopg ({error}); install it: pip install "
+            "'topbill[postgres]'"
+        ) from error
+    return PostgresLog
+
+
 SCHEMES: dict[str, Scheme] = {
     "sqlite": Scheme(
         example="sqlite:///srv/topbill/log.sqlite",
         durable=True,
         open=lambda rest, clock: SqliteLog(_sqlite_path(rest), clock),
         exists=lambda rest: _sqlite_path(rest).exists(),
+    ),
+    "postgresql": Scheme(
+        example="postgresql://USER@HOST:5432/DATABASE",
+        durable=True,
+        open=lambda rest, clock: _postgres()(f"postgresql:{rest}", clock),
+        exists=lambda rest: _postgres().exists(f"postgresql:{rest}"),
     ),
     "memory": Scheme(
         example="memory:NAME",
@@ -67,8 +89,10 @@ def open_log(place: str | Path, *, create: bool = True, clock: Clock = now_micro
     """A handle on the log at a path or URL.
 
     Args:
-        place: Path of an embedded log; `sqlite:///ABSOLUTE/PATH` is the same. `memory:` is a log in
-            this process's memory, `memory:NAME` one that all handles of that name share.
+        place: Path of an embedded log; `sqlite:///ABSOLUTE/PATH` is the same.
+            `postgresql://USER@HOST:5432/DATABASE` is a shared one, in the first schema of the
+            connection's `search_path`. `memory:` is a log in this process's memory, `memory:NAME`
+            one that all handles of that name share.
         create: Whether an empty log is made where there is none.
         clock: Gives the time in microseconds since the epoch; for tests.
 
@@ -90,11 +114,15 @@ def open_log(place: str | Path, *, create: bool = True, clock: Clock = now_micro
     kind = SCHEMES.get(scheme)
     if kind is None:
         examples = ", ".join(each.example for each in SCHEMES.values())
-        raise LogError(f"{place}: no log is known by {scheme!r}; expected a path, or {examples}")
+        raise LogError(
+            f"{without_secrets(str(place))}: no log is known by {scheme!r}; "
+            f"expected a path, or {examples}"
+        )
     if not create and not kind.exists(rest):
         raise _no_log(place)
     return kind.open(rest, clock)
 
 
 def _no_log(place: str | Path) -> NotFound:
-    return NotFound(f"{place}: no log there; expected the data folder of `topbill up`")
+    name = without_secrets(str(place))
+    return NotFound(f"{name}: no log there; expected the data folder of `topbill up`")

@@ -1,0 +1,572 @@
+"""The shared log: a PostgreSQL database that API processes and workers of many machines share.
+
+A group is one statement, in a transaction of its own. Groups of several machines end in another
+order than they began; so a reader reads only behind a *fence*, a time that it writes down before it
+takes a transaction number. Whoever has a later number sees the fence and stamps after it; once all
+that have an earlier one have ended, nothing at or before the fence can come any more.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+import zlib
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import msgspec
+
+from topbill.domain.errors import LogError, NotFound
+from topbill.domain.records import Decision, QuarantinedRow, RewardEvent, RowKind, UnitEvent
+from topbill.log.bundles import decisions_of
+from topbill.log.entries import (
+    Entry,
+    EventKey,
+    KeyedIds,
+    Receipt,
+    Rows,
+    UnitEventKey,
+    admit,
+    all_keyed,
+)
+from topbill.log.log_time import SETTLED, TOLERANCE, ClockStep
+from topbill.log.postgres_database import PostgresDatabase
+from topbill.log.postgres_schema import LOW_BITS
+from topbill.log.protocol import Clock, Matured, now_micros
+from topbill.log.remembered_ids import RememberedIds, digest
+from topbill.log.sql_database import checksum
+from topbill.log.table_log import TableLog
+
+_PLACE_IN_BUNDLE = struct.Struct("<HI")
+"""The body of a bundled decision: its place in the bundle, and the bundle's CRC-32."""
+_NO_LIMIT = 2**62
+_TRIES = 5
+"""Looks at what is stored of a group whose ids others store at the same time."""
+_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.0)
+"""Seconds to wait for the transactions that are under way at a fence: most end within them."""
+_FENCES = 64
+
+# A row's `seq`, checksum and bundle, then what its checksum is of (see `sql_database.ROWS`).
+_DECISIONS = "SELECT d.seq, d.checksum, d.bundle, d.decision_id, d.experiment, d.body"
+_EVENTS = "SELECT e.seq, e.checksum, NULL, e.decision_id, e.event_id, e.body"
+_UNIT_EVENTS = "SELECT u.seq, u.checksum, NULL, u.unit_type, u.unit, u.event_id, u.body"
+_FEEDS: Mapping[RowKind, str] = {
+    "decision": f"{_DECISIONS} FROM decisions d",
+    "reward": f"{_EVENTS} FROM reward_events e",
+    "event": f"{_UNIT_EVENTS} FROM unit_events u",
+}
+_UNREADABLE = (msgspec.DecodeError, ValueError, TypeError, RecursionError)
+"""What decoding a body raises that is no record."""
+
+_decode_decision = msgspec.json.Decoder(Decision).decode
+_decode_event = msgspec.json.Decoder(RewardEvent).decode
+_decode_unit_event = msgspec.json.Decoder(UnitEvent).decode
+
+
+class _Fence(NamedTuple):
+    """A fence at `at` (ms) holds once all transactions before `number` have ended."""
+
+    at: int
+    number: int
+
+
+class _StoredIds:
+    """What is known to be stored of a group's ids; see `Stored`."""
+
+    def __init__(self) -> None:
+        self.decisions: dict[str, Decision] = {}
+        self.events: set[EventKey] = set()
+        self.unit_events: set[UnitEventKey] = set()
+        self.let_go: set[str] = set()
+
+
+class PostgresLog(TableLog):
+    """One handle on the shared log. Not for several threads at once: a thread opens its own.
+
+    Stamps are the server's, in whole milliseconds; a `clock` of one's own is for tests.
+
+    Raises:
+        NotFound: There is no log, and `create` is false.
+        LogError: The server cannot be reached, or is not one that this works with.
+    """
+
+    def __init__(self, url: str, clock: Clock = now_micros, *, create: bool = True) -> None:
+        self._database = PostgresDatabase(url, create=create)
+        super().__init__(self._database, clock)
+        self._is_own_clock = clock is not now_micros
+        self._remembered = RememberedIds(self._database)
+        self._set_aside: set[tuple[RowKind, int]] = set()
+        """Rows that this handle could not read, and has noted."""
+        self._settled = 0
+        """The last fence (ms) that is known to hold."""
+        self._waiting: deque[_Fence] = deque(maxlen=_FENCES)
+        """Fences that do not hold yet, in their order."""
+        self._connection_number = self._database.connections
+
+    @staticmethod
+    def exists(url: str) -> bool:
+        """Whether there is a log. Raises LogError where the server can't be reached."""
+        try:
+            PostgresDatabase(url, create=False).close()
+        except NotFound:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the connection; what was acknowledged is durable already."""
+        self._database.close()
+
+    def check(self) -> None:
+        """Raises LogError where another log lies there by now, or the server can't be reached."""
+        self._database.check()
+
+    def tend(self, *, thorough: bool = False) -> None:
+        """There is nothing to do: what was committed can be read."""
+
+    def probe(self) -> None:
+        """Write what every reader writes, without any row; raises LogError where that fails."""
+        self._fence()
+
+    def _reading(self) -> int | None:
+        """The clock in milliseconds; None for the server's own."""
+        return self._clock() // 1_000 if self._is_own_clock else None
+
+    # ------------------------------------------------------------------ intake
+
+    def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
+        """Store a group of entries; see `Log.commit`.
+
+        First as if all ids were new, which nearly always they are. Only where the database says
+        that one is not, or the answer was lost, they are looked up.
+        """
+        receipts = self._commit(entries, None)
+        for _ in range(_TRIES):
+            if receipts is not None:
+                return receipts
+            # Others may store the same ids between the look and the group.
+            receipts = self._commit(entries, self._look_up(_all_ids(entries)))
+        if receipts is None:
+            raise LogError(
+                f"{self.name}: cannot write: others store the same ids again and again; nothing "
+                "was acknowledged, and the same ids may be sent once more"
+            )
+        return receipts
+
+    def _commit(self, entries: Sequence[Entry], stored: _StoredIds | None) -> list[Receipt] | None:
+        """Store what is new of a group; None where not all that seems so is. `stored` is None where
+        nothing was looked up.
+        """
+        known = stored or _StoredIds()
+        before = set(known.decisions)
+        events, unit_events = set(known.events), set(known.unit_events)
+        at = self._clock()
+        rows = Rows.none()
+        receipts = [admit(entry, at, known, rows) for entry in entries]
+        if stored is not None:
+            # Ids that nobody called keyed were not compared with what is there.
+            rows = _without(rows, before | stored.let_go, events, unit_events)
+        if rows:
+            stamp = self._database.append(self._values(rows, KeyedIds.of(entries)))
+            if stamp is None:
+                return None
+            for decision_id, decision in known.decisions.items():
+                if decision_id not in before:
+                    msgspec.structs.force_setattr(decision, "decided_at", stamp * 1_000)
+        return receipts
+
+    def _values(self, rows: Rows, ids: KeyedIds) -> list[Any]:
+        """The arguments of the function `append`: columns, not rows."""
+        remembered: list[bytes] = []
+        contents: list[bytes] = []
+        decisions: list[tuple[str, str, int | None, bytes, int]] = []
+        for decision_id, experiment, body in rows.decisions:
+            if decision_id in ids.decisions:
+                remembered.append(digest(decision_id))
+            crc = checksum((decision_id, experiment, body))
+            decisions.append((decision_id, experiment, None, body, crc))
+        for names, bundle in rows.bundles:
+            contents.append(bundle)
+            for index, (decision_id, experiment) in enumerate(names):
+                body = _PLACE_IN_BUNDLE.pack(index, zlib.crc32(bundle))
+                if decision_id in ids.decisions:
+                    remembered.append(digest(decision_id))
+                if decision_id:
+                    crc = checksum((decision_id, experiment, body))
+                    decisions.append((decision_id, experiment, len(contents), body, crc))
+        remembered += [digest(*row[:2]) for row in rows.events if row[:2] in ids.events]
+        events = [(*row, checksum(row)) for row in rows.events]
+        unit_events = [(*row, checksum(row)) for row in rows.unit_events]
+        columns = [*_columns(decisions, 5), *_columns(events, 4), *_columns(unit_events, 5)]
+        return [self._reading(), remembered, contents, *columns]
+
+    def _look_up(self, ids: KeyedIds) -> _StoredIds:
+        """What is stored of these, and what is remembered."""
+        stored = _StoredIds()
+        if ids.decisions:
+            query = f"{_FEEDS['decision']} WHERE d.decision_id = ANY(?)"
+            rows, decisions = self._records("decision", query, (list(ids.decisions),))
+            stored.decisions = {decision.decision_id: decision for _, decision in decisions}
+            # One that can't be read is as one that was let go: what its id was used for can't be
+            # said.
+            stored.let_go = {row[3] for row in rows} - stored.decisions.keys()
+            stored.let_go.update(self._remembered.places(ids.decisions - stored.decisions.keys()))
+        if ids.events:
+            query = (
+                "SELECT decision_id, event_id FROM reward_events WHERE (decision_id, event_id) IN "
+                "(SELECT * FROM unnest(?::text[], ?::text[]))"
+            )
+            stored.events = set(self._database.rows(query, _columns(list(ids.events), 2)))
+            stored.events.update(self._remembered.events(ids.events - stored.events))
+        if ids.unit_events:
+            query = (
+                "SELECT unit_type, unit, event_id FROM unit_events WHERE (unit_type, unit, "
+                "event_id) IN (SELECT * FROM unnest(?::text[], ?::text[], ?::text[]))"
+            )
+            stored.unit_events = set(self._database.rows(query, _columns(list(ids.unit_events), 3)))
+        return stored
+
+    # ------------------------------------------------------------------ look-ups
+
+    def decisions(self, decision_ids: Collection[str]) -> dict[str, Decision]:
+        """The stored decisions of these ids, by id; see `Log.decisions`."""
+        if not decision_ids:
+            return {}
+        query = f"{_FEEDS['decision']} WHERE d.decision_id = ANY(?)"
+        _, decisions = self._records("decision", query, (list(decision_ids),))
+        return {decision.decision_id: decision for _, decision in decisions}
+
+    def places(self, decision_ids: Collection[str]) -> dict[str, int]:
+        """The `seq` of decisions that are only remembered; see `Log.places`."""
+        return self._remembered.places(decision_ids)
+
+    def events(self, decision_id: str) -> list[RewardEvent]:
+        """All reward events of a decision, in the order in which they came."""
+        query = f"{_FEEDS['reward']} WHERE e.decision_id = ? ORDER BY seq"
+        _, events = self._records("reward", query, (decision_id,))
+        return [event for _, event in events]
+
+    # ------------------------------------------------------------------ the barrier
+
+    def barrier(self) -> int:
+        """A time at or before which nothing can be added any more; while transactions are under
+        way that began before now, one of a moment ago.
+        """
+        return self._settle() * 1_000
+
+    def _fence(self) -> int:
+        ((at,),) = self._database.rows("SELECT fence(?)", (self._reading(),))
+        return int(at)
+
+    def _settle(self) -> int:
+        """The last fence (ms) that holds, of now if may be."""
+        at = self._fence()
+        # Only now, and in a transaction of its own: whoever gets a later number sees the fence.
+        ((number,),) = self._database.rows("SELECT pg_current_xact_id()::text::bigint")
+        if self._connection_number != self._database.connections:
+            # The numbers of another server, perhaps, say nothing of this one's.
+            self._waiting.clear()
+            self._connection_number = self._database.connections
+        self._waiting.append(_Fence(at, number))
+        for pause in _PAUSES:
+            # All transactions before this number have ended.
+            ((oldest,),) = self._database.rows(
+                "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+            )
+            while self._waiting and self._waiting[0].number <= oldest:
+                self._settled = self._waiting.popleft().at
+            if not self._waiting:
+                break
+            time.sleep(pause)
+        return self._settled
+
+    def clock_steps(self) -> list[ClockStep]:
+        """None: the stamps are the times of the rows."""
+        return []
+
+    def clock_trouble(self, within: int = SETTLED) -> str | None:  # noqa: ARG002 (the contract's)
+        """That the server's clock is behind the log, for as long as it is."""
+        query = "SELECT at, clock_reading(?) FROM clock"
+        ((at, reading),) = self._database.rows(query, (self._reading(),))
+        behind = (at - reading) // 1_000
+        if behind * 1_000_000 < TOLERANCE:
+            return None
+        return (
+            f"{self.name}: the clock of the server is {behind:,} s behind the newest rows, which "
+            "are stamped one after the other until it has caught up. Set the clock right, if it "
+            "isn't"
+        )
+
+    # ------------------------------------------------------------------ feed
+
+    def read_decisions(self, after_seq: int, limit: int) -> list[tuple[int, Decision]]:
+        """Decisions with seq > `after_seq`, in order, at most `limit`."""
+        return self._read("decision", after_seq, limit)
+
+    def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]:
+        """Reward events with seq > `after_seq`, in order, at most `limit`."""
+        return self._read("reward", after_seq, limit)
+
+    def read_unit_events(self, after_seq: int, limit: int) -> list[tuple[int, UnitEvent]]:
+        """Events of units with seq > `after_seq`, in order, at most `limit`."""
+        return self._read("event", after_seq, limit)
+
+    def _read(self, kind: RowKind, after_seq: int, limit: int) -> list[tuple[int, Any]]:
+        """The next rows that can be read and that are final."""
+        query = f"{_FEEDS[kind]} WHERE seq > ? AND seq < ? ORDER BY seq LIMIT ?"
+        end = _first_seq(self._settled + 1)
+        is_settled = False
+        while True:
+            rows, records = self._records(kind, query, (after_seq, end, limit))
+            if len(rows) < limit and not is_settled:
+                end = _first_seq(self._settle() + 1)
+                is_settled = True
+            elif records or not rows:
+                return records
+            else:
+                # None of them could be read: behind them may be others.
+                after_seq = rows[-1][0]
+
+    def _records(
+        self, kind: RowKind, query: str, values: Sequence[Any]
+    ) -> tuple[list[Any], list[tuple[int, Any]]]:
+        """The rows of a query, and the records of those that can be read, with their `seq`. One
+        that cannot is set aside: the others must not wait for it.
+        """
+        with ExitStack() as snapshot:
+            if kind == "decision":
+                # Their bundles are read after them: both as of one moment.
+                snapshot.enter_context(self._database.snapshot())
+            rows = self._database.rows(query, values)
+            bundles = self._read_bundles({row[2] for row in rows if row[2] is not None})
+        records = []
+        unreadable = []
+        for row in rows:
+            try:
+                records.append((row[0], _record(kind, row, bundles)))
+            except _UNREADABLE as error:
+                if (kind, row[0]) not in self._set_aside:
+                    unreadable.append(_quarantined(kind, row, error))
+        if unreadable:
+            self.set_aside(unreadable)
+            self._set_aside.update((row.kind, row.seq) for row in unreadable)
+        return rows, records
+
+    def _read_bundles(self, places: Collection[int]) -> dict[int, tuple[int, list[Decision]]]:
+        """The CRC-32 and the decisions of bundles, by place; those that can't be read are left
+        out.
+        """
+        bundles = {}
+        if places:
+            query = "SELECT seq, content FROM bundles WHERE seq = ANY(?)"
+            for place, content in self._database.rows(query, (list(places),)):
+                try:
+                    bundles[place] = zlib.crc32(content), decisions_of(content)
+                except _UNREADABLE:
+                    continue
+        return bundles
+
+    def matured(
+        self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
+    ) -> list[Matured]:
+        """The next decisions that reached an age, each with its events; see `Log.matured`."""
+        end = _first_seq((barrier - age) // 1_000 + 1)
+        while True:
+            rows, decisions = self._records(
+                "decision",
+                f"{_FEEDS['decision']} WHERE experiment = ? AND seq > ? AND seq < ? "
+                "ORDER BY seq LIMIT ?",
+                (experiment, after_seq, end, limit),
+            )
+            if decisions or not rows:
+                break
+            after_seq = rows[-1][0]
+        if not decisions:
+            return []
+        _, events = self._records(
+            "reward",
+            f"""{_EVENTS} FROM decisions d JOIN reward_events e USING (decision_id)
+                WHERE d.experiment = ? AND d.seq BETWEEN ? AND ?
+                AND (e.seq >> {LOW_BITS}) - (d.seq >> {LOW_BITS}) <= ? ORDER BY e.seq""",
+            (experiment, rows[0][0], rows[-1][0], age // 1_000),
+        )
+        by_decision: dict[str, list[RewardEvent]] = {}
+        for _, event in events:
+            by_decision.setdefault(event.decision_id, []).append(event)
+        matured = []
+        for seq, decision in decisions:
+            matured.append(Matured(seq, decision, by_decision.get(decision.decision_id, [])))
+        return matured
+
+    def first_seq(self) -> int | None:
+        """The `seq` of the oldest decision that the log still holds; None when it holds none."""
+        seq: int | None = self._database.rows("SELECT min(seq) FROM decisions")[0][0]
+        return seq
+
+    def next_seq(self, experiment: str, after_seq: int) -> int | None:
+        """The `seq` of an experiment's first decision after `after_seq`; None when there is none.
+        It is final: none can come before it.
+        """
+        query = "SELECT min(seq) FROM decisions WHERE experiment = ? AND seq > ? AND seq < ?"
+        end = _first_seq(self._settle() + 1)
+        seq: int | None = self._database.rows(query, (experiment, after_seq, end))[0][0]
+        return seq
+
+    # ------------------------------------------------------------------ letting go
+
+    def forget(
+        self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000
+    ) -> int:
+        """Delete the oldest decisions with their events; see `Log.forget`."""
+        database = self._database
+        end = _first_seq(-(-older_than // 1_000))
+        with database.transaction():
+            oldest = database.rows(
+                "SELECT decision_id, seq, bundle FROM decisions WHERE seq <= ? AND seq < ? "
+                "ORDER BY seq LIMIT ?",
+                (decisions_through, end, limit),
+            )
+            events = database.rows(
+                "SELECT decision_id, event_id, seq FROM reward_events WHERE decision_id = ANY(?)",
+                ([row[0] for row in oldest],),
+            )
+            # The first one with an event that is not safe elsewhere ends it, so that what remains
+            # has no gap.
+            needed = {decision_id for decision_id, _, seq in events if seq > events_through}
+            count = next((i for i, row in enumerate(oldest) if row[0] in needed), len(oldest))
+            forgotten = oldest[:count]
+            names = {row[0] for row in forgotten}
+            database.execute("DELETE FROM decisions WHERE decision_id = ANY(?)", (list(names),))
+            events = [row for row in events if row[0] in names]
+            # And the oldest events whose decision is gone already.
+            events += database.rows(
+                """SELECT decision_id, event_id, seq FROM (SELECT * FROM reward_events
+                    WHERE seq <= ? AND seq < ? ORDER BY seq LIMIT ?) e
+                WHERE decision_id <> ALL(?) AND NOT EXISTS (
+                    SELECT FROM decisions d WHERE d.decision_id = e.decision_id)""",
+                (events_through, end, limit, list(names)),
+            )
+            seqs = [row[2] for row in events]
+            database.execute("DELETE FROM reward_events WHERE seq = ANY(?)", (seqs,))
+            database.execute(
+                """DELETE FROM bundles b WHERE seq = ANY(?) AND NOT EXISTS (
+                    SELECT FROM decisions d WHERE d.bundle = b.seq)""",
+                (list({row[2] for row in forgotten if row[2] is not None}),),
+            )
+            self._remembered.add(
+                [(decision_id, seq, _stamp(seq)) for decision_id, seq, _ in forgotten],
+                [(decision_id, event_id, _stamp(seq)) for decision_id, event_id, seq in events],
+            )
+        return len(forgotten)
+
+    def forget_ids(self, older_than: int, limit: int = 20_000) -> int:
+        """Forget remembered ids; see `Log.forget_ids`."""
+        with self._database.transaction():
+            return self._remembered.forget(older_than, limit)
+
+    def forget_unit_events(self, through: int, older_than: int, limit: int = 2_000) -> int:
+        """Delete the oldest events of units; see `Log.forget_unit_events`."""
+        with self._database.transaction():
+            deleted = self._database.execute(
+                """DELETE FROM unit_events WHERE seq IN (SELECT seq FROM unit_events
+                    WHERE seq <= ? AND seq < ? ORDER BY seq LIMIT ?)""",
+                (through, _first_seq(-(-older_than // 1_000)), limit),
+            )
+        return deleted.rowcount
+
+
+def _stamp(seq: int) -> int:
+    """The stamp of a row, µs."""
+    return (seq >> LOW_BITS) * 1_000
+
+
+def _first_seq(milliseconds: int) -> int:
+    """The first `seq` that a row stamped then can have."""
+    return min(milliseconds << LOW_BITS, _NO_LIMIT)
+
+
+def _columns(rows: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
+    """The `count` columns of rows."""
+    return [[row[i] for row in rows] for i in range(count)]
+
+
+def _all_ids(entries: Iterable[Entry]) -> KeyedIds:
+    """Every id of a group, as if all were the callers'."""
+    return KeyedIds.of(
+        [all_keyed(entry.decisions, entry.events, entry.unit_events) for entry in entries]
+    )
+
+
+def _without(
+    rows: Rows,
+    decisions: set[str],
+    events: set[EventKey],
+    unit_events: set[UnitEventKey],
+) -> Rows:
+    """The rows whose ids are none of these, each id once. In a bundle, the name of one that is left
+    out is empty.
+    """
+    new = Rows.none()
+    for row in rows.decisions:
+        if row[0] not in decisions:
+            decisions.add(row[0])
+            new.decisions.append(row)
+    for names, bundle in rows.bundles:
+        kept = []
+        for decision_id, experiment in names:
+            kept.append(("" if decision_id in decisions else decision_id, experiment))
+            decisions.add(decision_id)
+        if any(decision_id for decision_id, _ in kept):
+            new.bundles.append((kept, bundle))
+    for event in rows.events:
+        if event[:2] not in events:
+            events.add(event[:2])
+            new.events.append(event)
+    for unit_event in rows.unit_events:
+        if unit_event[:3] not in unit_events:
+            unit_events.add(unit_event[:3])
+            new.unit_events.append(unit_event)
+    return new
+
+
+def _record(
+    kind: RowKind, row: Sequence[Any], bundles: Mapping[int, tuple[int, list[Decision]]]
+) -> Decision | RewardEvent | UnitEvent:
+    """The record of a row. Raises one of `_UNREADABLE` where it can't be read."""
+    seq, expected, bundle, *values = row
+    if checksum(values) != expected:
+        raise ValueError("it is not what was stored")
+    at, body = _stamp(seq), values[-1]
+    if kind == "reward":
+        return msgspec.structs.replace(_decode_event(body), received_at=at)
+    if kind == "event":
+        return msgspec.structs.replace(_decode_unit_event(body), received_at=at)
+    decision = _decode_decision(body) if bundle is None else _of_bundle(bundle, body, bundles)
+    return msgspec.structs.replace(decision, decided_at=at)
+
+
+def _of_bundle(
+    bundle: int, body: bytes, bundles: Mapping[int, tuple[int, list[Decision]]]
+) -> Decision:
+    index: int
+    index, crc = _PLACE_IN_BUNDLE.unpack(body)
+    if bundle not in bundles:
+        raise ValueError(f"bundle {bundle} is missing or damaged")
+    found, decisions = bundles[bundle]
+    if found != crc or index >= len(decisions):
+        raise ValueError(f"bundle {bundle} is another one than the decision was stored in")
+    return decisions[index]
+
+
+def _quarantined(kind: RowKind, row: Sequence[Any], error: Exception) -> QuarantinedRow:
+    seq, _, _, *names, body = row
+    if kind == "decision":
+        row_id, experiment = names
+        belongs_to = ""
+    else:
+        # Of a unit's event the type comes first.
+        *_, belongs_to, row_id = names
+        experiment = ""
+    reason = f"{type(error).__name__}: {error}"
+    return QuarantinedRow(kind, "read", experiment, row_id, belongs_to, seq, reason, body)

@@ -1,0 +1,273 @@
+"""A connection to the PostgreSQL database of a log, with transactions and errors that say where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.string import StrDumperUnknown, TextLoader
+
+from topbill.domain.errors import LogError, NotFound
+from topbill.log.postgres_schema import FUNCTIONS, OLDEST_SERVER, TABLES, VERSION
+from topbill.log.sql_database import Existing, SqlCursor, Value, checksum, insert_statement
+from topbill.log.url import without_secrets
+
+_DEFAULTS = {
+    "application_name": "topbill",
+    "connect_timeout": "5",
+    # A cable that was cut is noticed within seconds, so that leases do not hang on it.
+    "keepalives_idle": "5",
+    "keepalives_interval": "5",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "10000",
+}
+"""Parameters of a connection that a URL may set otherwise."""
+# Each statement of a function must see what was committed before it: the barrier rests on this.
+# Acknowledged is durable, whatever the role's default is. And nobody's transaction may hold up the
+# feed of all others for long.
+_SESSION = """SELECT set_config('default_transaction_isolation', 'read committed', false),
+    set_config('idle_in_transaction_session_timeout', '5s', false),
+    CASE current_setting('synchronous_commit')
+        WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END"""
+_APPEND = b"""SELECT append(%s, %s::bytea[], %s::bytea[],
+    %s::text[], %s::text[], %s::int[], %s::bytea[], %s::bigint[],
+    %s::text[], %s::text[], %s::bytea[], %s::bigint[],
+    %s::text[], %s::text[], %s::text[], %s::bytea[], %s::bigint[])"""
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.tables', 0))"
+_STAMP = "INSERT INTO schema_stamp VALUES (%s, gen_random_uuid())"
+_TEXT_OID = 25
+_NUL, _ESCAPE = "\0", "\uffff"
+
+
+class _NulDumper(StrDumperUnknown):
+    """Texts may have a NUL in them, which PostgreSQL refuses: it is written as U+FFFF (in Unicode
+    no character) and 0; what is U+FFFF already is doubled."""
+
+    def dump(self, obj: str) -> Buffer | None:
+        if _NUL in obj or _ESCAPE in obj:
+            obj = obj.replace(_ESCAPE, _ESCAPE * 2).replace(_NUL, f"{_ESCAPE}0")
+        return super().dump(obj)
+
+
+class _NulLoader(TextLoader):
+    def load(self, data: Buffer) -> str:
+        text = str(super().load(data))
+        if _ESCAPE in text:
+            parts = text.split(_ESCAPE * 2)
+            text = _ESCAPE.join([part.replace(f"{_ESCAPE}0", _NUL) for part in parts])
+        return text
+
+
+class PostgresDatabase:
+    """One connection, made anew where it was lost. Not for several threads at once: a thread opens
+    its own.
+
+    Args:
+        url: What libpq takes; the log lies in the first schema of the connection's `search_path`.
+        create: Whether its tables are made where there are none.
+
+    Raises:
+        NotFound: There is no log, and `create` is false.
+        LogError: The server cannot be reached, or is not one that this works with.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        self.name = without_secrets(url)
+        self.connections = 0
+        """How many were made: what was known of the server's transactions ends with each."""
+        try:
+            self._parameters: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(url)}
+        except psycopg.ProgrammingError:
+            # Its message quotes the URL with its password.
+            raise LogError(
+                f"{self.name}: is no URL of PostgreSQL; "
+                "expected postgresql://USER@HOST:5432/DATABASE, as libpq reads it"
+            ) from None
+        self._id = ""
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        connection = self._connected(create=create)
+        self._id = self._stamp(connection)[1]
+
+    def close(self) -> None:
+        """Close the connection; what was committed is durable already."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # ------------------------------------------------------------------ opening
+
+    def _connected(self, *, create: bool = False) -> psycopg.Connection[tuple[Any, ...]]:
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        try:
+            connection = psycopg.connect(autocommit=True, **self._parameters)
+        except psycopg.Error as error:
+            raise self._cannot_open(error) from error
+        try:
+            self._prepare(connection, create=create)
+        except psycopg.Error as error:
+            connection.close()
+            raise self._cannot_open(error) from error
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self.connections += 1
+        return connection
+
+    def _prepare(self, connection: psycopg.Connection[tuple[Any, ...]], *, create: bool) -> None:
+        server = connection.info.server_version
+        if server < OLDEST_SERVER * 10_000:
+            raise LogError(
+                f"{self.name}: is PostgreSQL {server // 10_000}; expected {OLDEST_SERVER} or newer"
+            )
+        connection.adapters.register_dumper(str, _NulDumper)
+        connection.adapters.register_loader(_TEXT_OID, _NulLoader)
+        connection.execute(_SESSION)
+        if not has_log(connection):
+            if not create:
+                raise NotFound(f"{self.name}: no log there")
+            self._create(connection)
+        version, identity = self._stamp(connection)
+        if version != VERSION:
+            newer = "; a newer Topbill made it, install that one" if version > VERSION else ""
+            raise LogError(
+                f"{self.name}: the log is of schema version {version}; expected {VERSION}{newer}"
+            )
+        if self._id not in ("", identity):
+            raise self._replaced()
+
+    def _create(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        try:
+            with connection.transaction():
+                connection.execute(_LOCK)
+                # Another process may have made it meanwhile.
+                if not has_log(connection):
+                    connection.execute(TABLES)
+                    connection.execute(_STAMP, (VERSION,))
+                    connection.execute(FUNCTIONS)
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidSchemaName) as error:
+            raise LogError(
+                f"{self.name}: the log's tables cannot be made: {_reason(error)}; "
+                "expected a role that may CREATE in its schema"
+            ) from error
+
+    def _stamp(self, connection: psycopg.Connection[tuple[Any, ...]]) -> tuple[int, str]:
+        (row,) = connection.execute("SELECT version, id::text FROM schema_stamp").fetchall()
+        return row[0], row[1]
+
+    def check(self) -> None:
+        """Raises LogError where another log lies there by now."""
+        identity = self.rows("SELECT id::text FROM schema_stamp")
+        if identity != [(self._id,)]:
+            raise self._replaced()
+
+    def _replaced(self) -> LogError:
+        return LogError(
+            f"{self.name}: another log lies there than the one that was opened; start again"
+        )
+
+    def _cannot_open(self, error: psycopg.Error) -> LogError:
+        return LogError(
+            f"{self.name}: cannot open the log: {_reason(error)}; "
+            f"expected a PostgreSQL {OLDEST_SERVER} or newer that takes this role and its writes"
+        )
+
+    # ------------------------------------------------------------------ statements
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Keep all others from writing to the tables beside the rows; commit durably or not at
+        all. Appending goes on meanwhile.
+        """
+        try:
+            with self._connected().transaction():
+                self.execute(_LOCK)
+                yield
+        except psycopg.Error as error:
+            raise self._failed("write", error) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read several times from one state, whatever others write meanwhile."""
+        self.rows("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        try:
+            yield
+        finally:
+            self.rows("COMMIT")
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> SqlCursor:
+        """Run a statement inside of a transaction, which names what goes wrong."""
+        return self._connected().execute(_marked(statement), values or None)
+
+    def insert(
+        self, table: str, rows: Iterable[Sequence[Value]], existing: Existing = "refuse"
+    ) -> None:
+        """Insert rows with their checksums; see `SqlDatabase.insert`."""
+        values = [(*row, checksum(row)) for row in rows]
+        self._connected().cursor().executemany(_marked(insert_statement(table, existing)), values)
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a query; LogError where the database can't be read. A connection that was
+        lost since it was last used is made anew.
+        """
+        connection = self._connected()
+        under_way = connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+        try:
+            return self._rows(connection, query, values)
+        except psycopg.Error as error:
+            if not connection.closed or under_way:
+                raise self._failed("read", error) from error
+        try:
+            return self._rows(self._connected(), query, values)
+        except psycopg.Error as error:
+            raise self._failed("read", error) from error
+
+    def _rows(
+        self, connection: psycopg.Connection[tuple[Any, ...]], query: str, values: Sequence[Any]
+    ) -> list[Any]:
+        cursor = connection.execute(_marked(query), values or None)
+        return [] if cursor.description is None else cursor.fetchall()
+
+    def append(self, values: Sequence[Any]) -> int | None:
+        """Call the function `append`; returns the stamp in milliseconds. None where an id was there
+        already, or where nobody knows what became of it: the ids then have to be looked up.
+        """
+        connection = self._connected()
+        try:
+            cursor = connection.execute(_APPEND, values, prepare=True)
+            return int(cursor.fetchall()[0][0])
+        except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected):
+            return None
+        except psycopg.Error as error:
+            if connection.closed:
+                return None
+            raise self._failed("write", error) from error
+
+    def _failed(self, what: str, error: psycopg.Error) -> LogError:
+        """The error of a statement. After some, the connection is of no more use."""
+        if isinstance(error, psycopg.OperationalError | psycopg.errors.ReadOnlySqlTransaction):
+            self.close()
+        return LogError(f"{self.name}: cannot {what}: {_reason(error)}; nothing was acknowledged")
+
+
+def has_log(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
+    """Whether the connection's schema has the tables of a log."""
+    (row,) = connection.execute("SELECT to_regclass('schema_stamp') IS NOT NULL").fetchall()
+    return bool(row[0])
+
+
+@lru_cache(maxsize=256)
+def _marked(statement: str) -> bytes:
+    """A statement with the marks of psycopg."""
+    return statement.replace("?", "%s").encode()
+
+
+def _reason(error: psycopg.Error) -> str:
+    """What the server says in one line, or else libpq."""
+    return " ".join((error.diag.message_primary or str(error)).split())

@@ -1,0 +1,118 @@
+"""A PostgreSQL server of the tests' own: in a temporary folder, on a Unix socket, without syncs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+from uuid import uuid4
+
+import pytest
+
+_SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    # Its transactions would hold up what a test waits for.
+    "autovacuum": "off",
+    "shared_buffers": "16MB",
+    "max_connections": "60",
+    "max_wal_senders": "0",
+    "wal_level": "minimal",
+}
+_FOLDERS = "/usr/lib/postgresql/*/bin"
+"""Where Debian puts them, which no PATH names."""
+
+
+def missing() -> str:
+    """What there is not of a server and of the driver for it; empty where both are there."""
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        return f"no psycopg here ({error}): pip install -r requirements-dev.lock"
+    return "" if _programs() else "no PostgreSQL here: apt-get install postgresql"
+
+
+def _programs() -> Path | None:
+    """The folder of the newest server's programs."""
+    found = sorted(Path("/").glob(f"{_FOLDERS[1:]}/initdb"), key=lambda path: int(path.parts[4]))
+    if found:
+        return found[-1].parent
+    on_path = shutil.which("initdb")
+    return Path(on_path).resolve().parent if on_path else None
+
+
+_SHARED = ExitStack()
+
+
+@cache
+def shared_url() -> str:
+    """The one server of this process's tests: started when it is first asked for."""
+    return _SHARED.enter_context(running())
+
+
+def stop() -> None:
+    """End the server that tests shared, if there is one."""
+    _SHARED.close()
+
+
+def fresh_url() -> str:
+    """The URL of a place for a log where none is yet: a schema of its own. Skips the test where
+    there is no PostgreSQL.
+    """
+    lacking = missing()
+    if lacking:
+        pytest.skip(lacking)
+    import psycopg
+
+    name = f"log_{uuid4().hex}"
+    with psycopg.connect(shared_url(), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}".encode())
+    return f"{shared_url()}&options=-csearch_path%3D{name}"
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """Start a server, and stop it afterwards; yields the URL of its database."""
+    programs = _programs()
+    assert programs is not None
+    # In memory where that can be. Not below TMPDIR: the path of a socket has at most 107 bytes, and
+    # the user who runs the server must be able to reach it.
+    parent = next(path for path in ("/dev/shm", "/tmp") if os.access(path, os.W_OK))  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix="topbill-postgres-", dir=parent))
+    as_user: dict[str, int] = {}
+    if os.geteuid() == 0:
+        # It refuses to run as root.
+        shutil.chown(folder, "nobody")
+        as_user = {"user": folder.stat().st_uid}
+    data = folder / "data"
+    options = [option for pair in _SETTINGS.items() for option in ("-c", "=".join(pair))]
+    try:
+        initdb = [programs / "initdb", "-D", data, "-U", "topbill", "-A", "trust", "-E", "UTF8"]
+        subprocess.run([*initdb, "--locale=C", "-N"], check=True, capture_output=True, **as_user)
+        with (folder / "server.log").open("wb") as log:
+            server = subprocess.Popen(
+                [programs / "postgres", "-D", data, "-k", folder, *options], stderr=log, **as_user
+            )
+        try:
+            _wait(programs, folder)
+            yield f"postgresql://topbill@/postgres?host={quote(str(folder), safe='')}"
+        finally:
+            server.send_signal(3)  # SIGQUIT: at once, there is nothing to keep
+            server.wait()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(programs: Path, folder: Path) -> None:
+    ready = [programs / "pg_isready", "-q", "-h", folder]
+    for _ in range(600):
+        if subprocess.run(ready).returncode == 0:
+            return
+    raise AssertionError((folder / "server.log").read_text())

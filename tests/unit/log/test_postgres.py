@@ -1,0 +1,338 @@
+"""What is the shared log's own beyond the contract: its feed while transactions are under way, and
+what becomes of a server that ends, lies or is another one.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+
+import msgspec
+import pytest
+from tests import postgres_server
+from tests.unit.log.test_contract import decision, event, ids, of_unit
+
+from topbill.domain.errors import LogError, NotFound
+from topbill.domain.records import Decision
+from topbill.log import Entry, open_log
+from topbill.log.bundles import LEAST
+from topbill.log.sql_database import checksum
+
+psycopg = pytest.importorskip("psycopg", reason="no psycopg: pip install -r requirements-dev.lock")
+
+from topbill.log.postgres import PostgresLog  # noqa: E402 (needs psycopg)
+
+_APPEND = """SELECT append(%s::bigint, '{}', '{}', ARRAY[%s], '{home}', '{NULL}',
+    ARRAY[%s::bytea], ARRAY[%s::bigint], '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')"""
+
+
+@pytest.fixture
+def url() -> str:
+    return postgres_server.fresh_url()
+
+
+@pytest.fixture
+def log(url: str) -> Iterator[PostgresLog]:
+    with PostgresLog(url) as log:
+        yield log
+
+
+class SlowWriter:
+    """A writer whose transaction stays open until it is told to end."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url)
+
+    def append(self, decision_id: str, reading: int | None = None) -> None:
+        body = msgspec.json.encode(decision(decision_id))
+        crc = checksum((decision_id, "home", body))
+        self._connection.execute(_APPEND, (reading, decision_id, body, crc))
+
+    def commit(self) -> None:
+        self._connection.commit()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class NaiveReader:
+    """Reads what is behind its last `seq`: what commits later than what came after it is
+    skipped."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url, autocommit=True)
+        self._after = 0
+        self.met: list[int] = []
+
+    def end(self) -> int:
+        return 2**62
+
+    def read(self, end: int) -> None:
+        query = "SELECT seq FROM decisions WHERE seq > %s AND seq < %s ORDER BY seq"
+        for (seq,) in self._connection.execute(query, (self._after, end)).fetchall():
+            self.met.append(seq)
+            self._after = seq
+
+    def skipped(self) -> int:
+        query = "SELECT count(*) FROM decisions WHERE seq <= %s AND NOT seq = ANY(%s)"
+        return int(self._connection.execute(query, (self._after, self.met)).fetchall()[0][0])
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class XmaxReader(NaiveReader):
+    """Takes `pg_snapshot_xmax` for the next transaction's number. It is the one after the last that
+    has *ended*: of those under way, some have a higher one, and it does not wait for them.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._waiting: list[tuple[int, int]] = []
+        self._end = 0
+
+    def end(self) -> int:
+        ((now,),) = self._connection.execute("SELECT clock_reading(NULL)").fetchall()
+        query = """SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint
+            FROM pg_current_snapshot() s"""
+        ((oldest, highest),) = self._connection.execute(query).fetchall()
+        self._waiting.append((now, highest))
+        while self._waiting and self._waiting[0][1] <= oldest:
+            self._end = self._waiting.pop(0)[0] + 1 << 20
+        return self._end
+
+
+def test_what_commits_late_is_skipped_by_naive_readers_and_not_by_ours(
+    url: str, log: PostgresLog
+) -> None:
+    """Two transactions end in another order than they began."""
+    with ExitStack() as stack:
+        early, late = (stack.enter_context(closing(SlowWriter(url))) for _ in range(2))
+        naive = stack.enter_context(closing(NaiveReader(url)))
+        xmax = stack.enter_context(closing(XmaxReader(url)))
+        log.append([decision("before")])
+        assert ids(log.read_decisions(0, 9)) == ["before"]
+        early.append("early")
+        late.append("late")
+        time.sleep(0.002)  # the next millisecond
+        naive_end, xmax_end, barrier = naive.end(), xmax.end(), log.barrier()
+        late.commit()
+        naive.read(naive_end)
+        xmax.read(xmax_end)
+        assert ids(log.read_decisions(0, 9)) == ["before"], "what is not final is not read"
+        early.commit()
+        assert (naive.skipped(), xmax.skipped()) == (1, 1)
+        rows = log.read_decisions(0, 9)
+        assert ids(rows) == ["before", "early", "late"]
+        assert all(row.decided_at > barrier for _, row in rows[1:])
+        assert log.barrier() > rows[-1][1].decided_at
+
+
+def test_a_fence_holds_though_the_clock_goes_back(url: str, log: PostgresLog) -> None:
+    """As that of a standby may which has become the primary."""
+    log.append([decision("before")])
+    barrier = log.barrier()
+    with closing(SlowWriter(url)) as writer:
+        writer.append("back", reading=barrier // 1_000 - 5_000)
+        writer.commit()
+    rows = log.read_decisions(0, 9)
+    assert ids(rows) == ["before", "back"]
+    assert rows[-1][1].decided_at > barrier
+
+
+@pytest.mark.slow
+def test_of_writers_with_open_transactions_no_row_is_skipped_nor_read_twice(url: str) -> None:
+    """For a minute, of which the second half has a clock that is 5 s back."""
+    end = time.monotonic() + 60.0
+    PostgresLog(url).close()
+    readings: list[int | None] = [None]
+
+    def write(name: str) -> None:
+        delays = random.Random(name)
+        with closing(SlowWriter(url)) as writer:
+            count = 0
+            while time.monotonic() < end:
+                for _ in range(8):
+                    writer.append(f"{name}-{count}", readings[0])
+                    count += 1
+                if delays.random() < 0.1:
+                    time.sleep(delays.random() * 0.3)
+                writer.commit()
+
+    writers = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
+    with closing(NaiveReader(url)) as naive, closing(XmaxReader(url)) as xmax, open_log(url) as log:
+        for writer in writers:
+            writer.start()
+        met: list[tuple[int, Decision]] = []
+        writing = True
+        while writing:
+            writing = any(writer.is_alive() for writer in writers)
+            if time.monotonic() > end - 30.0:
+                readings[0] = time.time_ns() // 1_000_000 - 5_000
+            met += log.read_decisions(met[-1][0] if met else 0, 2_000)
+            for reader in (naive, xmax):
+                reader.read(reader.end())
+            time.sleep(0.05)
+        while rows := log.read_decisions(met[-1][0], 2_000):
+            met += rows
+        seqs = [seq for seq, _ in met]
+        assert seqs == sorted(set(seqs))
+        assert met == log.read_decisions(0, 10**7)
+        stamps = [row.decided_at for _, row in met]
+        assert stamps == sorted(stamps)
+        assert naive.skipped() > 0, "else this shows nothing"
+
+
+# ---------------------------------------------------------------------- intake
+
+
+def page(count: int = 3) -> list[Decision]:
+    """Decisions of one unit that offer much: they are stored as a bundle."""
+    actions = msgspec.Raw(msgspec.json.encode([{"id": f"a{i}"} for i in range(LEAST // 8)]))
+    eligible = tuple(f"a{i}" for i in range(LEAST // 8))
+    return [
+        msgspec.structs.replace(decision(f"p{i}"), actions=actions, eligible=eligible, slate=())
+        for i in range(count)
+    ]
+
+
+def test_a_page_is_stored_as_a_bundle_and_goes_with_its_last_decision(log: PostgresLog) -> None:
+    log.commit([Entry(page())])
+    assert log._database.rows("SELECT count(*) FROM bundles") == [(1,)]
+    rows = log.read_decisions(0, 9)
+    assert ids(rows) == ["p0", "p1", "p2"]
+    assert rows[2][1].actions == page()[2].actions
+    assert log.forget(rows[1][0], 2**62, 2**62) == 2
+    assert log.decision("p2") == rows[2][1]
+    assert log.forget(rows[2][0], 2**62, 2**62) == 1
+    assert log._database.rows("SELECT count(*) FROM bundles") == [(0,)]
+
+
+def test_ids_that_nobody_called_keyed_are_stored_once_and_hold_nobody_up(log: PostgresLog) -> None:
+    log.commit([Entry(page())])
+    again = [Entry([*page()[:2], *page(5)[3:]], [event("p0", "e"), event("p0", "e")])]
+    log.commit([*again, Entry([decision("d")], unit_events=[of_unit("x"), of_unit("x")])])
+    assert ids(log.read_decisions(0, 9)) == ["p0", "p1", "p2", "d", "p3", "p4"]
+    assert len(log.read_events(0, 9)) == len(log.read_unit_events(0, 9)) == 1
+
+
+def test_ids_may_have_any_character(log: PostgresLog) -> None:
+    names = ["\0", "0\0\0", "\uffff", "\uffff0", "\uffff\0", "ä\\x00'"]
+    log.append([decision(name) for name in names], [], [of_unit("e", name) for name in names])
+    assert ids(log.read_decisions(0, 9)) == names
+    assert sorted(log.decisions(names)) == sorted(names)
+    assert log.append([], [], [of_unit("e", name) for name in names]).unit_duplicates == (True,) * 6
+
+
+def test_a_row_that_is_not_as_it_was_stored_is_set_aside_and_the_others_are_read(
+    log: PostgresLog,
+) -> None:
+    log.append([decision("a"), decision("b")], [event("a", "e")])
+    log.commit([Entry(page())])
+    with log._database.transaction():
+        log._database.execute("UPDATE decisions SET body = 'x' WHERE decision_id = 'a'")
+        log._database.execute("UPDATE bundles SET content = 'x'")
+    for _ in range(2):
+        assert ids(log.read_decisions(0, 9)) == ["b"]
+    rows = log.quarantine()
+    assert [(row.stage, row.id, row.experiment) for row in rows] == [
+        ("read", name, "home") for name in ("a", "p0", "p1", "p2")
+    ]
+    assert "not what was stored" in rows[0].reason
+    assert "missing or damaged" in rows[1].reason
+
+
+# ---------------------------------------------------------------------- the server
+
+
+def end_connections(url: str) -> None:
+    """As a server does that is started again."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        )
+
+
+def test_a_lost_connection_is_made_anew_and_nothing_is_stored_twice(
+    url: str, log: PostgresLog
+) -> None:
+    log.append([decision("a")])
+    end_connections(url)
+    assert log.append([decision("b")]).stored == {}
+    end_connections(url)
+    assert ids(log.read_decisions(0, 9)) == ["a", "b"]
+
+
+def test_an_answer_that_was_lost_is_looked_up(log: PostgresLog) -> None:
+    """The group was committed, and nobody heard of it."""
+    append = log._database.append
+
+    def deaf(values: Sequence[object]) -> int | None:
+        log._database.append = append  # type: ignore[method-assign]
+        append(values)
+        return None
+
+    log._database.append = deaf  # type: ignore[method-assign]
+    receipt = log.append([decision("a"), decision("b")])
+    assert sorted(receipt.stored) == ["a", "b"]
+    assert ids(log.read_decisions(0, 9)) == ["a", "b"]
+
+
+def test_another_log_at_the_same_place_is_noticed(url: str, log: PostgresLog) -> None:
+    log.check()
+    with log._database.transaction():
+        log._database.execute("UPDATE schema_stamp SET id = gen_random_uuid()")
+    with pytest.raises(LogError, match="another log lies there"):
+        log.check()
+    end_connections(url)
+    with pytest.raises(LogError, match="another log lies there"):
+        log.append([decision("a")])
+
+
+def test_a_log_of_another_schema_version_is_refused(url: str, log: PostgresLog) -> None:
+    with log._database.transaction():
+        log._database.execute("UPDATE schema_stamp SET version = 99")
+    with pytest.raises(LogError, match="schema version 99; expected 1; a newer Topbill made it"):
+        PostgresLog(url)
+
+
+def test_a_server_that_takes_no_writes_is_named_and_nothing_acknowledged(
+    url: str, log: PostgresLog
+) -> None:
+    log.append([decision("a")])
+    with closing(PostgresLog(f"{url}%20-cdefault_transaction_read_only%3Don")) as standby:
+        for write in (standby.probe, lambda: standby.append([decision("b")])):
+            with pytest.raises(LogError, match=r"read-only transaction; nothing was acknowledged"):
+                write()
+        assert standby.decisions(["a", "b"]).keys() == {"a"}
+
+
+def test_who_may_not_make_tables_is_told_so(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS guest")
+        connection.execute("CREATE ROLE guest LOGIN")
+    with pytest.raises(LogError, match=r"tables cannot be made: .*a role that may CREATE"):
+        PostgresLog(url.replace("topbill@", "guest@"))
+    with pytest.raises(NotFound, match="no log there"):
+        PostgresLog(url, create=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql://u:secret@127.0.0.1:1/x", "Connection refused.*expected a PostgreSQL"),
+        ("postgresql://u:secret@/x?host=/nowhere", "No such file.*expected a PostgreSQL"),
+        ("postgresql://u:secret@[h/x", "is no URL of PostgreSQL; expected postgresql://USER"),
+        ("postgresql://u@h/x?password=secret&nothing=1", "is no URL of PostgreSQL"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_a_named_error_without_its_password(
+    url: str, message: str
+) -> None:
+    with pytest.raises(LogError, match=message) as raised:
+        open_log(url)
+    assert "secret" not in str(raised.value)
