@@ -29,6 +29,7 @@ from topbill.formats import (
     import_log,
     lake_export,
     lake_import,
+    obp_archive,
     registry,
 )
 from topbill.formats.parts import write_parquet_file
@@ -253,17 +254,18 @@ def feedback(n: int, slots: int = 1) -> dict[str, Any]:
 @pytest.mark.parametrize(("chosen", "slots"), [("obp", 1), ("obp-slate", 3)])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_obps_arrays_come_back_as_they_went_in(
-    tmp_path: Path, chosen: Any, slots: int, save: Any
+    tmp_path: Path, chosen: Any, slots: int, save: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent = feedback(5_000, slots)
+    monkeypatch.setattr(obp_archive, "_AT_ONCE", 500)  # which no slate of three ends at
+    sent = feedback(1_600, slots)
     save(tmp_path / "in.npz", **sent, pi_b=None, action_context=None)
-    assert import_log(tmp_path / "in.npz", tmp_path / "data", key="obp") == 5_000
+    assert import_log(tmp_path / "in.npz", tmp_path / "data", key="obp") == 1_600
     calls = 0
 
     def dying(done: int, total: int | None) -> None:
         nonlocal calls
         calls += 1
-        if calls % 20 == 0:
+        if calls % 6 == 0:
             raise KeyboardInterrupt
 
     for _ in range(20):
@@ -272,7 +274,7 @@ def test_obps_arrays_come_back_as_they_went_in(
                 "obp", tmp_path / "data", tmp_path / "out.npz", format=chosen, progress=dying
             )
             break
-    assert calls > 60
+    assert calls > 18
     back = dict(np.load(tmp_path / "out.npz"))
     assert back.keys() == sent.keys()
     for name, value in sent.items():
