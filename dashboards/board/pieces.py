@@ -60,6 +60,17 @@ def with_milestones(
     return charts.with_milestones(drawing, pd.DataFrame(marks), numbers["till"], labelled=labelled)
 
 
+def filled(numbers: pd.DataFrame, column: str, *, is_running_total: bool = False) -> pd.DataFrame:
+    """Columns till, name and `column`, with a line for each name in each bucket that any has: a
+    name without one had nothing then (0), or nothing more than before.
+    """
+    wide = numbers.pivot_table(index="till", columns="name", values=column, aggfunc="sum")
+    # Before its first line a running total is not there yet.
+    wide = wide.ffill() if is_running_total else wide.fillna(0.0)
+    long: pd.DataFrame = wide.reset_index().melt("till", value_name=column)
+    return long.dropna()
+
+
 def table(
     lines: pd.DataFrame, name: str, names: str = "", links: Sequence[str | None] = ()
 ) -> None:

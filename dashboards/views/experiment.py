@@ -33,6 +33,7 @@ def over_time(key: str, analysis: Analysis, grey: str) -> None:
     with right_column:
         pieces.section("Units so far", TERMS["units"])
         units = data.ask(series.units_over_time, key).rename(columns={"variant": "name"})
+        units = pieces.filled(units, "units", is_running_total=True)
         drawing_of_units = charts.lines(units, readout.names(analysis), grey, "units", "units")
         pieces.over_time(key, drawing_of_units, units, f"{key}-units", 280)
 

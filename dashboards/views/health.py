@@ -124,7 +124,7 @@ def rewards(key: str, report: Report) -> None:
         if joins.empty:
             st.caption("No reward event has come.")
             return
-        joins = joins.assign(name=joins["event"].map(words.label))
+        joins = pieces.filled(joins.assign(name=joins["event"].map(words.label)), "events")
         events = [words.label(event) for event in delays["event"]]
         drawing = charts.lines(joins, events, None, "events", "events", "~s")
         pieces.over_time(key, drawing, joins, f"{key}-events", 240)

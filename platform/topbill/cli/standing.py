@@ -65,7 +65,7 @@ def _say_kept(library: ExperimentLibrary, listed: set[str]) -> None:
 
     for ended in library.experiments:
         if ended.key not in listed:
-            say(f"{ended.key}  {ended.title}")
+            say(f"{ended.key}  removed  {ended.title}  (only its report is kept)")
             say(f"  {past.ended(ended)}")
 
 
@@ -116,7 +116,10 @@ def _lines(standing: StandingNow) -> list[str]:
     worker, ordered = standing.worker, {order.experiment: order for order in standing.orders}
     launching = {launch.experiment: launch for launch in standing.launches}
     for line in standing.experiments:
-        since = "" if line.since is None else f" since {minute(line.since)}"
+        # The last revision of a file that was taken away says nothing of when that was.
+        since = ""
+        if line.since is not None and line.status != "removed":
+            since = f" since {minute(line.since)}"
         decisions = several(line.decisions, "decision")
         text = f"{line.key} is {condition(line.status)}{since}, {decisions}"
         order = ordered.get(line.key)

@@ -51,6 +51,18 @@ LAUNCH = LaunchStanding(
 )
 
 
+def test_what_did_not_come_is_drawn_as_nothing(answers: Any) -> None:
+    from board import pieces
+
+    days = pd.to_datetime(["2026-01-01", "2026-01-01", "2026-01-02"])
+    counted = pd.DataFrame({"till": days, "name": ["play", "abandon", "play"], "events": [3, 1, 2]})
+    came = pieces.filled(counted, "events").set_index(["name", "till"])["events"]
+    assert came["abandon"].tolist() == [1.0, 0.0]
+    so_far = pieces.filled(counted[1:], "events", is_running_total=True)
+    assert so_far[so_far["name"] == "abandon"]["events"].tolist() == [1.0, 1.0]
+    assert len(so_far[so_far["name"] == "play"]) == 1, "no total before the first"
+
+
 def test_a_launch_is_part_of_where_an_experiment_stands(answers: Any, demo: Path) -> None:
     report = reporting.load_experiment_report(KEY, demo)
     asks = answers.with_launch(report, LAUNCH)
