@@ -4,12 +4,16 @@ they add to its scores.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from topbill.domain.patience import Patience
+from topbill.engine import Engine
 from topbill.engine.compiled import Shadow
+from topbill.pages.compiled import CompiledPage
+from topbill.spec import from_raw
 
 from ...small_page import PAGE, RULES
 
@@ -41,3 +45,19 @@ def test_it_gives_what_the_variant_itself_gave(home: Any, page_file: str, rules:
         assert shadow.propensities == pytest.approx(own, rel=1e-12)
         for position in shadow.probabilities or ():
             assert sum(position) == pytest.approx(1.0)
+
+
+def test_what_ran_before_goes_on_beside_a_layers_launch(home: Any) -> None:
+    home.write()
+    alone = home.compose(home.compiled_page(), 3)
+    page = home.compiled_page()
+    launched = []
+    for compiled in page.engine.experiments.values():
+        former = compiled.experiment
+        raw = {**former.raw, "title": "launched", "launch": {"shadow": "24h", "ramp": ["100%"]}}
+        launched.append(replace(from_raw(raw, former.source), former=former))
+    engine = Engine(launched, clock=lambda: 0.0)
+    beside = home.compose(CompiledPage(page.file, engine, page.catalog), 3)
+    assert beside.answer.rows == alone.answer.rows
+    for before, after in zip(alone.decisions, beside.decisions, strict=True):
+        assert (after.variant, after.revision) == (before.variant, before.revision)
