@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -30,7 +30,7 @@ from topbill.domain.records import (
     ShadowDecision,
     Snapshot,
 )
-from topbill.domain.slate import Allowed, Best, Slate, SlateRequest, Stopping, rank
+from topbill.domain.slate import Allowed, Best, DrawsSlates, Slate, SlateRequest, Stopping, rank
 from topbill.engine.api import (
     Answer,
     AnswerItem,
@@ -440,7 +440,8 @@ def _rank(
             request = SlateRequest(
                 decision_id, inputs.eligible, inputs.slots, variant.min_probability, late
             )
-            slate: Slate | None = policy.slate(inputs.x, inputs.actions, request)
+            drawing = cast("DrawsSlates", policy)
+            slate = drawing.slate(inputs.x, inputs.actions, request)
             if slate is not None:
                 return slate
         scored = policy.score(inputs.x, inputs.actions, seed_of(decision_id))
