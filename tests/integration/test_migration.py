@@ -64,9 +64,9 @@ def test_a_worker_migrates_the_folder_and_publishes_what_only_the_log_had(
 
 
 def until_published(data: Path) -> int:
-    """The decisions of the record, once all are there, or after a minute."""
+    """The decisions of the record, once all are there, or after some minutes."""
     published = 0
-    for _ in range(300):
+    for _ in range(600):
         try:
             rows = lake.sql(data / lake.DATABASE, "SELECT count(*) AS n FROM decisions").to_pylist()
             published = int(rows[0]["n"])
@@ -74,5 +74,5 @@ def until_published(data: Path) -> int:
             published = 0
         if published == DECISIONS:
             break
-        time.sleep(0.2)
+        time.sleep(0.5)
     return published

@@ -35,7 +35,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "service"
         ]
         processes.start("service", *command)
-        processes.wait_until(f"http://127.0.0.1:{port}/healthz")
+        processes.wait_until(f"http://127.0.0.1:{port}/healthz", 300.0)
         yield f"http://127.0.0.1:{port}"
 
 

@@ -47,7 +47,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for name, command in commands(*where, "127.0.0.1", port).items():
             if name in ("service", "worker"):
                 processes.start(name, *command)
-        processes.wait_until(f"http://127.0.0.1:{port}/healthz")
+        processes.wait_until(f"http://127.0.0.1:{port}/healthz", 300.0)
         yield f"http://127.0.0.1:{port}"
 
 

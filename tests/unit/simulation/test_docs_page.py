@@ -40,7 +40,7 @@ def address(folder: Path) -> Iterator[str]:
             str(folder / "experiments"), str(folder / "data"), "127.0.0.1", port
         ).items():
             processes.start(name, *command)
-        processes.wait_until(f"http://127.0.0.1:{port}/healthz")
+        processes.wait_until(f"http://127.0.0.1:{port}/healthz", 300.0)
         yield f"http://127.0.0.1:{port}"
 
 
