@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from topbill.domain.alarm import AlarmLine, AlarmMessage, AlarmWatch
-from topbill.domain.errors import LogError
+from topbill.domain.errors import Conflict, LogError
 from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
     Decision,
@@ -34,6 +34,7 @@ from topbill.log.protocol import (
     Clock,
     ConclusionLine,
     Heartbeat,
+    Lease,
     Log,
     Matured,
     Order,
@@ -78,6 +79,7 @@ class _Store:
         self.heartbeat: Heartbeat | None = None
         self.profiles: dict[str, ProfileLimits] = {}
         self.merges: list[Merge] = []
+        self.leases: dict[str, Lease] = {}
 
         self.remembered: dict[tuple[str, ...], tuple[int, int]] = {}
         """(seq, at) of decisions let go by (decision_id,), and of their events by both ids."""
@@ -146,6 +148,28 @@ class _Stored:
         self.unit_events = ids.unit_events & store.unit_event_keys
 
 
+class _MemoryLease(Lease):
+    """A name in a store."""
+
+    def __init__(self, store: _Store, name: str) -> None:
+        self._store, self._name = store, name
+        with store.lock:
+            if name in store.leases:
+                raise Conflict(f"{name}: another one holds it")
+            store.leases[name] = self
+
+    def check(self) -> None:
+        """Raises LogError after its end."""
+        if self._store.leases.get(self._name) is not self:
+            raise LogError(f"{self._name}: was given back")
+
+    def release(self) -> None:
+        """Give it back."""
+        with self._store.lock:
+            if self._store.leases.get(self._name) is self:
+                del self._store.leases[self._name]
+
+
 _STORES: dict[str, _Store] = {}
 _STORES_LOCK = threading.Lock()
 
@@ -195,6 +219,11 @@ class MemoryLog(Log):
         """Raises LogError where the handle was closed, as a file would."""
         if self._closed:
             raise LogError(f"{self.name} was closed; open it again")
+
+    def lease(self, name: str) -> Lease:
+        """Held in the memory that handles share; see `Log.lease`."""
+        self.check()
+        return _MemoryLease(self._store, name)
 
     def tend(self, *, thorough: bool = False) -> None:  # noqa: ARG002 (the contract's)
         """There is nothing to do: what was committed can be read."""

@@ -155,6 +155,29 @@ class Heartbeat(NamedTuple):
     published_at: int
 
 
+class Lease(Protocol):
+    """What one holder has at a time. It ends with the process that holds it, however that ends."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises LogError where it was lost: another one may hold it by now."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give it back."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
 class Log(Protocol):
     """A handle on a log. It is for one thread at a time: a thread that works beside others opens
     its own handle on the same log with `open_log`.
@@ -543,6 +566,15 @@ class Log(Protocol):
     def probe(self) -> None:
         """Write what every commit writes, without any row. Raises LogError where that fails."""
         self.commit([Entry()])
+
+    @abstractmethod
+    def lease(self, name: str) -> Lease:
+        """Take what one holder, of all that use this log, may have at a time.
+
+        Raises:
+            Conflict: Another one has it.
+            LogError: Nobody can tell.
+        """
 
     @abstractmethod
     def tend(self, *, thorough: bool = False) -> None:

@@ -29,6 +29,7 @@ from topbill.log.database import LogDatabase
 from topbill.log.entries import Entry, KeyedIds, Receipt, Rows, admit
 from topbill.log.file_guard import FileGuard
 from topbill.log.journal import Journal
+from topbill.log.leases import FileLease
 from topbill.log.log_time import (
     SETTLED,
     ClockStep,
@@ -139,6 +140,10 @@ class SqliteLog(TableLog):
         """
         self._files_guard.check()
         self._journal.check()
+
+    def lease(self, name: str) -> FileLease:
+        """A lock on a file beside the log; see `Log.lease`."""
+        return FileLease(self.path.with_name(f"{name}.lock"))
 
     # ------------------------------------------------------------------ intake
 

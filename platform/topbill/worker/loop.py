@@ -4,7 +4,6 @@ folder.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import signal
 import time
@@ -15,13 +14,21 @@ from types import FrameType
 
 from topbill import pages, spec, tracing
 from topbill.alerts.watcher import Watcher
-from topbill.domain.errors import BadRequest, FileProblem, LogError, SpecError, TopbillError
+from topbill.domain.errors import (
+    BadRequest,
+    Conflict,
+    FileProblem,
+    LogError,
+    SpecError,
+    TopbillError,
+)
 from topbill.domain.pausing import pause
 from topbill.entities import EntityStore, KeptTables
 from topbill.lake import Lake, Problem, named_versions
 from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
 from topbill.log.horizon import note_horizon
 from topbill.log.learning import as_learned
+from topbill.log.leases import FileLease
 from topbill.log.orders import halted, obeyed
 from topbill.log.protocol import Order
 from topbill.log.unit_ids import unit_ids
@@ -53,18 +60,13 @@ def only_worker(data: Path) -> Iterator[None]:
     Raises TopbillError where another worker holds it.
     """
     try:
-        data.mkdir(parents=True, exist_ok=True)
         # The name that 0.1 gave it, so that a worker of that version is refused too.
-        lock = (data / "keeper.lock").open("w")
-    except OSError as error:
-        raise TopbillError(f"{data}: {error.strerror}; expected a folder to write to") from error
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise TopbillError(
-                f"{data}: another worker is at work on this folder; stop it first"
-            ) from error
+        lease = FileLease(data / "keeper.lock")
+    except Conflict as error:
+        raise TopbillError(
+            f"{data}: another worker is at work on this folder; stop it first"
+        ) from error
+    with lease:
         yield
 
 

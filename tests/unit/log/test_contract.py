@@ -31,7 +31,7 @@ from topbill.domain.records import (
 )
 from topbill.log import SCHEMES, Clock, Entry, Heartbeat, Log, Matured, Receipt, open_log
 from topbill.log.memory import MemoryLog
-from topbill.log.protocol import ConclusionLine, Order
+from topbill.log.protocol import ConclusionLine, Lease, Order
 from topbill.spec import Conclusion
 
 from ...processes import python
@@ -787,6 +787,19 @@ def a_step_of_a_launch_is_given_once_and_only_by_whoever_knows_all_orders(world:
     assert one.orders() == [order._replace(at=7) for order in expected]
 
 
+@law
+def a_lease_has_one_holder_at_a_time(world: World) -> None:
+    one, other = world.log(), world.log()
+    with one.lease("learn") as lease:
+        for log in (one, other):
+            with pytest.raises(Conflict, match="learn"):
+                log.lease("learn")
+        other.lease("publish").release()
+        lease.check()
+    with other.lease("learn") as lease:
+        lease.check()
+
+
 # ---------------------------------------------------------------------- all logs, all laws
 
 
@@ -1121,6 +1134,12 @@ class NotesEverything(MemoryLog):
         return super().revise(experiment, revision, who, spec)
 
 
+class LeasesToAnybody(MemoryLog):
+    def lease(self, name: str) -> Lease:
+        self._store.leases.pop(name, None)
+        return super().lease(name)
+
+
 class ConcludesInSilence(MemoryLog):
     def conclude(self, line: ConclusionLine, order: Order | None = None) -> None:  # noqa: ARG002 (the contract's)
         super().conclude(line)
@@ -1181,6 +1200,7 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
     LiftsByMerging: {"a_merge_is_known_to_all_once_and_the_strictest_limits_hold_with_it"},
     NotesEverything: {"the_audit_notes_a_revision_only_when_it_changed"},
     ObeysTwice: {"a_step_of_a_launch_is_given_once_and_only_by_whoever_knows_all_orders"},
+    LeasesToAnybody: {"a_lease_has_one_holder_at_a_time"},
     ConcludesInSilence: {"a_conclusion_and_its_order_are_stored_together_and_known_to_all"},
 }
 

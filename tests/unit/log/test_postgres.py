@@ -282,6 +282,15 @@ def test_an_answer_that_was_lost_is_looked_up(log: PostgresLog) -> None:
     assert ids(log.read_decisions(0, 9)) == ["a", "b"]
 
 
+def test_a_lease_is_free_when_its_holder_is_gone_and_he_is_told(url: str, log: PostgresLog) -> None:
+    with log.lease("learn:home") as lost:
+        end_connections(url)
+        with PostgresLog(url) as other, other.lease("learn:home") as taken:
+            with pytest.raises(LogError, match="'learn:home' with it; another process may"):
+                lost.check()
+            taken.check()
+
+
 def test_another_log_at_the_same_place_is_noticed(url: str, log: PostgresLog) -> None:
     log.check()
     with log._database.transaction():
