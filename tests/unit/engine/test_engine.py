@@ -23,6 +23,11 @@ def request(**body: Any) -> DecideRequest:
     return msgspec.json.decode(json.dumps({"experiment": "art", **body}), type=DecideRequest)
 
 
+def engine_of(experiment: Experiment) -> Engine:
+    """An engine for which no decision is late, however busy the machine is."""
+    return Engine([experiment], clock=lambda: 0.0)
+
+
 def unit_of(engine: Engine, variant: str) -> str:
     live = engine.find("art")
     return next(
@@ -32,7 +37,7 @@ def unit_of(engine: Engine, variant: str) -> str:
 
 def taught(art: Experiment, seed: int = 3) -> Snapshot:
     """A snapshot whose policies have learned something."""
-    engine = Engine([art])
+    engine = engine_of(art)
     live = engine.find("art")
     rng = np.random.default_rng(seed)
     examples = [
@@ -60,7 +65,7 @@ def taught(art: Experiment, seed: int = 3) -> Snapshot:
 def test_the_same_decision_id_gives_the_same_decision_and_another_id_another_draw(
     art: Experiment,
 ) -> None:
-    engine = Engine([art])
+    engine = engine_of(art)
     unit = unit_of(engine, "uniform")
     first, again = (engine.decide(request(unit=unit, decision_id="x")) for _ in range(2))
     assert first.slate == again.slate
@@ -71,8 +76,7 @@ def test_the_same_decision_id_gives_the_same_decision_and_another_id_another_dra
 
 
 def test_a_decision_is_reproducible_from_its_policy_version(art: Experiment) -> None:
-    # However busy the machine is, no decision is late.
-    first, second = [Engine([art], clock=lambda: 0.0) for _ in range(2)]
+    first, second = engine_of(art), engine_of(art)
     for engine in (first, second):
         assert engine.find("art").adopt(taught(art))
     body: dict[str, Any] = {
@@ -86,7 +90,7 @@ def test_a_decision_is_reproducible_from_its_policy_version(art: Experiment) -> 
 
 
 def test_units_fall_into_variants_by_their_shares_and_stay_there(art: Experiment) -> None:
-    live = Engine([art]).find("art")
+    live = engine_of(art).find("art")
     names = [live.assign(f"unit-{i}")[0] for i in range(20_000)]
     counts = Counter(v.name for v in names if v)
     expected = {v.name: v.share * 20_000 for v in art.variants}
@@ -99,7 +103,7 @@ def test_logged_propensities_are_those_that_were_drawn_with(art: Experiment) -> 
     """Chi-square over 20,000 decisions of one taught Thompson policy in one context; fails 1 in
     10,000 by chance.
     """
-    engine = Engine([art])
+    engine = engine_of(art)
     engine.find("art").adopt(taught(art))
     unit = unit_of(engine, "thompson")
     drawn: Counter[str] = Counter()
@@ -124,7 +128,7 @@ def test_logged_propensities_are_those_that_were_drawn_with(art: Experiment) -> 
 def test_excluded_actions_are_never_shown_and_the_rest_shares_their_probability(
     art: Experiment,
 ) -> None:
-    engine = Engine([art])
+    engine = engine_of(art)
     unit = unit_of(engine, "uniform")
     for i in range(50):
         decision = engine.decide(request(unit=unit, decision_id=str(i), exclude=["a", "b"]))
@@ -133,7 +137,7 @@ def test_excluded_actions_are_never_shown_and_the_rest_shares_their_probability(
 
 
 def test_offered_actions_replace_the_files_own(art: Experiment) -> None:
-    engine = Engine([art])
+    engine = engine_of(art)
     offered = [{"id": "x", "features": {"tone": "warm"}, "payload": [1]}, {"id": "y"}]
     decision = engine.decide(request(unit=unit_of(engine, "thompson"), actions=offered))
     assert decision.eligible == ("x", "y")
@@ -142,7 +146,7 @@ def test_offered_actions_replace_the_files_own(art: Experiment) -> None:
 
 
 def test_a_slate_multiplies_its_propensities_and_shows_nothing_twice(art: Experiment) -> None:
-    engine = Engine([art])
+    engine = engine_of(art)
     decision = engine.decide(request(unit=unit_of(engine, "thompson"), slots=3))
     assert [p.position for p in decision.slate] == [0, 1, 2]
     assert len({p.action for p in decision.slate}) == 3
@@ -150,14 +154,14 @@ def test_a_slate_multiplies_its_propensities_and_shows_nothing_twice(art: Experi
 
 
 def test_more_slots_than_actions_serve_what_there_is(art: Experiment) -> None:
-    decision = Engine([art]).decide(request(unit="u", slots=9))
+    decision = engine_of(art).decide(request(unit="u", slots=9))
     assert len(decision.slate) == 4
 
 
 def test_a_policy_that_fails_is_answered_with_the_controls_order(
     art: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine([art])
+    engine = engine_of(art)
     live = engine.find("art")
     unit = unit_of(engine, "thompson")
 
@@ -177,7 +181,7 @@ def test_a_policy_whose_package_is_gone_is_answered_with_the_controls_order(
     art: Experiment,
 ) -> None:
     variants = [replace(v, policy="gone") if v.name == "thompson" else v for v in art.variants]
-    engine = Engine([replace(art, variants=tuple(variants))])
+    engine = engine_of(replace(art, variants=tuple(variants)))
     engine.warm_up()
     decision = engine.decide(request(unit=unit_of(engine, "thompson")))
     assert (decision.reason, decision.variant) == ("fallback", "thompson")
@@ -217,12 +221,12 @@ def test_experiments_of_one_layer_never_share_a_unit(art: Experiment) -> None:
 
 
 def test_without_a_unit_the_decision_itself_is_the_unit(art: Experiment) -> None:
-    decision = Engine([art]).decide(request())
+    decision = engine_of(art).decide(request())
     assert decision.unit == decision.decision_id
 
 
 def test_reloading_keeps_the_policies_of_unchanged_experiments(art: Experiment) -> None:
-    engine = Engine([art])
+    engine = engine_of(art)
     engine.find("art").adopt(taught(art))
     engine.reload([replace(art)])
     assert engine.find("art").version == 7
@@ -233,13 +237,13 @@ def test_reloading_keeps_the_policies_of_unchanged_experiments(art: Experiment) 
 
 
 def test_a_snapshot_of_other_features_is_not_adopted(art: Experiment) -> None:
-    live = Engine([art]).find("art")
+    live = engine_of(art).find("art")
     assert not live.adopt(msgspec.structs.replace(taught(art), fingerprint="other"))
     assert live.version == 0
 
 
 def test_what_is_explained_is_what_the_policy_saw(art: Experiment) -> None:
-    engine = Engine([art])
+    engine = engine_of(art)
     held = taught(art)
     engine.find("art").adopt(held)
     decision = engine.decide(
@@ -267,18 +271,18 @@ def test_what_is_explained_is_what_the_policy_saw(art: Experiment) -> None:
 )
 def test_a_bad_request_names_the_culprit(art: Experiment, body: dict[str, Any], path: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        Engine([art]).decide(request(**body))
+        engine_of(art).decide(request(**body))
     assert caught.value.path == path
 
 
 def test_an_unknown_experiment_names_those_that_there_are(art: Experiment) -> None:
     with pytest.raises(NotFound, match="art"):
-        Engine([art]).decide(DecideRequest(experiment="arts"))
+        engine_of(art).decide(DecideRequest(experiment="arts"))
 
 
 def test_a_text_with_colons_is_no_second_name(art: Experiment) -> None:
     raw = b'{"experiment":"art","context":{"device" : "a\\":b: c","hour":null}}'
-    assert Engine([art]).decide(msgspec.json.decode(raw, type=DecideRequest)).slate
+    assert engine_of(art).decide(msgspec.json.decode(raw, type=DecideRequest)).slate
 
 
 def test_equal_requests_have_equal_fingerprints_however_they_are_written() -> None:
@@ -295,7 +299,7 @@ def test_equal_requests_have_equal_fingerprints_however_they_are_written() -> No
 
 
 def test_a_decision_survives_the_log_unchanged(art: Experiment) -> None:
-    decision = Engine([art]).decide(request(unit="u", context={"device": "tv"}, decision_id="d"))
+    decision = engine_of(art).decide(request(unit="u", context={"device": "tv"}, decision_id="d"))
     assert msgspec.json.decode(msgspec.json.encode(decision), type=Decision) == decision
 
 
