@@ -19,13 +19,12 @@ from topbill import reporting
 from topbill.cli.dashboard import PICTURE_HOSTS
 from topbill.domain.errors import TopbillError
 from topbill.engine import CompiledExperiment
-from topbill.launch import UnitAssignment, unit_assignment
+from topbill.launch import UnitAssignment, experiments_beside, unit_assignment
 from topbill.log.tombstones import Mark, tombstones_mark
 from topbill.pages import (
     PagePayloads,
     layer_files,
     layer_payloads,
-    load_experiments,
     page_titles,
 )
 from topbill.reporting import answer_cache
@@ -226,5 +225,5 @@ def assignment(key: str, unit: str, context: str) -> UnitAssignment:
     as `unit_assignment` does, and SpecError where the files cannot be read.
     """
     # Asked anew each time: who was erased must not be remembered.
-    files = load_experiments(experiments_folder())
-    return unit_assignment(files, folder(), key, unit, context)
+    beside = experiments_beside(experiments_folder(), key)
+    return unit_assignment(beside, folder(), key, unit, context)

@@ -109,7 +109,12 @@ MOST_LABELS = 25
 
 
 def with_milestones(
-    drawing: Drawing, marks: pd.DataFrame, times: pd.Series, *, labelled: bool = True
+    drawing: Drawing,
+    marks: pd.DataFrame,
+    times: pd.Series,
+    *,
+    labelled: bool = True,
+    colour: str = GREY,
 ) -> Drawing:
     """A drawing over time with a dashed line at each milestone in its time. `marks` has at, label
     and sentence; `times` are those that the drawing shows.
@@ -125,10 +130,10 @@ def with_milestones(
         alt.Tooltip("sentence:N", title="what"),
     ]
     base = alt.Chart(marks).encode(x=alt.X("at:T"), tooltip=tips)
-    layers = [drawing, base.mark_rule(strokeDash=[2, 3], strokeWidth=1.2).encode(color=RULE)]
+    layers = [drawing, base.mark_rule(strokeDash=[2, 3], strokeWidth=1.2, color=colour)]
     if labelled:
         named = alt.Chart(_apart(marks, last - first)).mark_text(
-            angle=270, align="right", baseline="top", dx=-3, dy=3, fontSize=10, color=GREY
+            angle=270, align="right", baseline="top", dx=-3, dy=3, fontSize=10, color=colour
         )
         layers.append(named.encode(x="at:T", y=alt.value(0), text="label:N", tooltip=tips))
     return alt.layer(*layers)

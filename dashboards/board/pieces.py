@@ -41,14 +41,27 @@ def chart(drawing: Chart, numbers: pd.DataFrame, name: str, height: int | None =
 
 
 def over_time(
-    key: str, drawing: Chart, numbers: pd.DataFrame, name: str, height: int | None = None
+    key: str,
+    drawing: Chart,
+    numbers: pd.DataFrame,
+    name: str,
+    height: int | None = None,
+    *,
+    colour: str = charts.GREY,
 ) -> None:
-    """A chart over time (`numbers` has `till`), with what happened to the experiment meanwhile."""
-    chart(with_milestones(key, drawing, numbers), numbers, name, height)
+    """A chart over time (`numbers` has `till`), with what happened to the experiment meanwhile in
+    `colour`.
+    """
+    chart(with_milestones(key, drawing, numbers, colour=colour), numbers, name, height)
 
 
 def with_milestones(
-    key: str, drawing: Chart, numbers: pd.DataFrame, *, labelled: bool = True
+    key: str,
+    drawing: Chart,
+    numbers: pd.DataFrame,
+    *,
+    labelled: bool = True,
+    colour: str = charts.GREY,
 ) -> Chart:
     """The drawing, with a line at each phase, step and order of the experiment."""
     marks = [
@@ -57,7 +70,9 @@ def with_milestones(
     ]
     if not marks or numbers.empty:
         return drawing
-    return charts.with_milestones(drawing, pd.DataFrame(marks), numbers["till"], labelled=labelled)
+    return charts.with_milestones(
+        drawing, pd.DataFrame(marks), numbers["till"], labelled=labelled, colour=colour
+    )
 
 
 def filled(numbers: pd.DataFrame, column: str, *, is_running_total: bool = False) -> pd.DataFrame:

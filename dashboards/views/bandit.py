@@ -61,7 +61,8 @@ def shares(key: str, variant: str) -> list[str]:
     if exposure.OTHERS in totals.index:
         actions.append(exposure.OTHERS)
     drawing = charts.stacked(over_time, actions)
-    pieces.over_time(key, drawing, over_time, f"{key}-{variant}-shares", 360)
+    # White, as it lies on colours.
+    pieces.over_time(key, drawing, over_time, f"{key}-{variant}-shares", 360, colour="white")
     return actions
 
 

@@ -44,11 +44,10 @@ def assign(
         unit: The unit's id, as services send it.
         context: What services send with it, as JSON: for an audience, or for who is left out.
     """
-    from topbill import pages
-    from topbill.launch import unit_assignment
+    from topbill.launch import experiments_beside, unit_assignment
 
-    folder = own_or_examples(experiments)
-    found = unit_assignment(pages.load_experiments(folder), data, key, unit, context)
+    beside = experiments_beside(own_or_examples(experiments), key)
+    found = unit_assignment(beside, data, key, unit, context)
     if as_json:
         print_json(found)
         return

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from topbill.domain.errors import BadRequest, NotFound
+from topbill import pages, spec
+from topbill.domain.errors import BadRequest, NotFound, SpecError
 from topbill.domain.formatting import condition, minute
 from topbill.domain.records import Reason
 from topbill.engine.compiled import CompiledExperiment
@@ -67,6 +68,24 @@ class UnitAssignment(msgspec.Struct, frozen=True):
         if self.since is not None:
             since = f"since {minute(self.since)}"
         return f"{self.unit} is {where} of {self.experiment}, {since}: {self.why}."
+
+
+def experiments_beside(folder: Path, key: str) -> list[Experiment]:
+    """The experiments of a folder, for `unit_assignment` in one of them. A file that is wrong
+    keeps nobody from asking of another experiment.
+
+    Raises:
+        SpecError: With every problem, where the experiment's own file is wrong, or another may
+            take a part of its layer.
+    """
+    try:
+        return pages.load_experiments(folder)
+    except SpecError:
+        readable = spec.readable(pages.experiment_folders(folder))
+        own = next((experiment for experiment in readable if experiment.key == key), None)
+        if own is None or own.layer != own.key:
+            raise
+        return readable
 
 
 def unit_assignment(

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from topbill.domain.errors import NotFound
+from topbill.domain.errors import NotFound, SpecError
 from topbill.engine import Engine
-from topbill.launch import unit_assignment
+from topbill.launch import experiments_beside, unit_assignment
 from topbill.spec import Conclusion, Experiment, Override
 
+from ...conftest import ARTWORK, write
 from ...processes import topbill
 
 
@@ -29,6 +30,15 @@ def test_a_testers_variant_is_told_with_its_reason(art: Experiment, tmp_path: Pa
     found = unit_assignment([overridden], tmp_path, "art", "u1")
     assert (found.variant, found.reason) == ("thompson", "override")
     assert "counts nowhere" in found.why
+
+
+def test_another_file_that_is_wrong_keeps_nobody_from_asking(tmp_path: Path) -> None:
+    folder = write(tmp_path / "experiments", ARTWORK)
+    (folder / "other.yaml").write_text("experiment: other\nsurface: nowhere\n")
+    beside = experiments_beside(folder, "art")
+    assert unit_assignment(beside, tmp_path, "art", "u1").experiment == "art"
+    with pytest.raises(SpecError, match=r"other\.yaml"):
+        experiments_beside(folder, "other")
 
 
 def test_who_takes_no_part_is_told_why(art: Experiment, tmp_path: Path) -> None:
