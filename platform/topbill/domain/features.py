@@ -101,10 +101,11 @@ class Encoder:
     (('device=tv', 'device=web', 'kids'), [0.0, 1.0, 1.0])
     """
 
-    __slots__ = ("_rest", "_writers", "_zeros", "names", "size")
+    __slots__ = ("_rest", "_writers", "_zeros", "features", "ignored", "names", "size")
 
     def __init__(self, features: tuple[Feature, ...], ignored: Iterable[str] = ()) -> None:
         """`ignored`: names that may be sent and add nothing, whatever their values."""
+        self.features, self.ignored = features, frozenset(ignored)
         self.names: tuple[str, ...] = tuple(
             column for feature in features for column in feature.columns
         )
@@ -120,7 +121,7 @@ class Encoder:
             else:
                 self._writers[feature.name] = writer
             start += len(feature.columns)
-        for name in ignored:
+        for name in self.ignored:
             if name == REST:
                 self._rest = _ignore
             self._writers[name] = _ignore

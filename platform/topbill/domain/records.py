@@ -7,7 +7,6 @@ One vocabulary for the whole project: what a word means is said here once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -63,6 +62,41 @@ class Actions:
     def take(self, rows: Sequence[int] | Indices) -> Actions:
         """The actions at `rows`, in that order."""
         return Actions([self.ids[i] for i in rows], self.features[np.asarray(rows, dtype=np.intp)])
+
+    def at(self, row: int) -> tuple[str, Floats]:
+        """The id of one action, and its features (da,)."""
+        return self.ids[row], self.features[row]
+
+
+class TakenActions(Actions):
+    """Some of other actions, as `Actions.take` gives them, put together when somebody asks for more
+    than one: most policies learn from the action alone that was drawn.
+    """
+
+    __slots__ = ("_of", "_rows", "_taken")
+
+    def __init__(self, of: Actions, rows: Sequence[int]) -> None:
+        self._of, self._rows = of, rows
+        self._taken: Actions | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _together(self) -> Actions:
+        if self._taken is None:
+            self._taken = self._of.take(self._rows)
+        return self._taken
+
+    @property
+    def ids(self) -> tuple[str, ...]:  # type: ignore[override]  # as good as the attribute
+        return self._together().ids
+
+    @property
+    def features(self) -> Floats:  # type: ignore[override]
+        return self._together().features
+
+    def at(self, row: int) -> tuple[str, Floats]:
+        return self._of.at(self._rows[row])
 
 
 class Placement(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -330,8 +364,7 @@ class QuarantinedRow(NamedTuple):
     quarantined_at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(msgspec.Struct, frozen=True, gc=False):
     """One matured choice to learn from: `actions.ids[index]` was drawn with `propensity` from
     `actions` (those still eligible at its position) in context `x` (d), and earned `reward` in [0,
     1].

@@ -209,11 +209,19 @@ def item_rewards(
     An event without a position belongs to all of the slate. With `feedback: slate` every event
     does.
     """
+    if not events:
+        # As most decisions are. At what viewers looked, only events say.
+        return [experiment.goal.default] * len(decision.slate)
     by_position = _by_position(experiment, decision, events)
     looked_at = _examined(experiment, by_position, events)
     rewards: list[float | None] = []
     for own, is_example in zip(by_position, looked_at, strict=True):
-        rewards.append(decision_reward(experiment.goal, decision, own) if is_example else None)
+        if not is_example:
+            rewards.append(None)
+        elif own:
+            rewards.append(decision_reward(experiment.goal, decision, own))
+        else:
+            rewards.append(experiment.goal.default)
     return rewards
 
 

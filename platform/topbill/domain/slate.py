@@ -367,18 +367,22 @@ def in_order(order: Sequence[int], allowed: Allowed, slots: int) -> Slate:
 def choices(masks: Sequence[Mask], size: int, position: int, above: Sequence[int]) -> Indices:
     """Which of `size` eligible rows could be drawn at `position`, below the rows placed `above`,
     under a decision's `masks`."""
-    may = np.ones(size, dtype=bool)
-    may[list(above)] = False
+    among: set[int] | None = None
+    without = set(above)
     for mask in masks:
         if mask.start <= position < mask.stop:
-            rows = np.array(mask.rows, dtype=np.intp)
-            if mask.only:
-                # Several rules may narrow one position: what is left is what all of them allow.
-                among = np.zeros(size, dtype=bool)
-                among[rows] = True
-                may &= among
+            if not mask.only:
+                without.update(mask.rows)
+            elif among is None:
+                among = set(mask.rows)
             else:
-                may[rows] = False
+                # Several rules may narrow one position: what is left is what all of them allow.
+                among &= set(mask.rows)
+    if among is not None:
+        # As a rule a few of many, such as the pictures of one title: no array of all is made.
+        return np.array(sorted(among - without), dtype=np.intp)
+    may = np.ones(size, dtype=bool)
+    may[list(without)] = False
     return np.flatnonzero(may)
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from topbill.domain.errors import LogError
 from topbill.domain.records import Decision
-from topbill.log.bundles import decisions_of
+from topbill.log.bundles import OpenBundle, decisions_of
 from topbill.log.database import LogDatabase
 from topbill.log.sql_database import checksum
 
@@ -37,7 +37,7 @@ class BundleTable:
 
     def __init__(self, database: LogDatabase) -> None:
         self._database = database
-        self._at_hand: OrderedDict[int, list[Decision]] = OrderedDict()
+        self._at_hand: OrderedDict[int, OpenBundle] = OrderedDict()
 
     def add(self, bundle: bytes, ids: Collection[tuple[str, str]]) -> list[Row]:
         """Store a bundle, inside of a transaction; returns a row for each of its decisions, whose
@@ -58,17 +58,14 @@ class BundleTable:
         if not is_reference(body):
             return _decode(body)
         place, index, crc = _unpacked(body)
-        decisions = self._at_hand.get(place)
-        if decisions is None:
-            decisions = self._at_hand[place] = self._read(place, crc)
+        bundle = self._at_hand.get(place)
+        if bundle is None:
+            bundle = self._at_hand[place] = OpenBundle(self._content(place, crc))
             if len(self._at_hand) > _KEPT:
                 self._at_hand.popitem(last=False)
-        if index >= len(decisions):
+        if index >= len(bundle):
             raise ValueError(f"bundle {place} has no decision {index}")
-        return decisions[index]
-
-    def _read(self, place: int, crc: int) -> list[Decision]:
-        return decisions_of(self._content(place, crc))
+        return bundle.decision(index)
 
     def _content(self, place: int, crc: int) -> bytes:
         rows = self._database.rows("SELECT content FROM bundles WHERE place = ?", (place,))
@@ -86,7 +83,7 @@ class BundleTable:
         for seq, body in self._database.rows(query):
             try:
                 place, _, crc = _unpacked(body)
-                self._read(place, crc)
+                decisions_of(self._content(place, crc))
             except (ValueError, msgspec.DecodeError):
                 yield seq
 

@@ -72,7 +72,19 @@ class _Bundle(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tiles: list[_Tiles]
 
 
-_decode = msgspec.json.Decoder(_Bundle).decode
+class _Parts(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A bundle whose largest parts are still text."""
+
+    decisions: list[msgspec.Raw]
+    lists: list[_Lists]
+    actions: list[msgspec.Raw]
+    answered: int | None
+    tiles: msgspec.Raw
+
+
+_decode_parts = msgspec.json.Decoder(_Parts).decode
+_decode_decision = msgspec.json.Decoder(Decision).decode
+_decode_tiles = msgspec.json.Decoder(list[_Tiles]).decode
 _decode_answer = msgspec.json.Decoder(PageAnswer).decode
 _decode_offers = msgspec.json.Decoder(list[_Offer]).decode
 
@@ -187,32 +199,71 @@ def _offered(actions: msgspec.Raw) -> tuple[str, ...] | None:
         return None
 
 
+class OpenBundle:
+    """A bundle of `len` decisions, each of which is put together when it is asked for: who reads
+    those of one experiment pays for no others.
+
+    Raises ValueError or msgspec.DecodeError for what is none.
+    """
+
+    def __init__(self, bundle: bytes) -> None:
+        self._parts = parts = _decode_parts(unpack(bundle))
+        if not len(parts.decisions) == len(parts.lists) == len(parts.actions):
+            raise ValueError("damaged: has not a list and an offer for each decision")
+        self._eligible: list[tuple[str, ...]] = []
+        """What is eligible in the first decisions, as far as it was needed."""
+        self._distinct: dict[str, None] = {}
+        self._names: list[str] = []
+        """Every text of those, and as a list."""
+
+    def __len__(self) -> int:
+        return len(self._parts.decisions)
+
+    def decision(self, index: int) -> Decision:
+        """One of its decisions. Raises as the bundle itself."""
+        parts = self._parts
+        lists = parts.lists[index]
+        self._count_names(lists, index)
+        decision, actions = _decode_decision(parts.decisions[index]), parts.actions[index]
+        slate = _slate(lists, self._names)
+        if index == parts.answered:
+            answer = _decode_answer(actions)
+            tiles = [_tiles(columns, self._names) for columns in _decode_tiles(parts.tiles)]
+            answer = _with_rows(answer, tiles)
+            actions, slate = _raw(answer), cells_of(answer)
+        return msgspec.structs.replace(
+            decision,
+            eligible=self._eligible[index],
+            slate=slate,
+            masks=_masks(lists, self._names),
+            # The very object, by which encoders know that there is nothing to say.
+            actions=NULL if actions == NULL else actions,
+        )
+
+    def _count_names(self, lists: _Lists, index: int) -> None:
+        """Know what is eligible in the first decisions, up to one of them and to all that its lists
+        name; a page's tiles may name anything.
+        """
+        numbers = [name for name in lists.placed if isinstance(name, int)]
+        numbers += [name for name, *_ in lists.masks if isinstance(name, int)]
+        last = max(numbers, default=-1)
+        is_page = index == self._parts.answered
+        while len(self._eligible) < len(self) and (
+            is_page or len(self._eligible) <= index or len(self._names) <= last
+        ):
+            place = len(self._eligible)
+            eligible = _eligible(self._parts.lists[place], self._parts.actions[place])
+            self._eligible.append(eligible)
+            self._distinct.update(dict.fromkeys(eligible))
+            self._names = list(self._distinct)
+        if len(self._names) <= last:
+            raise ValueError(f"damaged: names text {last} of {len(self._names)}")
+
+
 def decisions_of(bundle: bytes) -> list[Decision]:
     """The decisions of a bundle. Raises ValueError or msgspec.DecodeError for what is none."""
-    content = _decode(unpack(bundle))
-    eligible = list(map(_eligible, content.lists, content.actions))
-    names = list(_names(eligible))
-    slates = [_slate(lists, names) for lists in content.lists]
-    if content.answered is not None:
-        answer = _decode_answer(content.actions[content.answered])
-        answer = _with_rows(answer, [_tiles(columns, names) for columns in content.tiles])
-        content.actions[content.answered] = _raw(answer)
-        slates[content.answered] = cells_of(answer)
-    decisions = []
-    for decision, lists, texts, slate, actions in zip(
-        content.decisions, content.lists, eligible, slates, content.actions, strict=True
-    ):
-        decisions.append(
-            msgspec.structs.replace(
-                decision,
-                eligible=texts,
-                slate=slate,
-                masks=_masks(lists, names),
-                # The very object, by which encoders know that there is nothing to say.
-                actions=NULL if actions == NULL else actions,
-            )
-        )
-    return decisions
+    opened = OpenBundle(bundle)
+    return [opened.decision(index) for index in range(len(opened))]
 
 
 def _eligible(lists: _Lists, actions: msgspec.Raw) -> tuple[str, ...]:

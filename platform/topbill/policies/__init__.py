@@ -7,6 +7,7 @@ from topbill.policies.registry import (
     AbsentPolicy,
     build_policy,
     is_foreign,
+    learns,
     own_kinds,
     policy_class,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "compare_states",
     "engine_of",
     "is_foreign",
+    "learns",
     "own_kinds",
     "policy_class",
 ]

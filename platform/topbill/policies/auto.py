@@ -28,6 +28,8 @@ from topbill.policies.linear.models import (
     Prediction,
     check_features,
     extended,
+    extended_contexts,
+    extended_features,
 )
 from topbill.policies.linear.policy import Parts
 from topbill.policies.places import OPTIONAL, Places
@@ -232,9 +234,13 @@ class Auto:
         down).
         """
         linear = extended(x, self.d, position)
+        return linear, self._shared(linear)
+
+    def _shared(self, linear: Floats) -> Floats:
+        """The context of shared weights, from the basis of straight experts' own."""
         if self._context_sketch is None:
-            return linear, linear
-        return linear, np.concatenate([_ONE, x @ self._context_sketch, linear[-1:]])
+            return linear
+        return np.concatenate([_ONE, linear[1:-1] @ self._context_sketch, linear[-1:]])
 
     def _curved_basis(self, linear: Floats) -> Floats:
         """The same over random Fourier features."""
@@ -271,28 +277,51 @@ class Auto:
         return prediction, Contribution(self.curved, curved, self._curved_basis(linear), shared)
 
     def update(self, examples: Sequence[Example]) -> None:
+        waiting: list[Example] = []
         for example in examples:
-            self._learn(example)
+            if example.reach:
+                # What comes now reads what all before it have taught.
+                self._fold(waiting)
+                waiting = []
+                alone = example.actions.take([example.index])
+                expected = example.reach * float(self.score(example.x, alone, 0).mean[0])
+                self.places.note(example.position, expected, example.reward)
+            waiting.append(example)
+        self._fold(waiting)
 
-    def _learn(self, example: Example) -> None:
-        if example.reach:
-            alone = example.actions.take([example.index])
-            expected = example.reach * float(self.score(example.x, alone, 0).mean[0])
-            self.places.note(example.position, expected, example.reward)
-        linear, shared = self._bases(example.x, example.position)
-        z = example.actions.features[example.index]
+    def _fold(self, examples: Sequence[Example]) -> None:
+        """Fold in examples, the models in one compiled call each."""
+        if not examples:
+            return
+        chosen = [example.actions.at(example.index) for example in examples]
+        linear = extended_contexts(examples, self.d)
+        features = extended_features([z for _, z in chosen], self.da)
         if self._feature_sketch is not None:
-            z = z @ self._feature_sketch
-        product = np.multiply.outer(shared, np.concatenate([_ONE, z])).ravel()
-        row = self._row(example.actions.ids[example.index])
+            sketched = [z @ self._feature_sketch for _, z in chosen]
+            features = extended_features(sketched, self._feature_sketch.shape[1])
+        shared = linear
+        if self._context_sketch is not None:
+            shared = np.array([self._shared(xt) for xt in linear])
+        curved = np.array([self._curved_basis(xt) for xt in linear])
+        rows = np.array([self._row(name) for name, _ in chosen], dtype=np.intp)
+        rewards = np.array([example.reward for example in examples], dtype=np.float64)
         # Prequential: each is scored by what it expected before it learned.
-        straight = self.straight.learn(row, linear, product, example.reward)
-        curved = self.curved.learn(row, self._curved_basis(linear), product, example.reward)
-        p = np.concatenate([straight, curved])
+        predicted = np.concatenate(
+            [
+                self.straight.learn(rows, linear, shared, features, rewards),
+                self.curved.learn(rows, curved, shared, features, rewards),
+            ],
+            axis=1,
+        )
+        for p, reward in zip(predicted, rewards.tolist(), strict=True):
+            self._weigh(p, reward)
+
+    def _weigh(self, p: Floats, reward: float) -> None:
+        """Weigh the experts by what they expected of a reward, `p` (experts,)."""
         informative = min(1.0, 4.0 * float(self.weights @ (p * (1.0 - p))))
         self.log_scores *= 1.0 - (1.0 - MEMORY) * informative
-        self.log_scores += example.reward * np.log(np.maximum(p, MIN_PROBABILITY))
-        self.log_scores += (1.0 - example.reward) * np.log(np.maximum(1.0 - p, MIN_PROBABILITY))
+        self.log_scores += reward * np.log(np.maximum(p, MIN_PROBABILITY))
+        self.log_scores += (1.0 - reward) * np.log(np.maximum(1.0 - p, MIN_PROBABILITY))
         self.weights = _weights(self.log_scores, self.experts)
 
     def _row(self, name: str) -> int:

@@ -18,7 +18,7 @@ from topbill.policies.linucb import LinUCB
 from topbill.policies.scored import OwnScores
 from topbill.policies.squarecb import SquareCB
 from topbill.policies.thompson import Thompson
-from topbill.policies.uniform import Fixed, Uniform
+from topbill.policies.uniform import Fixed, Stateless, Uniform
 from topbill.policies.vw import VW
 
 KINDS: dict[str, type[Policy]] = {
@@ -61,6 +61,11 @@ def is_foreign(kind: str) -> bool:
     Raises PolicyError as `policy_class` does.
     """
     return issubclass(policy_class(kind), FOREIGN)
+
+
+def learns(policy: Policy) -> bool:
+    """Whether examples change anything in a policy."""
+    return not isinstance(policy, Stateless)
 
 
 class AbsentPolicy:

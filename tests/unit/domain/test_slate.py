@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from topbill.domain.chance import draw
 from topbill.domain.errors import PolicyError
-from topbill.domain.slate import LARGEST_MATRIX, distribution, propensities, rank
+from topbill.domain.records import Mask
+from topbill.domain.slate import LARGEST_MATRIX, choices, distribution, propensities, rank
 
 
 class Weights:
@@ -139,3 +140,23 @@ def test_vectors_that_are_no_simplex_are_refused(bad):
 def test_slates_that_could_not_have_been_shown_are_refused(rows):
     with pytest.raises(PolicyError, match="not among the eligible"):
         propensities(Weights([1, 1, 1, 1]), np.arange(3), rows, 0.0)
+
+
+masks = st.builds(
+    Mask,
+    rule=st.just("r"),
+    start=st.integers(0, 2),
+    stop=st.integers(0, 4),
+    rows=st.lists(st.integers(0, 5), unique=True).map(tuple),
+    only=st.booleans(),
+)
+
+
+@given(st.lists(masks, max_size=4), st.integers(0, 3), st.sets(st.integers(0, 5)))
+def test_what_may_be_drawn_is_what_every_rule_leaves(rules, position, above):
+    expected = []
+    for row in range(6):
+        active = [mask for mask in rules if mask.start <= position < mask.stop]
+        if row not in above and all((row in mask.rows) == mask.only for mask in active):
+            expected.append(row)
+    assert choices(rules, 6, position, sorted(above)).tolist() == expected

@@ -18,6 +18,13 @@ def expert(keep: float) -> LinearModels:
     return made
 
 
+def learn(e, basis, context, reward):
+    """Fold one reward in; what was predicted before."""
+    one = np.ones((1, 1))
+    predicted = e.learn(np.array([1]), basis[None], context[None], one, np.array([reward]))
+    return predicted[0, 0]
+
+
 @pytest.mark.parametrize("keep", [1.0, 0.99, 0.8, 0.5])
 @pytest.mark.parametrize("clicks", [0.0, 0.02, 0.5, 1.0])
 def test_forgetting_keeps_covariances_between_zero_and_the_prior(keep, clicks):
@@ -25,7 +32,7 @@ def test_forgetting_keeps_covariances_between_zero_and_the_prior(keep, clicks):
     one = np.ones(4)
     for _ in range(3_000):
         basis = np.array([1.0, *rng.normal(size=2), 0.0]) * 3.0 ** rng.integers(-2, 3)
-        e.learn(1, basis, np.array([1.0, basis[1]]), float(rng.random() < clicks))
+        learn(e, basis, np.array([1.0, basis[1]]), float(rng.random() < clicks))
     cov = e.own.cov[1, 0]
     assert np.linalg.eigvalsh(cov).min() > 0.0
     assert np.array_equal(cov, cov.T)
@@ -42,7 +49,7 @@ def test_what_moved_is_learned_anew_only_by_the_one_that_forgets():
         x = rng.normal()
         reward = float((x > 0) == (t < 800))
         for e in (faithful, moving):
-            (score,) = e.learn(1, np.array([1.0, x, 0.0, 0.0]), np.array([1.0, 0.0]), reward)
+            score = learn(e, np.array([1.0, x, 0.0, 0.0]), np.array([1.0, 0.0]), reward)
             lost[id(e)] -= score if t >= 1_000 else 0.0
     assert lost[id(moving)] < 0.8 * lost[id(faithful)]
 

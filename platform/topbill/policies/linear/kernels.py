@@ -10,7 +10,15 @@ import math
 import numpy as np
 
 from topbill.domain.records import Indices
-from topbill.policies.linear.compiled import Cube, Cubes, Matrix, Vector, compiled, part
+from topbill.policies.linear.compiled import (
+    Cube,
+    Cubes,
+    Matrix,
+    Places,
+    Vector,
+    compiled,
+    part,
+)
 
 _FLOOR = 1e-12
 """The least variance that a step divides by."""
@@ -154,6 +162,39 @@ def learn(
             slope * shared_grown,
             curvature * shared_grown * shared_grown - shared_fade / u,
         )
+
+
+@compiled
+def learn_each(
+    own_mean: Cube,
+    own_cov: Cubes,
+    own_prior: Matrix,
+    shared_mean: Matrix,
+    shared_cov: Cube,
+    shared_prior: Matrix,
+    keep: Vector,
+    rows: Places,
+    bases: Matrix,
+    contexts: Matrix,
+    features: Matrix,
+    rewards: Vector,
+    logistic: bool,
+    predicted: Matrix,
+) -> None:
+    """`learn` for each of n examples, one after the other.
+
+    The shared weights of one are over its context (n × r) ⊗ its features (n × q). `predicted` is
+    (n × E).
+    """
+    q, product = features.shape[1], np.empty(shared_prior.shape[1])
+    for n in range(rows.size):
+        for i in range(product.size // q):
+            for j in range(q):
+                product[i * q + j] = contexts[n, i] * features[n, j]
+        learn(
+            own_mean, own_cov, own_prior, shared_mean, shared_cov, shared_prior, keep,
+            rows[n], bases[n], product, rewards[n], logistic, predicted[n],
+        )  # fmt: skip
 
 
 @part

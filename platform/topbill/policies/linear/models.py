@@ -10,12 +10,13 @@ linear link and one block this is ridge regression.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from topbill.domain.errors import PolicyError
-from topbill.domain.records import Actions, Floats, Indices
+from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.policies.codec import PolicyState
 from topbill.policies.linear.gaussian import GaussianStack
 
@@ -41,6 +42,33 @@ def extended(x: Floats, size: int, position: int) -> Floats:
     out[0] = 1.0
     out[1:-1] = x
     out[-1] = position / (1.0 + position)
+    return out
+
+
+def extended_contexts(examples: Sequence[Example], size: int) -> Floats:
+    """(n × (size + 2)) `extended` of each example. Raises as it does."""
+    xs = [example.x for example in examples]
+    for x in xs:
+        if x.shape != (size,):
+            raise PolicyError(f"context has shape {x.shape}, expected ({size},)")
+    positions = np.array([example.position for example in examples], dtype=np.float64)
+    out = np.empty((len(xs), size + 2))
+    out[:, 0] = 1.0
+    out[:, 1:-1] = xs
+    out[:, -1] = positions / (1.0 + positions)
+    return out
+
+
+def extended_features(chosen: Sequence[Floats], size: int) -> Floats:
+    """(n × (1 + size)) the features of actions that were chosen, each behind a 1. Raises
+    PolicyError for features of another shape.
+    """
+    for z in chosen:
+        if z.shape != (size,):
+            raise PolicyError(f"action features have shape {z.shape}, expected ({size},)")
+    out = np.empty((len(chosen), 1 + size))
+    out[:, 0] = 1.0
+    out[:, 1:] = chosen
     return out
 
 
@@ -156,24 +184,27 @@ class LinearModels:
             weights, index.rows, basis, context, index.Z, into.mean, into.own, into.common,
         )  # fmt: skip
 
-    def learn(self, row: int, basis: Floats, product: Floats, reward: float) -> Floats:
-        """Fold in a reward in [0, 1] of the action at `row`.
+    def learn(
+        self, rows: Indices, bases: Floats, contexts: Floats, features: Floats, rewards: Floats
+    ) -> Floats:
+        """Fold in the rewards of n examples, one after the other.
 
         Args:
-            row: The action's own weights.
-            basis: (p,) what those are over.
-            product: (m,) what the shared weights are over.
-            reward: In [0, 1].
+            rows: (n,) the own weights of each one's action.
+            bases: (n × p) what those are over.
+            contexts: (n × r) and
+            features: (n × q): the shared weights are over the one ⊗ the other.
+            rewards: (n,) in [0, 1].
 
         Returns:
-            (E,) what was predicted before: probabilities; with the linear link, squared errors in
-            units of the predictive variance.
+            (n × E) what was predicted of each before it was learned: probabilities; with the linear
+            link, squared errors in units of the predictive variance.
         """
         own, shared = self.own, self.shared
-        predicted = np.empty(len(self._keep))
-        self._kernels.learn(
+        predicted = np.empty((len(rows), len(self._keep)))
+        self._kernels.learn_each(
             own.mean, own.cov, own.prior, shared.mean[0], shared.cov[0], shared.prior,
-            self._keep, row, basis, product, reward, self._logistic, predicted,
+            self._keep, rows, bases, contexts, features, rewards, self._logistic, predicted,
         )  # fmt: skip
         return predicted
 

@@ -28,6 +28,8 @@ from topbill.policies.linear.models import (
     Prediction,
     check_features,
     extended,
+    extended_contexts,
+    extended_features,
 )
 from topbill.policies.places import OPTIONAL, Places
 
@@ -279,6 +281,12 @@ class LinearPolicy:
         self.fourier.into(out[len(xt) :], xt[1:-1])
         return out
 
+    def _bases(self, contexts: Floats) -> Floats:
+        """(n × p) the same of many."""
+        if not self.fourier.count:
+            return np.ascontiguousarray(contexts[:, : self.models.own.prior.shape[1]])
+        return np.array([self._basis(xt) for xt in contexts])
+
     def predict(self, x: Floats, actions: Actions) -> Prediction:
         """Scores of `actions` in context x (d), in O(K·d²) and O(d²·da²)."""
         prediction = Prediction.empty(self.action_index(actions))
@@ -304,31 +312,45 @@ class LinearPolicy:
 
     def update(self, examples: Sequence[Example]) -> None:
         """Fold examples in, in order."""
+        waiting: list[Example] = []
         for example in examples:
-            self.learn(example)
+            keep = self._kept(example.at)
+            if keep < 1.0 or example.reach:
+                # What comes now reads what all before it have taught.
+                self._fold(waiting)
+                waiting = []
+            if keep < 1.0:
+                self._forget(keep)
+            if example.reach:
+                expected = example.reach * self._at_first(example)
+                self.places.note(example.position, expected, example.reward)
+            waiting.append(example)
+            self.learned += 1
+        self._fold(waiting)
 
     def learn(self, example: Example) -> None:
         """Fold one example in."""
-        self._forget(example.at)
-        if example.reach:
-            expected = example.reach * self._at_first(example)
-            self.places.note(example.position, expected, example.reward)
-        xt = extended(example.x, self.d, example.position)
-        z = example.actions.features[example.index]
-        if z.shape != (self.da,):
-            raise PolicyError(f"action features have shape {z.shape}, expected ({self.da},)")
-        product = np.multiply.outer(xt, np.concatenate([_ONE, z])).ravel()
-        row = self._row(example.actions.ids[example.index])
+        self.update([example])
+
+    def _fold(self, examples: Sequence[Example]) -> None:
+        """Fold in examples between which nothing is forgotten, in one compiled call."""
+        if not examples:
+            return
+        chosen = [example.actions.at(example.index) for example in examples]
+        rewards = [example.reward for example in examples]
+        contexts = extended_contexts(examples, self.d)
+        features = extended_features([z for _, z in chosen], self.da)
+        rows = np.array([self._row(name) for name, _ in chosen], dtype=np.intp)
         predicted = self.models.learn(
-            row,
-            self._basis(xt),
-            product[: self.models.shared.prior.shape[1]],
-            example.reward,
+            rows, self._bases(contexts), contexts, features, np.array(rewards, dtype=np.float64)
         )
-        # What the linear link predicts is its squared error; the logistic link knows its noise.
-        squared_error = 0.0 if self.logistic else predicted[0]
-        self.residuals += 1.0, squared_error, example.reward
-        self.learned += 1
+        count, squared, total = self.residuals.tolist()
+        for error, reward in zip(predicted[:, 0].tolist(), rewards, strict=True):
+            count += 1.0
+            # What the linear link predicts is its squared error; the logistic link knows its noise.
+            squared += 0.0 if self.logistic else error
+            total += reward
+        self.residuals = np.array([count, squared, total])
 
     def _at_first(self, example: Example) -> float:
         """The mean of an example's action at the first place, as it is before it is learned."""
@@ -346,22 +368,26 @@ class LinearPolicy:
             row = self.index[name] = self.models.own.add()
         return row
 
-    def _forget(self, at: float) -> None:
-        """Forget what the half-life says has faded since the last time; `at` in seconds."""
+    def _kept(self, at: float) -> float:
+        """The share of all evidence that the half-life leaves of what there was the last time that
+        it said so; `at` in seconds.
+        """
         by_count, by_seconds = self.params.half_life, self.params.half_life_seconds
-        keep = 1.0
         if by_count is not None:
-            keep = self._faded(float(self.learned), by_count)
-        elif by_seconds is not None:
+            return self._faded(float(self.learned), by_count)
+        if by_seconds is not None:
             # The first example starts the clock.
             if self.forgot_at == 0.0:
                 self.forgot_at = at
-            keep = self._faded(at, by_seconds)
-        if keep < 1.0:
-            vague = np.array(_VAGUE_RESIDUALS)
-            self.residuals = keep * self.residuals + (1.0 - keep) * vague
-            self.models.forget(keep)
-            self.places.forget(keep)
+            return self._faded(at, by_seconds)
+        return 1.0
+
+    def _forget(self, keep: float) -> None:
+        """Keep that share of all evidence."""
+        vague = np.array(_VAGUE_RESIDUALS)
+        self.residuals = keep * self.residuals + (1.0 - keep) * vague
+        self.models.forget(keep)
+        self.places.forget(keep)
 
     def _faded(self, now: float, half_life: float) -> float:
         """The share of evidence that is left of what was there when it last faded; 1 where that is
