@@ -244,18 +244,20 @@ class OpenBundle:
         """Know what is eligible in the first decisions, up to one of them and to all that its lists
         name; a page's tiles may name anything.
         """
+        if len(self._eligible) == len(self):
+            return
         numbers = [name for name in lists.placed if isinstance(name, int)]
         numbers += [name for name, *_ in lists.masks if isinstance(name, int)]
         last = max(numbers, default=-1)
         is_page = index == self._parts.answered
         while len(self._eligible) < len(self) and (
-            is_page or len(self._eligible) <= index or len(self._names) <= last
+            is_page or len(self._eligible) <= index or len(self._distinct) <= last
         ):
             place = len(self._eligible)
             eligible = _eligible(self._parts.lists[place], self._parts.actions[place])
             self._eligible.append(eligible)
             self._distinct.update(dict.fromkeys(eligible))
-            self._names = list(self._distinct)
+        self._names = list(self._distinct)
         if len(self._names) <= last:
             raise ValueError(f"damaged: names text {last} of {len(self._names)}")
 
