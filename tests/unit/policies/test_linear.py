@@ -83,7 +83,7 @@ def test_shared_model_is_ridge_regression_on_the_products():
     rows = np.array([design(x, k) for k in range(K)])
     np.testing.assert_allclose(prediction.mean, rows @ theta, rtol=1e-8)
     np.testing.assert_allclose(prediction.variance, np.diag(rows @ inverse @ rows.T), rtol=1e-8)
-    Z = prediction.index.Z
+    Z = prediction.action_index.Z
     np.testing.assert_allclose(
         Z @ prediction.common @ Z.T, rows @ inverse @ rows.T, rtol=1e-7, atol=1e-12
     )
@@ -282,7 +282,7 @@ def test_thompson_with_correlated_scores_matches_its_posterior():
     x = RNG.normal(size=D)
     p = policy.score(x, ACTIONS, seed=5).probabilities(np.arange(K))
     prediction = policy.predict(x, ACTIONS)
-    Z = prediction.index.Z
+    Z = prediction.action_index.Z
     cov = (np.diag(prediction.own) + Z @ prediction.common @ Z.T) * policy.noise
     n = 400_000
     draws = np.random.default_rng(1).multivariate_normal(prediction.mean, cov, size=n)
