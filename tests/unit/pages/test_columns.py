@@ -81,10 +81,10 @@ def test_training_sees_what_serving_saw_though_the_catalogue_has_changed(
     choose = Engine.choose
 
     def spy(
-        engine: Engine, compiled: CompiledExperiment, inputs: DecisionInput, deadline: Any = None
+        engine: Engine, compiled: CompiledExperiment, inputs: DecisionInput, *others: Any
     ) -> Any:
         seen[inputs.decision_id] = inputs.actions
-        return choose(engine, compiled, inputs, deadline)
+        return choose(engine, compiled, inputs, *others)
 
     monkeypatch.setattr(Engine, "choose", spy)
     with_columns(home)

@@ -90,10 +90,10 @@ def test_what_policies_saw_can_be_had_again_though_the_tables_have_changed(
     choose = Engine.choose
 
     def spy(
-        engine: Engine, compiled: CompiledExperiment, inputs: DecisionInput, deadline: Any = None
+        engine: Engine, compiled: CompiledExperiment, inputs: DecisionInput, *others: Any
     ) -> Decision:
         seen[inputs.decision_id] = inputs.actions, inputs.x
-        return choose(engine, compiled, inputs, deadline)
+        return choose(engine, compiled, inputs, *others)
 
     monkeypatch.setattr(Engine, "choose", spy)
     first = home.compose(world.page, 1)
