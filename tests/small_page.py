@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +66,17 @@ rules:
 """
 
 
-def catalogue(size: int = 60) -> str:
+def catalogue(now: float = NOW, size: int = 60) -> str:
     """Titles t00, t01, … by falling popularity: genres in turn, some for adults, some German only,
-    some gone.
+    some gone, some new at that time (seconds since the epoch).
     """
     lines = [HEADER]
+    lately = (datetime.fromtimestamp(now, UTC) - timedelta(days=20)).date().isoformat()
     for i in range(size):
         genres = f"{GENRES[i % 4]}|{GENRES[(i // 4 + 1) % 4]}" if i % 3 == 0 else GENRES[i % 4]
         age = 18 if i % 7 == 3 else 7 if i % 2 else 0
         regions = "de" if i % 9 == 4 else "us|de"
-        added = "2026-09-01" if i % 5 == 2 else "2020-01-01"
+        added = lately if i % 5 == 2 else "2020-01-01"
         until = "2026-01-01" if i % 11 == 5 else "2040-01-01"
         pictures = "|".join(("warm", "cold", "dark")[: 1 + i % 3])
         cells = (
@@ -108,12 +110,10 @@ TITLE_FEATURES = (
 
 
 class Home:
-    """A folder with one page, its catalogue and its experiments."""
+    """A folder with one page, its catalogue and its experiments, of some time."""
 
-    now = NOW
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, now: float = NOW) -> None:
+        self.folder, self.now = folder, now
         self.write()
 
     def write(
@@ -123,7 +123,7 @@ class Home:
         own = self.folder / "pages" / "home"
         own.mkdir(parents=True, exist_ok=True)
         (self.folder / "pages" / "home.yaml").write_text(page + rules)
-        (self.folder / "pages" / "titles.csv").write_text(catalogue())
+        (self.folder / "pages" / "titles.csv").write_text(catalogue(self.now))
         (self.folder / "art.yaml").write_text(
             layer("art", "artwork", "policy: uniform", actions="[{id: a}, {id: b}]")
         )
@@ -153,8 +153,8 @@ class Home:
     def compose(self, compiled_page: CompiledPage, number: int = 0, **asked: Any) -> ComposedPage:
         """A page for a viewer."""
         request = msgspec.convert({"page": "home", "profile": f"u{number}", **asked}, PageRequest)
-        page_id = f"page-{number}"
-        return compose(compiled_page, request, compiled_page.viewer(request, page_id), page_id, NOW)
+        viewer = compiled_page.viewer(request, f"page-{number}")
+        return compose(compiled_page, request, viewer, f"page-{number}", self.now)
 
 
 def lay(

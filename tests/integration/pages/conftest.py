@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,15 @@ from topbill.service.app import create_app
 from topbill.service.settings import Settings
 
 from ...local_client import LocalClient
-from ...small_page import Home, home, home_class
+from ...small_page import Home, home_class
 
-__all__ = ["home", "home_class"]
+__all__ = ["home_class"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """The small page as of now: a service goes by its own clock."""
+    return Home(tmp_path / "experiments", time.time())
 
 
 @pytest.fixture
