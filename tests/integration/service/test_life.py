@@ -173,6 +173,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setattr("topbill.log.sqlite.now_steady", lambda: round(site.now * 1e6))
     monkeypatch.setattr("getpass.getuser", lambda: "ann")
     monkeypatch.setattr(loop, "PUBLISH_EVERY", 0.0)
+    monkeypatch.setattr(loop, "BEAT_EVERY", 0.0)
     monkeypatch.setattr(launching, "LOOK_EVERY", 0.0)
     monkeypatch.chdir(tmp_path)
     return site
@@ -223,7 +224,6 @@ BOLD = (
 """What the variant is, and what it becomes."""
 
 
-@pytest.mark.slow
 def test_the_whole_life_of_an_experiment_is_as_the_page_shows_it(site: Site) -> None:
     (site.folder / "artwork-by-chance.yaml").write_text(CHANCE.lstrip())
     with site.running():
