@@ -81,7 +81,7 @@ def _parts(before: Any, after: Any) -> str:
 def _said(value: Any) -> str:
     """A value as a file would say it, cut where it is long."""
     if value is None:
-        return "nothing"
+        return "left out"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
