@@ -19,7 +19,7 @@ def test_what_follows_is_told() -> None:
     change = revision_change(before, after)
     assert change.sentences() == [
         "objective.play: 1 → 0.5; variants.a: share 50% → 20%; variants.b: share 50% → 80%; "
-        "title: nothing → Home.",
+        "title: left out → Home.",
         "A new phase begins: a 50% → 20%, b 50% → 80%.",
         "Read anew for all of history: objective.play: 1 → 0.5.",
         "Begin to learn anew: b.",
