@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -39,7 +39,7 @@ def plan_folder(
     *,
     base: str | None = None,
     evaluates: bool = True,
-    clock: Callable[[], float] = time.time,
+    now: float | None = None,
 ) -> FolderPlan:
     """What the files of a folder would change against what runs.
 
@@ -49,7 +49,7 @@ def plan_folder(
         base: A commit, branch or tag of the checkout that the folder is in: where no data folder
             says what runs, its files are taken to run.
         evaluates: Whether new policies are evaluated on the record, which takes longest.
-        clock: Gives the time in seconds since the epoch, from which launches are dated.
+        now: Seconds since the epoch, from which launches are dated; the clock's where left out.
 
     Raises:
         NotFound: The folder is not there, or no such commit has it.
@@ -64,7 +64,7 @@ def plan_folder(
             runs = as_files_ran(readable_files(before), f"the files at {base}")
     else:
         runs = WhatRuns()
-    return plan_against(folder, runs, evaluates=evaluates, now=clock())
+    return plan_against(folder, runs, evaluates=evaluates, now=now)
 
 
 def plan_against(

@@ -109,10 +109,9 @@ def test_the_address_holds_what_was_chosen(browser: Any, address: str) -> None:
     typed = "context=%7B%22device%22%3A%22mobile%22%2C%22hour%22%3A3%7D"
     url = f"{address}/preview?experiment=home-artwork&{typed}&refresh=Off"
     with opened(browser, url, PAGES["preview"]) as page:
-        assert (
-            page.get_by_role("textbox", name="Or type it").input_value()
-            == '{"device":"mobile","hour":3}'
-        )
+        typed_in = page.get_by_role("textbox", name="Or type it")
+        expect = pytest.importorskip("playwright.sync_api").expect
+        expect(typed_in).to_have_value('{"device":"mobile","hour":3}', timeout=60_000)
         assert page.get_by_text("crime", exact=True).count() == 0
 
 

@@ -60,7 +60,7 @@ def edit(files: Path, old: str, new: str) -> None:
 
 
 def planned(files: Path, data: Path) -> ExperimentPlan:
-    plan = plan_folder(files, data, evaluates=False, clock=lambda: NOW)
+    plan = plan_folder(files, data, evaluates=False, now=NOW)
     return next(one for one in plan.experiments if one.experiment == KEY)
 
 
@@ -109,7 +109,7 @@ def test_what_was_concluded_stays_so(files: Path, data: Path) -> None:
 
 def test_a_new_launch_is_told_step_by_step(files: Path) -> None:
     (files / FILE).write_text((files / FILE).read_text() + LAUNCH)
-    plan = plan_folder(files, None, clock=lambda: NOW)
+    plan = plan_folder(files, None, now=NOW)
     (artwork,) = [one for one in plan.experiments if one.experiment == KEY]
     assert [(s.name, s.earliest, s.until, s.waits_for) for s in artwork.launch] == [
         ("shadow", "2026-09-27T09:06Z", "2026-09-28T09:06Z", []),

@@ -230,10 +230,14 @@ def test_what_merges_replaced_is_deleted_by_the_clock_however_long_steps_take(
     monkeypatch.setattr(module, "MINOR", 2)
     monkeypatch.setattr(module, "VACUUM_EVERY", 0.0)
     lake = Lake(tmp_path, keep_for=0.0)
+    # Nothing is kept for readers, so it must not tidy up before the step has read its files.
+    stepped, compact = threading.Event(), lake.compact
+    monkeypatch.setattr(lake, "compact", lambda **how: stepped.wait(60) and compact(**how))
     worker = Publisher(log, lake, lambda: [experiment()])
     for n in range(2):
         log.append([decision(n)])
         worker.step()
+    stepped.set()
     wait(worker._compaction)
     left = (tmp_path / "lake" / "decisions").rglob("*.parquet")
     assert sorted(left) == sorted(map(Path, lake.files("decisions")))
