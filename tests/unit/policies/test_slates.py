@@ -134,6 +134,15 @@ def test_policies_draw_the_slates_of_their_scores(seed, of, action_size, slots, 
         assert slate == rank(scored, eligible, slots, least, draws_of(name))
 
 
+@pytest.mark.parametrize("kind", DRAWN)
+def test_where_nothing_may_be_shown_rank_is_asked(kind):
+    params = msgspec.convert(DRAWN[kind][0], KINDS[kind].Params)
+    policy = KINDS[kind](params, context_size=3, action_size=0, seed=7)
+    actions = Actions(list("ab"), np.zeros((2, 0)))
+    nothing = SlateRequest("decision", np.empty(0, dtype=np.intp), 2, 0.02)
+    assert policy.slate(np.zeros(3), actions, nothing) is None
+
+
 @given(name=st.text(max_size=280))
 @example(name="")
 @example(name="x" * 121)

@@ -35,10 +35,10 @@ def draw_slate(
         OverBudget: time is up between two positions.
     """
     compiled = load()
-    if compiled is None:
-        return None
     decision_id, eligible, slots, least, late = request
     size = len(eligible)
+    if compiled is None or size == 0:
+        return None
     slots = min(slots, size)
     rows, propensities = np.empty(slots, dtype=np.intp), np.empty(slots)
     has_matrix = slots * size <= LARGEST_MATRIX
