@@ -38,17 +38,14 @@ from topbill import __version__
 from topbill.candidates import (
     EVIDENCE,
     CandidateModel,
-    HeldOutPlay,
     Play,
     Recall,
     RowSource,
     Signals,
     count,
-    learn,
-    recall,
 )
 from topbill.candidates.cowatching import FACTORS, unit_length
-from topbill.candidates.fitting import choices, fit, hold_out
+from topbill.candidates.fitting import HeldOutPlay, choices, fit, hold_out, learn, recall
 from topbill.catalog import Catalog
 from topbill.domain.records import Floats
 from topbill.simulation.page_viewers import Browsing, PageViewers

@@ -44,8 +44,8 @@ from scipy.sparse import csr_array, csr_matrix
 from scipy.stats import t as student
 
 from topbill import pages
-from topbill.candidates import CandidateModel, Play, learn
-from topbill.candidates.fitting import taste_of
+from topbill.candidates import CandidateModel, Play
+from topbill.candidates.fitting import learn, taste_of
 from topbill.catalog import Catalog
 from topbill.domain.errors import NotFound
 from topbill.domain.records import Floats

@@ -36,7 +36,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
-from topbill.candidates import Play, learn, signals_path
+from topbill.candidates import Play, signals_path
+from topbill.candidates.fitting import learn
 from topbill.catalog import Catalog, slug
 from topbill.cli.supervise import free_port
 from topbill.log import LOG_FILE

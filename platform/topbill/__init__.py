@@ -11,8 +11,9 @@ What a notebook or a service needs stands here, and is loaded when it is first a
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from topbill import late
 
 if TYPE_CHECKING:
     from topbill.ab.comparison import compare
@@ -35,24 +36,15 @@ __all__ = [
 ]
 
 # A service that only decides must not pay for pandas, and a client not for the statistics.
-_MODULE_OF = {
-    "AsyncClient": "topbill_client",
-    "Client": "topbill_client",
-    "compare": "topbill.ab",
-    "estimate": "topbill.ope",
-    "evaluate": "topbill.ope",
-    "load_experiments": "topbill.library",
-    "report": "topbill.library",
-    "simulate": "topbill.library",
-    "sql": "topbill.library",
-}
-
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(module), name)
+__getattr__ = late.names(
+    __name__,
+    {
+        "topbill_client": ("AsyncClient", "Client"),
+        "topbill.ab": ("compare",),
+        "topbill.ope": ("estimate", "evaluate"),
+        "topbill.library": ("load_experiments", "report", "simulate", "sql"),
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "platform" / "topbill"
 ORDER = [
+    "late",
     "domain",
     "shipped",
     "process_log",

@@ -2,11 +2,11 @@
 log says of them.
 
 What is popular, trending and watched together comes from the log (`Signals`, made by the worker);
-what is alike comes from the catalogue.
+what is alike comes from the catalogue. What the evidence is worth is fitted by `fitting`, which
+only a worker needs.
 """
 
 from topbill.candidates.cowatching import CoWatching, taste_worth
-from topbill.candidates.fitting import HeldOutPlay, hold_out, learn, recall
 from topbill.candidates.model import (
     GIVEN,
     NEW_FOR,
@@ -34,15 +34,11 @@ __all__ = [
     "CandidateModel",
     "Candidates",
     "CoWatching",
-    "HeldOutPlay",
     "Play",
     "Recall",
     "RowSource",
     "Signals",
     "count",
-    "hold_out",
-    "learn",
-    "recall",
     "signals_path",
     "taste_worth",
 ]

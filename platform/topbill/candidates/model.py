@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from topbill.candidates.cowatching import CoWatching, Likeness, Matrix, unit_length
 from topbill.candidates.signals import DEFAULT_WEIGHTS, EVIDENCE, Signals
@@ -459,7 +458,10 @@ def _lift(plays: Floats, share: Floats) -> Floats:
 
 def _mean_odds(score: Matrix) -> float:
     """The logarithm of the mean of the odds; 0 of none."""
-    return float(logsumexp(score) - np.log(len(score))) if len(score) else 0.0
+    if not len(score):
+        return 0.0
+    highest = score.max()
+    return float(highest + np.log(np.exp(score - highest).mean()))
 
 
 def _best(rows: Indices, scores: Matrix, most: int) -> Indices:

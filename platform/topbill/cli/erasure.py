@@ -12,7 +12,6 @@ from cyclopts import Parameter
 
 from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, print_json, say
 from topbill.domain.errors import BadRequest, NotFound
-from topbill.spec.fields import listed
 
 if TYPE_CHECKING:
     from topbill.log.erasing import StoredRows
@@ -158,6 +157,8 @@ def loaded_experiments(folder: Path, data: Path) -> Sequence[Experiment]:
 
 
 def _sentences(rows: StoredRows, verb: str) -> list[str]:
+    from topbill.spec.fields import listed
+
     sentences = [
         f"{verb} {len(rows.decisions):,} decisions, {len(rows.rewards):,} rewards, "
         f"{len(rows.events):,} events and {len(rows.quarantined):,} rows set aside"

@@ -119,5 +119,6 @@ def kept_table(content: bytes, version: str) -> EntityTable:
     return EntityTable(table["id"].combine_chunks(), table["features"].combine_chunks(), version)
 
 
-EMPTY = table_of((), (), "")
+# Not of Python's lists, with which Arrow would wait for pandas: services import this.
+EMPTY = EntityTable(pa.nulls(0, pa.string()), pa.nulls(0, pa.binary()), "")
 """In the place of a table that could not be read yet: every id is unknown."""

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset as ds
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -28,12 +27,10 @@ from topbill.domain.schema_version import RENAMED_SINCE_1, SCHEMA_VERSION
 from topbill.domain.sql import quoted
 from topbill.lake.analytics import Problem
 from topbill.lake.database import DATABASE
-from topbill.lake.delta import files_of
 from topbill.lake.tables import WIDENED, WRITER, Lake, stamp, version_of
 from topbill.spec import Experiment, from_audit
 
 _logger = logging.getLogger("topbill")
-_BATCH = 50_000
 
 
 def version(data: Path) -> int | None:
@@ -130,8 +127,11 @@ def _rewrite(
 
     The position in the log stays: it belongs to the table, not to its files.
     """
+    # Arrow's datasets bring pandas with them: only a migration waits for that.
+    from topbill.lake import rewriting
+
     try:
-        dataset = _dataset(table, where)
+        dataset = rewriting.dataset_of(table, where)
         columns, fields = [], []
         for field in dataset.schema:
             if field.name not in without:
@@ -140,7 +140,9 @@ def _rewrite(
         renamed = pa.schema(fields)
         write_deltalake(
             table,
-            pa.RecordBatchReader.from_batches(renamed, _batches(dataset, columns, renamed)),
+            pa.RecordBatchReader.from_batches(
+                renamed, rewriting.batches(dataset, columns, renamed)
+            ),
             mode="overwrite",
             schema_mode="overwrite",
             partition_by=["experiment"],
@@ -149,37 +151,6 @@ def _rewrite(
         return int(dataset.count_rows())
     except (OSError, DeltaError, pa.ArrowException) as error:
         raise LogError(f"{where}: cannot be migrated: {error}") from error
-
-
-def _dataset(table: DeltaTable, where: Path) -> ds.FileSystemDataset:
-    """The table's files, read by Arrow alone: while Delta writes, it can't read through itself."""
-    partitions = ds.partitioning(pa.schema({"experiment": pa.string()}), flavor="hive")
-    return ds.dataset(
-        files_of(table, where),
-        schema=table.to_pyarrow_dataset().schema,
-        format="parquet",
-        partitioning=partitions,
-    )
-
-
-def _batches(
-    dataset: ds.FileSystemDataset, columns: list[str], renamed: pa.Schema
-) -> Iterator[pa.RecordBatch]:
-    """The rows, each file's as they are, in the order of the files' first rows: so that what was
-    written together stays together, and a condition on `seq` or time still leaves files out."""
-    fragments = list(dataset.get_fragments())
-    fragments.sort(key=_first_seq)
-    ordered = ds.FileSystemDataset(
-        fragments, dataset.schema, dataset.format, filesystem=dataset.filesystem
-    )
-    # One thread, in order: what is held in memory is some batches, however large the table is.
-    for batch in ordered.to_batches(columns=columns, batch_size=_BATCH, use_threads=False):
-        yield pa.RecordBatch.from_arrays(batch.columns, schema=renamed)
-
-
-def _first_seq(fragment: ds.Fragment) -> int:
-    rows = fragment.head(1, columns=["seq"])["seq"].to_pylist()
-    return int(rows[0]) if rows else 0
 
 
 def _stamp(where: Path, number: int) -> None:

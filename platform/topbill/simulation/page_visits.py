@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from topbill.candidates import Play, learn
+from topbill.candidates import Play
+from topbill.candidates.fitting import learn
 from topbill.catalog import Catalog
 from topbill.domain.records import Example, RewardEvent
 from topbill.engine import CompiledExperiment, examples

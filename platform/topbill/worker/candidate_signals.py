@@ -10,7 +10,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from topbill import lake, pages
-from topbill.candidates import Play, Signals, learn, signals_path
+from topbill.candidates import Play, Signals, signals_path
+from topbill.candidates.fitting import learn
 from topbill.domain.errors import SpecError, TopbillError
 from topbill.domain.profile import Merge, viewers_of
 from topbill.pages import PageFile

@@ -16,7 +16,8 @@ import pytest
 from rich.console import Console
 
 from topbill import lake, pages, spec
-from topbill.candidates import Play, Signals, learn, signals_path
+from topbill.candidates import Play, Signals, signals_path
+from topbill.candidates.fitting import learn
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import RewardEvent
 from topbill.ope import estimate_slate

@@ -15,15 +15,12 @@ from topbill.candidates import (
     HALF_LIFE,
     SOURCES,
     CandidateModel,
-    HeldOutPlay,
     Play,
     RowSource,
     Signals,
     count,
-    hold_out,
-    learn,
-    recall,
 )
+from topbill.candidates.fitting import HeldOutPlay, hold_out, learn, recall
 from topbill.catalog import Catalog
 from topbill.domain.errors import BadData
 

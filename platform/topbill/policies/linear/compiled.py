@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topbill.domain.records import Floats, Indices
-from topbill.policies.linear import numpy_kernels
 
 numba: Any
 try:
     import numba
 except ImportError:
+    # Only then: SciPy, which it needs, takes a third of the time that Numba does.
+    from topbill.policies.linear import numpy_kernels
+
     numba = None
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -8,16 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-import pandas as pd
 
 from topbill.domain.alarm import AlarmKind
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.zones import UTC
 from topbill.lake import DATABASE, Connection, Error, Problem, connect
 from topbill.spec import Experiment, from_audit
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SAMPLE = 200_000
 """Where a picture of what was shown would read more decisions than this, it reads an even sample of
