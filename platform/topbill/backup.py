@@ -28,7 +28,7 @@ from topbill.domain.durable import size_and_hash, sync, with_checksum, without_c
 from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import DATABASE, copies
-from topbill.log import LOG_FILE, open_log
+from topbill.log import LOG_FILE, embedded_log, open_log
 from topbill.log.tombstones import TOMBSTONES, Tombstone, read_tombstones
 from topbill.migration import check
 
@@ -83,7 +83,7 @@ def back_up(data: Path, destination: Path) -> Path:
         NotFound: There is no log in `data`.
         LogError: Something cannot be read or written; then no backup is left.
     """
-    if not (data / LOG_FILE).exists():
+    if not embedded_log(data, "a backup").exists():
         raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
     check(data)
     unfinished = destination / _UNFINISHED

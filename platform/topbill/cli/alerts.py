@@ -6,7 +6,18 @@ import sys
 
 from cyclopts import App
 
-from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, Json, app, print_json, say
+from topbill.cli.shell import (
+    DATA,
+    EXPERIMENTS,
+    Data,
+    Experiments,
+    Json,
+    LogUrl,
+    app,
+    print_json,
+    say,
+    use_log,
+)
 from topbill.domain.errors import NotFound, TopbillError
 from topbill.domain.formatting import minute
 
@@ -15,14 +26,18 @@ app.command(alerts)
 
 
 @alerts.command(name="list")
-def list_(*, data: Data = DATA, as_json: Json = False) -> None:
+def list_(
+    *,
+    data: Data = DATA,
+    url: LogUrl = "",
+    as_json: Json = False,
+) -> None:
     """List the alarms, the newest first: which stand, and when the others were over."""
     from topbill.domain.alarm import headline
-    from topbill.log import LOG_FILE, open_log
+    from topbill.log import open_log_of
 
-    if not (data / LOG_FILE).exists():
-        raise NotFound(f"{data}: holds no log; name the data folder of the services with --data")
-    with open_log(data / LOG_FILE) as log:
+    use_log(url)
+    with open_log_of(data, create=False) as log:
         lines = log.alarms()
     if as_json:
         print_json(lines)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from topbill.cli.shell import DATA, Data, Json, app, print_json, say
+from topbill.cli.shell import DATA, Data, Json, LogUrl, app, print_json, say, use_log
 from topbill.domain.errors import BadRequest
 
 Again = Annotated[bool, Parameter(negative="", help="Name another winner than before.")]
@@ -25,6 +25,7 @@ def conclude(
     no_winner: NoWinner = False,
     again: Again = False,
     data: Data = DATA,
+    url: LogUrl = "",
     as_json: Json = False,
 ) -> None:
     """End an experiment: keep its report as it stands, and give everybody the winner.
@@ -41,6 +42,7 @@ def conclude(
     from topbill.ab import without_outlook
     from topbill.reporting.experiment.conclusion import thawed
 
+    use_log(url)
     if (winner is None) != no_winner:
         raise BadRequest(
             "--winner",

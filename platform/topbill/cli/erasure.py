@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, print_json, say
+from topbill.cli.shell import (
+    DATA,
+    EXPERIMENTS,
+    Data,
+    Experiments,
+    LogUrl,
+    app,
+    print_json,
+    say,
+    use_log,
+)
 from topbill.domain.errors import BadRequest, NotFound
 
 if TYPE_CHECKING:
@@ -27,7 +37,13 @@ UnitType = Annotated[
 
 
 @app.command
-def unit(unit: str, *, unit_type: UnitType = None, data: Data = DATA) -> None:
+def unit(
+    unit: str,
+    *,
+    unit_type: UnitType = None,
+    data: Data = DATA,
+    url: LogUrl = "",
+) -> None:
     """Print all that is stored of one unit as JSON: its decisions, rewards and events, its rows
     that were set aside, and its limits as a profile.
 
@@ -36,6 +52,7 @@ def unit(unit: str, *, unit_type: UnitType = None, data: Data = DATA) -> None:
     """
     from topbill.worker.erasure import unit_data
 
+    use_log(url)
     print_json(unit_data(data, unit, unit_type))
 
 
@@ -64,6 +81,7 @@ def erase(
     drop_backups: Annotated[bool, Parameter(negative="")] = False,
     experiments: Experiments = EXPERIMENTS,
     data: Data = DATA,
+    url: LogUrl = "",
 ) -> None:
     """Take one unit out of log, lake, answers and quarantine, with every trace in their files.
 
@@ -81,6 +99,7 @@ def erase(
     """
     from topbill.worker.erasure import erase_again, erase_unit, find_unit, old_copies
 
+    use_log(url)
     if tombstones is not None and not (unit or unit_type or dry_run):
         erased = erase_again(
             data, given_tombstones(tombstones), lambda: loaded_experiments(experiments, data)
@@ -113,6 +132,7 @@ def retain(
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     experiments: Experiments = EXPERIMENTS,
     data: Data = DATA,
+    url: LogUrl = "",
 ) -> None:
     """Remove decisions with their rewards, events and rows set aside that are older than is kept.
 
@@ -124,6 +144,7 @@ def retain(
     """
     from topbill.worker import erasure, retention
 
+    use_log(url)
     if dry_run:
         found = retention.find_aged(data, keep.total_seconds())
         say(f"{data}: has {retention.sentence(found)}")

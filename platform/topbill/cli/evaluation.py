@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-from topbill.cli.shell import DATA, Data, Json, app, out, progress
+from topbill.cli.shell import DATA, Data, Json, LogUrl, app, out, progress, use_log
 
 
 @app.command
@@ -22,6 +22,7 @@ def evaluate(
     interval: Literal["normal", "bootstrap", "betting", "sequence"] = "normal",
     alpha: float = 0.05,
     data: Data = DATA,
+    url: LogUrl = "",
     json_: Json = False,
 ) -> None:
     """What other policies would have earned in an experiment, from its log alone, and how much more
@@ -45,6 +46,7 @@ def evaluate(
     from topbill.ope import evaluate as evaluate_policies
     from topbill.ope import text
 
+    use_log(url)
     # Both spellings may be mixed: --estimators ips,dr --estimators snips.
     names = [name.strip() for option in estimators for name in option.split(",")]
     with progress() as bar:

@@ -14,12 +14,14 @@ from topbill.cli.shell import (
     Data,
     Experiments,
     Json,
+    LogUrl,
     app,
     own_or_examples,
     print_json,
     say,
+    use_log,
 )
-from topbill.domain.errors import BadRequest, NotFound
+from topbill.domain.errors import BadRequest
 from topbill.domain.formatting import label, minute, several
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ def assign(
     context: str = "{}",
     experiments: Experiments = EXPERIMENTS,
     data: Data = DATA,
+    url: LogUrl = "",
     as_json: Json = False,
 ) -> None:
     """Say which variant of an experiment a unit is in, since when and why.
@@ -46,6 +49,7 @@ def assign(
     """
     from topbill.launch import experiments_beside, unit_assignment
 
+    use_log(url)
     beside = experiments_beside(own_or_examples(experiments), key)
     found = unit_assignment(beside, data, key, unit, context)
     if as_json:
@@ -60,7 +64,14 @@ Because = Annotated[str, Parameter(help="Why, for the audit.")]
 
 
 @app.command
-def stop(key: str, *, now: Now = False, because: Because = "", data: Data = DATA) -> None:
+def stop(
+    key: str,
+    *,
+    now: Now = False,
+    because: Because = "",
+    data: Data = DATA,
+    url: LogUrl = "",
+) -> None:
     """Stop an experiment without touching its file: it decides nothing any more.
 
     The order outranks the file until that changes; `topbill resume KEY` takes it back.
@@ -68,11 +79,19 @@ def stop(key: str, *, now: Now = False, because: Because = "", data: Data = DATA
     Args:
         key: The experiment's key.
     """
+    use_log(url)
     _order(key, "stopped", "stop", now, because, data)
 
 
 @app.command
-def pause(key: str, *, now: Now = False, because: Because = "", data: Data = DATA) -> None:
+def pause(
+    key: str,
+    *,
+    now: Now = False,
+    because: Because = "",
+    data: Data = DATA,
+    url: LogUrl = "",
+) -> None:
     """Pause an experiment without touching its file: it keeps its place in the layer.
 
     The order outranks the file until that changes; `topbill resume KEY` takes it back.
@@ -80,21 +99,36 @@ def pause(key: str, *, now: Now = False, because: Because = "", data: Data = DAT
     Args:
         key: The experiment's key.
     """
+    use_log(url)
     _order(key, "paused", "pause", now, because, data)
 
 
 @app.command
-def resume(key: str, *, now: Now = False, because: Because = "", data: Data = DATA) -> None:
+def resume(
+    key: str,
+    *,
+    now: Now = False,
+    because: Because = "",
+    data: Data = DATA,
+    url: LogUrl = "",
+) -> None:
     """Give an experiment that was stopped or paused by an order back to its file.
 
     Args:
         key: The experiment's key.
     """
+    use_log(url)
     _order(key, None, "resume", now, because, data)
 
 
 @app.command
-def approve(key: str, *, because: Because = "", data: Data = DATA) -> None:
+def approve(
+    key: str,
+    *,
+    because: Because = "",
+    data: Data = DATA,
+    url: LogUrl = "",
+) -> None:
     """Approve what an experiment's launch waits for: its next step, harm that it was paused for, or
     a gate that did not let it pass.
 
@@ -102,28 +136,21 @@ def approve(key: str, *, because: Because = "", data: Data = DATA) -> None:
         key: The experiment's key.
     """
     from topbill.launch.stepping import approve as give_approval
-    from topbill.log import open_log
+    from topbill.log import open_log_of
 
-    with open_log(_log_of(data)) as log:
+    use_log(url)
+    with open_log_of(data, create=False) as log:
         order = give_approval(log, key, getpass.getuser(), because)
     say(f"{key}: {order.because} (step {order.step}). The launch goes on within seconds.")
 
 
-def _log_of(data: Path) -> Path:
-    from topbill.log import LOG_FILE
-
-    if not (data / LOG_FILE).exists():
-        raise NotFound(f"{data}: holds no log; name the data folder of the services with --data")
-    return data / LOG_FILE
-
-
 def _order(key: str, status: Status | None, verb: str, now: bool, because: str, data: Path) -> None:
-    from topbill.log import open_log
+    from topbill.log import open_log_of
     from topbill.log.orders import give_order
 
     if not now:
         raise BadRequest("--now", f"is missing; expected topbill {verb} {key} --now")
-    with open_log(_log_of(data)) as log:
+    with open_log_of(data, create=False) as log:
         order = give_order(log, key, status, getpass.getuser(), because)
     becomes = "is as its file says" if status is None else f"is {status}"
     say(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from topbill.cli.shell import DATA, Data, Json, app, err, out, print_json, progress
+from topbill.cli.shell import DATA, Data, Json, LogUrl, app, err, out, print_json, progress, use_log
 from topbill.domain.errors import BadRequest, NotFound
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def verify(
     repair: Annotated[bool, Parameter(negative="")] = False,
     experiments: Path | None = None,
     data: Data = DATA,
+    url: LogUrl = "",
 ) -> None:
     """Fold an experiment's log again from the start; exit 0 when it reaches the stored state, bit
     by bit. Vowpal Wabbit's is compared by what it predicts and weighs. With --files, look for
@@ -101,6 +102,7 @@ def verify(
             work on the folder.
         experiments: Folder of its file; left out, its newest revision in the log's audit is taken.
     """
+    use_log(url)
     if files:
         _verify_files(data, repair=repair)
     elif key is None:
@@ -108,12 +110,12 @@ def verify(
     if key is None:
         return
     from topbill.entities import EntityStore
-    from topbill.log import open_log
+    from topbill.log import open_log_of
     from topbill.worker import archive
     from topbill.worker.verification import repair as write_again
     from topbill.worker.verification import verify as fold_and_compare
 
-    with closing(open_log(_log_of(data))) as log:
+    with closing(open_log_of(data, create=False)) as log:
         if experiments is None:
             experiment = _from_audit(key, log, data)
         else:
@@ -179,10 +181,12 @@ def _print_retention(data: Path, retention: Retention | None) -> None:
 
 
 def _verify_files(data: Path, *, repair: bool) -> None:
+    from topbill.log import has_log
     from topbill.worker.damage import damage
     from topbill.worker.damage import repair as repair_files
 
-    _log_of(data)
+    if not has_log(data):
+        raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
     for sentence in repair_files(data) if repair else []:
         out.print(sentence, highlight=False, soft_wrap=True, markup=False)
     found = damage(data)
@@ -191,14 +195,6 @@ def _verify_files(data: Path, *, repair: bool) -> None:
     if found:
         sys.exit(1)
     out.print(f"{data}: no file of log or lake is damaged", highlight=False, soft_wrap=True)
-
-
-def _log_of(data: Path) -> Path:
-    from topbill.log import LOG_FILE
-
-    if not (data / LOG_FILE).exists():
-        raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
-    return data / LOG_FILE
 
 
 def _from_audit(key: str, log: Log, data: Path) -> Experiment:

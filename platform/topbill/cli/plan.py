@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from topbill.cli.shell import DATA, EXPERIMENTS, Data, Json, app, print_json, say
+from topbill.cli.shell import DATA, EXPERIMENTS, Data, Json, LogUrl, app, print_json, say, use_log
 
 Checks = Annotated[
     bool, Parameter(name="--check", negative="", help="Exit 1 where something would harm.")
@@ -31,6 +31,7 @@ def plan(
     folder: Path = EXPERIMENTS,
     *,
     data: Data = DATA,
+    url: LogUrl = "",
     base: Base = None,
     check: Checks = False,
     evaluate: Evaluates = True,
@@ -47,6 +48,7 @@ def plan(
     """
     from topbill import plan as planning
 
+    use_log(url)
     result = planning.plan_folder(folder, data, base=base, evaluates=evaluate)
     if as_json:
         print_json(result)

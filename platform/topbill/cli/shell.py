@@ -5,6 +5,7 @@ everywhere.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from rich.progress import Progress
 
 from topbill import __version__, process_log
 from topbill.domain.errors import BadRequest
+from topbill.domain.log_url import LOG_VARIABLE, without_secrets
 from topbill.process_log import LogFormat
 from topbill.shipped import shipped
 
@@ -32,6 +34,16 @@ err = Console(stderr=True)
 
 Experiments = Annotated[Path, Parameter(help="Folder of experiment files.")]
 Data = Annotated[Path, Parameter(help="Folder of the log and the lake.")]
+LogUrl = Annotated[
+    str,
+    Parameter(
+        name="--log",
+        env_var=LOG_VARIABLE,
+        show_default=False,
+        help="URL of a log that machines share, such as postgresql://USER@HOST/DATABASE; left out, "
+        "it is in the data folder.",
+    ),
+]
 LogFormatOption = Annotated[
     LogFormat,
     Parameter(
@@ -43,6 +55,28 @@ LogFormatOption = Annotated[
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 EXPERIMENTS = Path("experiments")
 DATA = Path("data")
+
+
+def use_log(url: str) -> None:
+    """Have this process, and those that it starts, use the log at `url`, where one is said."""
+    if not url:
+        return
+    if url != without_secrets(url) and url != os.environ.get(LOG_VARIABLE):
+        err.print(
+            "--log: the URL has a password, which others on this machine can read in the list of "
+            f"processes; say it in {LOG_VARIABLE}, or the password in PGPASSWORD or PGPASSFILE",
+            highlight=False,
+            soft_wrap=True,
+        )
+    os.environ[LOG_VARIABLE] = url
+
+
+def refuse_log(command: str) -> None:
+    """Raises BadRequest where a shared log is said, for what needs one of its own."""
+    if os.environ.get(LOG_VARIABLE):
+        raise BadRequest(
+            LOG_VARIABLE, f"is set; expected none for {command}, which keeps a log of its own"
+        )
 
 
 def own_or_examples(experiments: Path) -> Path:

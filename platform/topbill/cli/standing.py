@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from topbill.cli.shell import DATA, Data, Json, app, print_json, say
-from topbill.domain.errors import NotFound
+from topbill.cli.shell import DATA, Data, Json, LogUrl, app, print_json, say, use_log
 from topbill.domain.formatting import condition, minute, several
 
 if TYPE_CHECKING:
@@ -70,12 +69,18 @@ def _say_kept(library: ExperimentLibrary, listed: set[str]) -> None:
 
 
 @app.command
-def status(*, data: Data = DATA, as_json: Json = False) -> None:
+def status(
+    *,
+    data: Data = DATA,
+    url: LogUrl = "",
+    as_json: Json = False,
+) -> None:
     """Say what runs, by whose order, whether the worker keeps up, and what somebody should look at.
 
     Exit status 1 where there is something of the last kind, such as an alarm; what is only to be
     known of a page is none.
     """
+    use_log(url)
     standing = _standing(data)
     if as_json:
         print_json(standing)
@@ -90,15 +95,13 @@ def status(*, data: Data = DATA, as_json: Json = False) -> None:
 def _standing(data: Path) -> StandingNow:
     from topbill.domain.alarm import standing as standing_alarms
     from topbill.lake import DATABASE
-    from topbill.log import LOG_FILE, open_log
+    from topbill.log import open_log_of
     from topbill.log.orders import in_force
     from topbill.reporting.queries import database
     from topbill.reporting.queries.launches import launches
     from topbill.service.worker_health import worker_health
 
-    if not (data / LOG_FILE).exists():
-        raise NotFound(f"{data}: holds no log; name the data folder of the services with --data")
-    with open_log(data / LOG_FILE) as log:
+    with open_log_of(data, create=False) as log:
         health = worker_health(log)
         holding = in_force(log)
         alarms = standing_alarms(log.alarms())

@@ -10,7 +10,18 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from topbill.cli.shell import DATA, EXPERIMENTS, Data, Experiments, app, err, out, progress
+from topbill.cli.shell import (
+    DATA,
+    EXPERIMENTS,
+    Data,
+    Experiments,
+    LogUrl,
+    app,
+    err,
+    out,
+    progress,
+    use_log,
+)
 from topbill.formats.registry import FormatName
 
 import_app = App(name="import")
@@ -79,7 +90,13 @@ def import_(
 
 
 @import_app.command
-def events(file: Path, *, data: Data, experiments: Experiments = EXPERIMENTS) -> None:
+def events(
+    file: Path,
+    *,
+    data: Data,
+    url: LogUrl = "",
+    experiments: Experiments = EXPERIMENTS,
+) -> None:
     """Bring histories from before Topbill into a data folder: what viewers did, which pages and
     their candidates then know. Interrupted, run it again: each event is there once, whatever is
     imported twice. Stop the worker first, and start the service afterwards.
@@ -95,6 +112,7 @@ def events(file: Path, *, data: Data, experiments: Experiments = EXPERIMENTS) ->
     from topbill.cli.erasure import loaded_experiments
     from topbill.formats.event_import import import_events
 
+    use_log(url)
     start = time.monotonic()
     with progress() as bar:
         task = bar.add_task(file.name, total=None)
@@ -153,7 +171,12 @@ def export(
 
 
 @app.command
-def backup(destination: Path, *, data: Data = DATA) -> None:
+def backup(
+    destination: Path,
+    *,
+    data: Data = DATA,
+    url: LogUrl = "",
+) -> None:
     """Copy a data folder while everything runs: log and lake, of one moment.
 
     Args:
@@ -162,6 +185,7 @@ def backup(destination: Path, *, data: Data = DATA) -> None:
     """
     from topbill.backup import back_up
 
+    use_log(url)
     done = back_up(data, destination)
     out.print(f"{done}: a backup of {data}", highlight=False, soft_wrap=True, markup=False)
 
@@ -207,18 +231,32 @@ def restore(
 
 
 @app.command
-def migrate(*, data: Data = DATA, down: bool = False) -> None:
-    """Bring a data folder to this version's names, or back to what 0.1.0 reads.
+def migrate(
+    *,
+    data: Data = DATA,
+    url: LogUrl = "",
+    down: bool = False,
+) -> None:
+    """Bring a data folder to this version's names, or back to what 0.1.0 reads; with --log, make
+    the tables of a log that machines share, or bring them to this version.
 
     Service and worker do it by themselves when they start on an older folder. What is changed is
-    copied beside it before.
+    copied beside it before. The tables of a shared log are made, and changed, by this command
+    alone; its role must own their schema, those of services and workers need not.
 
     Args:
         down: Back to what 0.1.0 reads; rows that came since are kept.
     """
     from topbill import migration
-    from topbill.domain.errors import NotFound
+    from topbill.domain.errors import BadRequest, NotFound
+    from topbill.log import migrate_log
 
+    use_log(url)
+    if url:
+        if down:
+            raise BadRequest("--down", "is only for a data folder; a log at a URL cannot go back")
+        out.print(migrate_log(url), highlight=False, soft_wrap=True, markup=False)
+        return
     if not data.is_dir():
         raise NotFound(f"{data}: no such folder; expected a data folder")
     done = migration.migrate_down(data) if down else migration.migrate(data)

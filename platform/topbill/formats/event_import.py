@@ -19,7 +19,7 @@ from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.profile import PROFILE_TYPE
 from topbill.formats.event_rows import EventRows
 from topbill.lake.tables import schemas
-from topbill.log import LOG_FILE, now_micros, open_log
+from topbill.log import now_micros, open_log_of
 from topbill.log.unit_ids import UnitIds, unit_ids
 from topbill.spec import Experiment
 from topbill.spec.fields import listed
@@ -83,7 +83,7 @@ def import_events(
     new = 0
     with only_worker(data):
         ids = unit_ids(data)
-        with closing(open_log(data / LOG_FILE)) as log:
+        with closing(open_log_of(data)) as log:
             into = lake.Lake(data)
             for batch in rows.batches():
                 events = _events(batch, unit_type, ids)

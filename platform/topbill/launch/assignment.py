@@ -14,7 +14,7 @@ from topbill.domain.formatting import condition, minute
 from topbill.domain.records import Reason
 from topbill.engine.compiled import CompiledExperiment
 from topbill.lake import DATABASE
-from topbill.log import LOG_FILE, open_log
+from topbill.log import has_log, open_log_of
 from topbill.log.former import with_formers
 from topbill.log.orders import obeyed
 from topbill.log.unit_ids import known_unit_ids
@@ -113,8 +113,8 @@ def unit_assignment(
         raise BadRequest("context", f"got {context}; expected an object of features")
     ids = known_unit_ids(data)
     running = ids.in_experiments(list(experiments))
-    if (data / LOG_FILE).exists():
-        with open_log(data / LOG_FILE) as log:
+    if has_log(data):
+        with open_log_of(data) as log:
             running = with_formers(obeyed(running, log.orders()), running, log)
     by_key = {experiment.key: experiment for experiment in running}
     if key not in by_key:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from topbill.domain.errors import BadRequest, Conflict, NotFound
-from topbill.log import LOG_FILE, ConclusionLine, Log, open_log
+from topbill.domain.errors import BadRequest, Conflict
+from topbill.log import ConclusionLine, Log, open_log_of
 from topbill.log.orders import as_its_file, order_of, orders_of, traffic_of, under
 from topbill.log.protocol import Order
 from topbill.reporting import load_experiment_report
@@ -36,9 +36,7 @@ def conclude(
         BadRequest: `winner` is no variant, or nothing was decided that could be concluded.
         Conflict: It was concluded with another winner.
     """
-    if not (data / LOG_FILE).exists():
-        raise NotFound(f"{data}: holds no log; name the data folder of the services with --data")
-    with open_log(data / LOG_FILE) as log:
+    with open_log_of(data, create=False) as log:
         file = as_its_file(log, key)
         orders = orders_of(log, file)
         running = under(file, orders[-1]) if orders else file
@@ -81,7 +79,7 @@ def keep_reports(data: Path) -> list[ConclusionLine]:
         report = frozen(load_experiment_report(listed.key, data))
         parts = (reading.who, reading.winner, reading.because)
         line = ConclusionLine(listed.key, listed.revision, listed.revision, 0, *parts, report)
-        with open_log(data / LOG_FILE) as log:
+        with open_log_of(data) as log:
             log.conclude(line)
         kept.append(line)
     return kept

@@ -1,12 +1,22 @@
 """The log: the transactional intake of decisions and reward events.
 
-`Log` says what every log promises, `open_log` is the way to one. There are three: the embedded log
+`Log` says what every log promises, `open_log` is the way to one, `open_log_of` to that of a data
+folder. There are three: the embedded log
 (one SQLite file with a journal as its head), the shared one (a PostgreSQL database), and one in
 memory for tests.
 """
 
 from topbill.log.entries import Entry, Receipt
-from topbill.log.opening import LOG_FILE, SCHEMES, open_log
+from topbill.log.opening import (
+    LOG_FILE,
+    SCHEMES,
+    embedded_log,
+    has_log,
+    log_place,
+    migrate_log,
+    open_log,
+    open_log_of,
+)
 from topbill.log.protocol import (
     REMEMBERED_FOR,
     Clock,
@@ -32,6 +42,11 @@ __all__ = [
     "Matured",
     "Receipt",
     "Revision",
+    "embedded_log",
+    "has_log",
+    "log_place",
+    "migrate_log",
     "now_micros",
     "open_log",
+    "open_log_of",
 ]

@@ -1,4 +1,4 @@
-"""The only way to a log: `open_log`, by a path or a URL.
+"""The only way to a log: `open_log`, by a path or a URL, and `open_log_of`, by a data folder.
 
 Adding a kind of log is one entry of `SCHEMES`; the contract test then holds it to what every log
 promises.
@@ -6,17 +6,18 @@ promises.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
-from topbill.domain.errors import LogError, NotFound
+from topbill.domain.errors import BadRequest, LogError, NotFound
+from topbill.domain.log_url import LOG_VARIABLE, without_secrets
 from topbill.log.memory import MemoryLog
 from topbill.log.protocol import Clock, Log, now_micros
 from topbill.log.sqlite import SqliteLog
-from topbill.log.url import without_secrets
 
 if TYPE_CHECKING:
     from topbill.log.postgres import PostgresLog
@@ -36,8 +37,8 @@ class Scheme(NamedTuple):
     example: str
     durable: bool
     """Whether what is acknowledged outlives the process and a power cut."""
-    open: Callable[[str, Clock], Log]
-    exists: Callable[[str], bool]
+    open: Callable[[str, Clock, bool], Log]
+    """The last says whether an empty one is made where there is none; else that is NotFound."""
 
 
 def _sqlite_path(rest: str) -> Path:
@@ -66,20 +67,17 @@ SCHEMES: dict[str, Scheme] = {
     "sqlite": Scheme(
         example="sqlite:///srv/topbill/log.sqlite",
         durable=True,
-        open=lambda rest, clock: SqliteLog(_sqlite_path(rest), clock),
-        exists=lambda rest: _sqlite_path(rest).exists(),
+        open=lambda rest, clock, create: _embedded(_sqlite_path(rest), clock, create),
     ),
     "postgresql": Scheme(
         example="postgresql://USER@HOST:5432/DATABASE",
         durable=True,
-        open=lambda rest, clock: _postgres()(f"postgresql:{rest}", clock),
-        exists=lambda rest: _postgres().exists(f"postgresql:{rest}"),
+        open=lambda rest, clock, create: _postgres()(f"postgresql:{rest}", clock, create=create),
     ),
     "memory": Scheme(
         example="memory:NAME",
         durable=False,
-        open=MemoryLog,
-        exists=MemoryLog.exists,
+        open=lambda rest, clock, create: _in_memory(rest, clock, create),
     ),
 }
 """Every kind of log, by the scheme of its URLs. A path is `sqlite`."""
@@ -106,10 +104,7 @@ def open_log(place: str | Path, *, create: bool = True, clock: Clock = now_micro
     """
     match = None if isinstance(place, Path) else _URL.fullmatch(place)
     if match is None:
-        path = Path(place)
-        if not create and not path.exists():
-            raise _no_log(place)
-        return SqliteLog(path, clock)
+        return _embedded(Path(place), clock, create)
     scheme, rest = match.groups()
     kind = SCHEMES.get(scheme)
     if kind is None:
@@ -118,11 +113,87 @@ def open_log(place: str | Path, *, create: bool = True, clock: Clock = now_micro
             f"{without_secrets(str(place))}: no log is known by {scheme!r}; "
             f"expected a path, or {examples}"
         )
-    if not create and not kind.exists(rest):
-        raise _no_log(place)
-    return kind.open(rest, clock)
+    return kind.open(rest, clock, create)
 
 
-def _no_log(place: str | Path) -> NotFound:
-    name = without_secrets(str(place))
-    return NotFound(f"{name}: no log there; expected the data folder of `topbill up`")
+def _embedded(path: Path, clock: Clock, create: bool) -> SqliteLog:
+    if not create and not path.exists():
+        raise NotFound(f"{path}: no log there; expected the data folder of `topbill up`")
+    return SqliteLog(path, clock)
+
+
+def _in_memory(name: str, clock: Clock, create: bool) -> MemoryLog:
+    if not create and not MemoryLog.exists(name):
+        raise NotFound(f"memory:{name}: no log there")
+    return MemoryLog(name, clock)
+
+
+def log_place(data: Path) -> str | Path:
+    """Where the log of a data folder is: at the URL that `TOPBILL_LOG` says, or in the folder.
+
+    Raises LogError where both are there: which of them has the folder's rows?
+    """
+    url = os.environ.get(LOG_VARIABLE, "")
+    own = data / LOG_FILE
+    if url and own.exists():
+        raise LogError(
+            f"{own}: the folder has a log of its own, beside {without_secrets(url)} which "
+            f"{LOG_VARIABLE} or --log says; expected one of them: choose another data folder, or "
+            "leave the URL out"
+        )
+    return url or own
+
+
+def open_log_of(data: Path, *, create: bool = True) -> Log:
+    """A handle on the log of a data folder; see `log_place`.
+
+    Args:
+        data: The data folder.
+        create: Whether an empty log is made in a folder that has none. At a URL none is ever made:
+            `topbill migrate --log URL` does that, once, so that a wrong URL is not a new log.
+
+    Raises:
+        NotFound: There is no log, and none is made.
+        LogError: The log cannot be opened, or there are two.
+    """
+    place = log_place(data)
+    return open_log(place, create=create and isinstance(place, Path))
+
+
+def migrate_log(url: str) -> str:
+    """Make the log at a URL, or bring it to this version; what was done, in a sentence. Services
+    and workers may be at work.
+
+    Raises LogError where it cannot be, and BadRequest where it is none that needs to be.
+    """
+    if not url.startswith("postgresql:"):
+        raise BadRequest("--log", f"got {without_secrets(url)}; expected a postgresql:// URL")
+    _postgres()
+    from topbill.log.postgres import migrate
+
+    return migrate(url)
+
+
+def has_log(data: Path) -> bool:
+    """Whether a data folder has a log. Raises LogError where it cannot be opened."""
+    place = log_place(data)
+    if isinstance(place, Path):
+        return place.exists()
+    try:
+        open_log(place, create=False).close()
+    except NotFound:
+        return False
+    return True
+
+
+def embedded_log(data: Path, what: str) -> Path:
+    """The file of a data folder's own log, for what only that can do. Raises LogError, which says
+    that it is `what`, where the log is a shared one.
+    """
+    place = log_place(data)
+    if isinstance(place, Path):
+        return place
+    raise LogError(
+        f"{without_secrets(place)}: {what} is only for the log in a data folder as yet, not for a "
+        "shared one"
+    )

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from topbill.domain.errors import Conflict, LogError, NotFound
+from topbill.domain.errors import Conflict, LogError
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent, RowKind, UnitEvent
 from topbill.log.bundles import decisions_of
 from topbill.log.entries import (
@@ -118,10 +118,30 @@ class AdvisoryLease(Lease):
         self._database.close()
 
 
+def migrate(url: str) -> str:
+    """Make the tables of a log, or bring them to this version; what was done, in a sentence.
+    Services and workers may be at work. Raises LogError.
+    """
+    database = PostgresDatabase(url, create=True)
+    database.close()
+    if database.found_version == database.version:
+        return f"{database.name}: nothing to do"
+    made = f"is of schema version {database.version} now"
+    if not database.found_version:
+        made = f"a log was made, of schema version {database.version}"
+    return f"{database.name}: {made}"
+
+
 class PostgresLog(TableLog):
     """One handle on the shared log. Not for several threads at once: a thread opens its own.
 
     Stamps are the server's, in whole milliseconds; a `clock` of one's own is for tests.
+
+    Args:
+        url: Where it lies.
+        clock: Gives the time in µs.
+        create: Whether it is made where there is none, and brought to this version where it is of
+            an older one.
 
     Raises:
         NotFound: There is no log, and `create` is false.
@@ -141,15 +161,6 @@ class PostgresLog(TableLog):
         self._waiting: deque[_Fence] = deque(maxlen=_FENCES)
         """Fences that do not hold yet, in their order."""
         self._connection_number = self._database.connections
-
-    @staticmethod
-    def exists(url: str) -> bool:
-        """Whether there is a log. Raises LogError where the server can't be reached."""
-        try:
-            PostgresDatabase(url, create=False).close()
-        except NotFound:
-            return False
-        return True
 
     def close(self) -> None:
         """Close the connection; what was acknowledged is durable already."""

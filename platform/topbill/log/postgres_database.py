@@ -13,9 +13,9 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
 from topbill.domain.errors import LogError, NotFound
-from topbill.log.postgres_schema import FUNCTIONS, OLDEST_SERVER, TABLES, VERSION
+from topbill.domain.log_url import without_secrets
+from topbill.log.postgres_schema import FUNCTIONS, OLDEST_SERVER, TABLES, UPGRADES, VERSION
 from topbill.log.sql_database import Existing, SqlCursor, Value, checksum, insert_statement
-from topbill.log.url import without_secrets
 
 _DEFAULTS = {
     "application_name": "topbill",
@@ -69,7 +69,8 @@ class PostgresDatabase:
 
     Args:
         url: What libpq takes; the log lies in the first schema of the connection's `search_path`.
-        create: Whether its tables are made where there are none.
+        create: Whether its tables are made where there are none, and brought to this version where
+            they are of an older one.
 
     Raises:
         NotFound: There is no log, and `create` is false.
@@ -80,6 +81,10 @@ class PostgresDatabase:
         self.name = without_secrets(url)
         self.connections = 0
         """How many were made: what was known of the server's transactions ends with each."""
+        self.found_version = 0
+        """Of the schema that `create` met; 0 where there was none."""
+        self.version = 0
+        """Of the schema that is there."""
         try:
             self._parameters: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(url)}
         except psycopg.ProgrammingError:
@@ -129,28 +134,40 @@ class PostgresDatabase:
         connection.adapters.register_dumper(str, _NulDumper)
         connection.adapters.register_loader(_TEXT_OID, _NulLoader)
         connection.execute(_SESSION)
-        if not has_log(connection):
-            if not create:
-                raise NotFound(f"{self.name}: no log there")
-            self._create(connection)
-        version, identity = self._stamp(connection)
-        if version != VERSION:
-            newer = "; a newer Topbill made it, install that one" if version > VERSION else ""
+        if create:
+            self._migrate(connection)
+        elif not has_log(connection):
+            raise NotFound(
+                f"{self.name}: no log there; expected one that was made: run "
+                "`topbill migrate --log URL`"
+            )
+        self.version, identity = self._stamp(connection)
+        if self.version != VERSION:
+            instead = "run `topbill migrate --log URL`"
+            if self.version > VERSION:
+                instead = "a newer Topbill made it, install that one"
             raise LogError(
-                f"{self.name}: the log is of schema version {version}; expected {VERSION}{newer}"
+                f"{self.name}: the log is of schema version {self.version}; expected {VERSION}: "
+                f"{instead}"
             )
         if self._id not in ("", identity):
             raise self._replaced()
 
-    def _create(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    def _migrate(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        """Make the tables, or bring them to this version, all or nothing."""
         try:
             with connection.transaction():
+                # One at a time: another process may be at it.
                 connection.execute(_LOCK)
-                # Another process may have made it meanwhile.
                 if not has_log(connection):
                     connection.execute(TABLES)
                     connection.execute(_STAMP, (VERSION,))
                     connection.execute(FUNCTIONS)
+                    return
+                self.found_version, _ = self._stamp(connection)
+                for version in range(self.found_version, VERSION):
+                    connection.execute(UPGRADES[version].encode())
+                    connection.execute("UPDATE schema_stamp SET version = %s", (version + 1,))
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidSchemaName) as error:
             raise LogError(
                 f"{self.name}: the log's tables cannot be made: {_reason(error)}; "

@@ -15,6 +15,9 @@ VERSION = 1
 """What this code reads and writes; a log has its own in `schema_stamp`."""
 OLDEST_SERVER = 15
 """The oldest PostgreSQL that is tested."""
+UPGRADES: dict[int, str] = {}
+"""The statements that bring a log from a version to the next, by the version from which. What they
+change, processes of the version before may be writing to meanwhile."""
 
 TABLES = """
 CREATE TABLE schema_stamp (version integer NOT NULL, id uuid NOT NULL);

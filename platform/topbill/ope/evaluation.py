@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from topbill.domain.errors import BadData, BadRequest, NotFound, PolicyError
 from topbill.domain.records import Snapshot
-from topbill.log import LOG_FILE, open_log
+from topbill.log import open_log_of
 from topbill.ope.comparison import THE_LOG, EvaluationOptions, PairOfNames, compare_targets
 from topbill.ope.diagnostics import Diagnostics, Gates
 from topbill.ope.estimators import DEFAULT
@@ -353,14 +353,8 @@ def stored_snapshot(data: Path, key: str, version: int | None) -> Snapshot | Non
     """One blob from the log: the only thing that evaluation reads there, as the lake does not keep
     policies.
     """
-    path = data / LOG_FILE
-    if not path.exists():
-        raise NotFound(f"{path}: no log there; expected the data folder of `topbill serve`")
-    log = open_log(path)
-    try:
+    with open_log_of(data, create=False) as log:
         return log.snapshot(key, version)
-    finally:
-        log.close()
 
 
 def explorers(experiment: Experiment) -> tuple[str, ...]:

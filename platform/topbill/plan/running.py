@@ -12,7 +12,7 @@ from msgspec import json
 
 from topbill.domain.errors import SpecError
 from topbill.lake import DATABASE
-from topbill.log import LOG_FILE, open_log
+from topbill.log import has_log, open_log_of
 from topbill.log.former import former_of
 from topbill.log.orders import as_its_file, in_force
 from topbill.log.protocol import Order, Revision
@@ -133,8 +133,8 @@ def what_runs(data: Path) -> WhatRuns:
     files: dict[str, Experiment] = {}
     holding: tuple[Order, ...] = ()
     orders: tuple[Order, ...] = ()
-    if (data / LOG_FILE).exists():
-        with open_log(data / LOG_FILE) as log:
+    if has_log(data):
+        with open_log_of(data) as log:
             noted = log.revisions()
             for line in noted:
                 audit[line.experiment] = (line.spec, line.revision)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from topbill.log import LOG_FILE, REMEMBERED_FOR, Log, open_log
+from topbill.log import LOG_FILE, REMEMBERED_FOR, Log, open_log_of
 from topbill.service.keys import Keys
 
 
@@ -19,7 +19,6 @@ class Settings:
         data: Folder of the log and the lake.
         keys: The keys that callers may use; none needed where there are none.
         remember: Seconds for which ids are known, until the worker says how long.
-        log: URL of the log; empty for the embedded one in the data folder.
         host_names: Names under which it is called, beside those of loopback, where it asks for no
             keys.
         audit: File of the audit log; None for standard error.
@@ -30,7 +29,6 @@ class Settings:
     experiments: Path
     data: Path
     keys: Keys = field(default_factory=Keys)
-    log: str = ""
     host_names: tuple[str, ...] = ()
     audit: Path | None = None
     remember: float = REMEMBERED_FOR
@@ -42,7 +40,6 @@ class Settings:
         return {
             "TOPBILL_EXPERIMENTS": str(self.experiments),
             "TOPBILL_DATA": str(self.data),
-            "TOPBILL_LOG": self.log,
             "TOPBILL_HOST_NAMES": " ".join(self.host_names),
             "TOPBILL_AUDIT": str(self.audit or ""),
             "TOPBILL_REMEMBER": str(self.remember),
@@ -61,7 +58,6 @@ class Settings:
             # As they were when the service started, so that it can start again whatever the file
             # is like by now; the first request looks at the file.
             keys=Keys.from_json(os.environ["TOPBILL_KEY_ENTRIES"], key_file),
-            log=os.environ["TOPBILL_LOG"],
             host_names=tuple(os.environ["TOPBILL_HOST_NAMES"].split()),
             audit=_path(os.environ["TOPBILL_AUDIT"]),
             remember=float(os.environ["TOPBILL_REMEMBER"]),
@@ -75,7 +71,7 @@ class Settings:
 
     def open_log(self) -> Log:
         """A handle of the caller's own on the log. Raises LogError where it can't be opened."""
-        return open_log(self.log or self.log_path)
+        return open_log_of(self.data)
 
 
 def _path(text: str) -> Path | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from topbill.domain.errors import LogError
 from topbill.lake import Lake
 from topbill.lake.tables import Table
-from topbill.log import LOG_FILE, open_log
+from topbill.log import embedded_log, open_log
 from topbill.log.database import LogDatabase
 from topbill.log.mending import journal_damage, log_damage, mend_journal
 from topbill.worker.loop import only_worker
@@ -21,15 +21,16 @@ def damage(data: Path) -> list[str]:
     """What is damaged of the log and the lake in a data folder, a sentence a file. Reads all of
     both.
     """
+    path = _embedded(data)
     try:
-        found = log_damage(data / LOG_FILE)
+        found = log_damage(path)
     except LogError as error:
         found = [str(error)]
     if (data / "lake").exists():
         try:
             lake = Lake(data)
             found += lake.damage()
-            found += [] if found else _counted_twice(data / LOG_FILE, lake)
+            found += [] if found else _counted_twice(path, lake)
         except LogError as error:
             found.append(str(error))
     return found
@@ -65,7 +66,7 @@ def repair(data: Path) -> list[str]:
     a damaged file held, and where a worker is at work.
     """
     done = []
-    path = data / LOG_FILE
+    path = _embedded(data)
     with only_worker(data):
         mended = mend_journal(path)
         if mended is not None:
@@ -80,3 +81,7 @@ def repair(data: Path) -> list[str]:
             if healed:
                 done.append(f"{data / 'lake'}: {healed:,} rows were written anew from the log")
     return done
+
+
+def _embedded(data: Path) -> Path:
+    return embedded_log(data, "looking for damage of files")

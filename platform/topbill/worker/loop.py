@@ -25,7 +25,7 @@ from topbill.domain.errors import (
 from topbill.domain.pausing import pause
 from topbill.entities import EntityStore, KeptTables
 from topbill.lake import Lake, Problem, named_versions
-from topbill.log import LOG_FILE, REMEMBERED_FOR, open_log
+from topbill.log import REMEMBERED_FOR, open_log_of
 from topbill.log.horizon import note_horizon
 from topbill.log.learning import as_learned
 from topbill.log.leases import FileLease
@@ -92,7 +92,7 @@ class Worker:
         self._notes: list[tuple[str, str]] = []
         self._refused = self._wrong_pages()
         # Opened when the files are known to be good: nobody would close it otherwise.
-        self._log = open_log(data / LOG_FILE)
+        self._log = open_log_of(data)
         self._experiments = self._as_they_run([])
         self.learner = Learner(
             self._log, self._experiments, archive.reader(data), EntityStore(data)
@@ -112,7 +112,7 @@ class Worker:
         self.watcher = Watcher(
             experiments,
             data,
-            open_log(data / LOG_FILE),
+            open_log_of(data),
             lambda: self._experiments,
             troubles=self.learner.troubles,
         )

@@ -16,7 +16,7 @@ from topbill.domain.errors import BadRequest, LogError
 from topbill.domain.formatting import window
 from topbill.domain.metric import longest_window, microseconds
 from topbill.lake.erasing import AgedRows, aged_rows, delete_aged, has_newer_decisions
-from topbill.log import LOG_FILE, Log, open_log
+from topbill.log import Log, embedded_log, open_log_of
 from topbill.log.erasing import aged_quarantine, end_retention, note_aged
 from topbill.log.protocol import Retention
 from topbill.spec import Experiment
@@ -77,16 +77,16 @@ def remove_aged(data: Path, log: Log, since: int) -> Retention:
     at = log.clock_time(log.barrier())
     aged = aged_rows(data, since)
     # Before anything goes, so that whoever is killed below leaves a version to verify from.
-    note_aged(data / LOG_FILE, aged.by_experiment, at)
+    note_aged(_embedded(data), aged.by_experiment, at)
     delete_aged(data, since)
     retention = _counted(data, aged, since, at)
-    end_retention(data / LOG_FILE, retention)
+    end_retention(_embedded(data), retention)
     return retention
 
 
 def find_aged(data: Path, keep: float) -> Retention:
     """What would be removed now. Raises NotFound where there is no log."""
-    with closing(open_log(data / LOG_FILE, create=False)) as log:
+    with closing(open_log_of(data, create=False)) as log:
         at = log.clock_time(log.barrier())
         since = kept_since(log, keep, at)
     return _counted(data, aged_rows(data, since), since, at)
@@ -102,6 +102,10 @@ def sentence(retention: Retention) -> str:
     )
 
 
+def _embedded(data: Path) -> Path:
+    return embedded_log(data, "removing rows because of their age")
+
+
 def _counted(data: Path, aged: AgedRows, since: int, at: int) -> Retention:
-    quarantined = aged_quarantine(data / LOG_FILE, since)
+    quarantined = aged_quarantine(_embedded(data), since)
     return Retention(at, since, aged.decisions, aged.rewards, aged.events, quarantined)

@@ -171,4 +171,4 @@ def test_what_stands_is_said_with_the_order_and_its_reason(
 
     nothing = topbill("status", "--data", str(settings.data / "other"))
     assert (nothing.returncode, nothing.stdout) == (1, "")
-    assert "holds no log" in nothing.stderr
+    assert "no log there" in nothing.stderr

@@ -17,13 +17,14 @@ from tests.unit.log.test_contract import decision, event, ids, of_unit
 
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.records import Decision
-from topbill.log import Entry, open_log
+from topbill.log import Entry, migrate_log, open_log
 from topbill.log.bundles import LEAST
 from topbill.log.sql_database import checksum
 
 psycopg = pytest.importorskip("psycopg", reason="no psycopg: pip install -r requirements-dev.lock")
 
-from topbill.log.postgres import PostgresLog  # noqa: E402 (needs psycopg)
+from topbill.log import postgres_database  # noqa: E402 (needs psycopg)
+from topbill.log.postgres import PostgresLog  # noqa: E402
 
 _APPEND = """SELECT append(%s::bigint, '{}', '{}', ARRAY[%s], '{home}', '{NULL}',
     ARRAY[%s::bytea], ARRAY[%s::bigint], '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')"""
@@ -302,11 +303,43 @@ def test_another_log_at_the_same_place_is_noticed(url: str, log: PostgresLog) ->
         log.append([decision("a")])
 
 
+def test_migrate_makes_a_log_once_and_brings_it_to_the_next_version(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NotFound, match=r"no log there; .* run `topbill migrate --log URL`"):
+        PostgresLog(url, create=False)
+    assert migrate_log(url).endswith("a log was made, of schema version 1")
+    assert migrate_log(url).endswith("nothing to do")
+    with PostgresLog(url, create=False) as log:
+        log.append([decision("a")])
+    monkeypatch.setattr(postgres_database, "VERSION", 2)
+    with pytest.raises(LogError, match="version 1; expected 2: run `topbill migrate --log URL`"):
+        PostgresLog(url, create=False)
+    monkeypatch.setattr(postgres_database, "UPGRADES", {1: "CREATE TABLE more (x int); nonsense"})
+    with pytest.raises(LogError, match="syntax error"):
+        migrate_log(url)
+    monkeypatch.setattr(postgres_database, "UPGRADES", {1: "CREATE TABLE more (x int)"})
+    assert migrate_log(url).endswith("of schema version 2 now"), "of the first nothing was left"
+    with PostgresLog(url, create=False) as log:
+        assert ids(log.read_decisions(0, 9)) == ["a"]
+
+
+def test_several_may_migrate_at_once(url: str) -> None:
+    said: list[str] = []
+    threads = [threading.Thread(target=lambda: said.append(migrate_log(url))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(sentence.endswith("nothing to do") for sentence in said) == [False, *[True] * 3]
+
+
 def test_a_log_of_another_schema_version_is_refused(url: str, log: PostgresLog) -> None:
     with log._database.transaction():
         log._database.execute("UPDATE schema_stamp SET version = 99")
-    with pytest.raises(LogError, match="schema version 99; expected 1; a newer Topbill made it"):
-        PostgresLog(url)
+    for opening in (PostgresLog, migrate_log):
+        with pytest.raises(LogError, match="version 99; expected 1: a newer Topbill made it"):
+            opening(url)
 
 
 def test_a_server_that_takes_no_writes_is_named_and_nothing_acknowledged(

@@ -15,7 +15,7 @@ from topbill.domain.records import Floats
 from topbill.domain.slate import distribution, rank
 from topbill.engine import CompiledExperiment
 from topbill.entities import EntityStore
-from topbill.log import LOG_FILE, open_log
+from topbill.log import has_log, open_log_of
 from topbill.log.learning import as_learned
 from topbill.reporting.queries.database import load_experiment
 from topbill.spec import Variant
@@ -61,11 +61,10 @@ def load_policies(data: Path | str, key: str) -> CompiledExperiment:
     experiment = load_experiment(data, key)
     tables = EntityStore(Path(data))
     tables.resume(experiment.entities)
-    path = Path(data) / LOG_FILE
     # A copied data folder may have the lake alone.
-    if not path.exists():
+    if not has_log(Path(data)):
         return CompiledExperiment(experiment, tables)
-    with open_log(path) as log:
+    with open_log_of(Path(data)) as log:
         snapshot = log.snapshot(key)
         compiled = CompiledExperiment(as_learned(experiment, log), tables)
     if snapshot is not None:
