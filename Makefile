@@ -62,7 +62,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $$usable -m venv --clear .venv
 	$(INSTALL) --no-compile --require-hashes -r requirements.lock
 	$(INSTALL) --no-build-isolation --no-deps -e .
-	$(BIN)/python -c "import topbill.policies.linear.slates" # compiled now, so that no first start waits for it
+	$(BIN)/python -m topbill.policies.linear.library || true # compiled now, so that no start waits for a compiler
 	@touch $@
 
 $(READY)-dev: requirements-dev.lock $(READY)

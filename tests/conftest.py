@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from tests import postgres_server
 from topbill import spec
 from topbill.spec import Experiment
 
+# Numba checks what its functions are called with, which the library of compiled functions does not;
+# and tests call parts that the library has none of. It has a test of its own.
+os.environ["TOPBILL_JIT"] = "1"
 # The same examples in each run and on each machine, however slow, so that a failure is the change's
 # own. `--hypothesis-profile default` looks for new ones.
 settings.register_profile("steady", derandomize=True, deadline=None)

@@ -14,12 +14,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def built(project: Path, folder: Path) -> Path:
+def built(project: Path, folder: Path, **environment: str) -> Path:
     """The wheel of `project`, made from a copy without an index, unpacked into `folder`."""
     wheels = folder / "wheels"
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run(
-        [*command, "--disable-pip-version-check", "--no-index", "-w", wheels, project], check=True
+        [*command, "--disable-pip-version-check", "--no-index", "-w", wheels, project],
+        env={**os.environ, **environment},
+        check=True,
     )
     (wheel,) = wheels.glob("*.whl")
     unpacked = folder / "unpacked"
@@ -29,25 +31,42 @@ def built(project: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def topbill(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("topbill")
-    # A copy, so that no build/ is left in the repository for tools to read.
-    project = folder / "project"
-    project.mkdir()
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, so that no build/ is left in the repository for tools to read."""
+    project = tmp_path_factory.mktemp("project")
     for name in ("platform", "dashboards", "experiments", "clients"):
         unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info", ".mypy_cache")
         shutil.copytree(ROOT / name, project / name, ignore=unwanted)
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, project / name)
-    return built(project, folder)
+    return project
 
 
-def run(unpacked: Path, empty: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def topbill(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(project, tmp_path_factory.mktemp("topbill"), CC="no-compiler")
+
+
+@pytest.mark.slow  # compiles for 15 s
+@pytest.mark.skipif(shutil.which("cc") is None, reason="a C compiler makes the library")
+def test_the_compiled_functions_come_with_it(project: Path, tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    unpacked = built(project, tmp_path)
+    program = "from topbill.policies.linear import library; print(library.load())"
+    found = run(unpacked, tmp_path, "-c", program, TOPBILL_JIT="")
+    assert str(unpacked) in found.stdout
+    (wheel,) = (tmp_path / "wheels").iterdir()
+    assert not wheel.name.endswith("-none-any.whl")
+
+
+def run(
+    unpacked: Path, empty: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Python in an empty folder, with what was unpacked before anything that is installed."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=empty,
-        env={**os.environ, "PYTHONPATH": str(unpacked)},
+        env={**os.environ, "PYTHONPATH": str(unpacked), **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -48,7 +48,7 @@ ONE_PLACE = {
     "duckdb": "lake",
     "deltalake": "lake",
     "psycopg": "log",
-    "numba": "policies/linear/compiled.py",
+    "numba": "policies/linear",
     "vowpal_wabbit_next": "policies/vw/next_engine.py",
     "vowpalwabbit": "policies/vw/mainline.py",
     "onnxruntime": "policies/onnx/runtime.py",

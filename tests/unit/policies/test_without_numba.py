@@ -1,10 +1,13 @@
-"""Where Numba is not installed, NumPy decides the same: what the compiled functions promise, and
-whole policies to 1e-12.
+"""Without Numba: the library of compiled functions decides the same to the last bit, and where
+there is none, NumPy does to 1e-12.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from topbill.policies.linear import library
+
 HERE = Path(__file__).parent
 # None in place of a module makes its import an ImportError.
 BLOCKED = "import sys; sys.modules['numba'] = None; "
 PROGRAM = """
 import json
+import sys
 import msgspec
 import numpy as np
 from topbill.domain.records import Actions, Example
@@ -33,7 +39,10 @@ CASES = [
     ("thompson", {"model": "disjoint"}),
     ("thompson", {"fourier_features": 3, "link": "linear"}),
 ]
-out = {"compiled": hasattr(kernels.dot, "nopython_signatures")}
+out = {
+    "compiled": hasattr(kernels.learn, "nopython_signatures"),
+    "numba": bool(sys.modules.get("numba")),
+}
 for number, (kind, given) in enumerate(CASES):
     for size, action_size in ((3, 2), (2, 0), (30, 12)):
         rng = np.random.default_rng(1)
@@ -54,9 +63,13 @@ print(json.dumps(out))
 """
 
 
-def run(program: str) -> dict:
+def run(program: str, **environment: str) -> dict:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", program],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -65,8 +78,8 @@ def run(program: str) -> dict:
 def test_whole_policies_decide_the_same():
     pytest.importorskip("numba")
     compiled, plain = run(PROGRAM), run(BLOCKED + PROGRAM)
-    assert compiled.pop("compiled")
-    assert not plain.pop("compiled")
+    assert (compiled.pop("compiled"), compiled.pop("numba")) == (True, True)
+    assert (plain.pop("compiled"), plain.pop("numba")) == (False, False)
     assert compiled.keys() == plain.keys()
     for case, rows in compiled.items():
         with_compiler, without = np.array(rows), np.array(plain[case])
@@ -76,6 +89,39 @@ def test_whole_policies_decide_the_same():
         )
         # Means and widths grow with what is rewarded, so that their last digits are counted.
         np.testing.assert_allclose(without, with_compiler, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="a C compiler makes the library")
+def test_the_library_decides_the_same_to_the_last_bit_and_needs_no_numba():
+    pytest.importorskip("numba")
+    library.build()
+    without, jit = run(PROGRAM, TOPBILL_JIT=""), run(PROGRAM, TOPBILL_JIT="1")
+    assert (without.pop("compiled"), without.pop("numba")) == (False, False)
+    assert (jit.pop("compiled"), jit.pop("numba")) == (True, True)
+    assert without == jit
+
+
+def test_a_library_is_of_the_sources_as_they_stand(monkeypatch, tmp_path):
+    """Every module with compiled functions is part of its name, so that none outlives a change."""
+    linear = Path(library.__file__).parent
+    makers = {
+        file.stem
+        for file in linear.glob("*.py")
+        if re.search(r"^@(compiled|part)$", file.read_text(), re.M)
+    }
+    assert makers == set(library.MODULES)
+    for file in linear.glob("*.py"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr(library, "_HERE", tmp_path)
+    monkeypatch.setenv(library.JIT, "")
+    before = library.path()
+    with (tmp_path / "kernels.py").open("a") as file:
+        file.write("# changed\n")
+    assert library.path() != before
+    library.path().parent.mkdir()
+    assert library.load() is None
+    library.path().write_bytes(b"damaged")
+    assert library.load() is None
 
 
 def test_what_the_compiled_functions_promise_holds_without_a_compiler():

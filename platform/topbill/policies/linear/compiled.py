@@ -1,9 +1,9 @@
-"""How a function is compiled: the only module that imports Numba.
+"""How a function is compiled.
 
-Each function has one signature, its annotations, and is compiled, or read from the cache on disk,
-when its module is imported. So no request ever waits for a compiler, and processes that compile at
-the same time write the same files. Floating point is strict (no fastmath): a machine gives the same
-bits in every process.
+Each function has one signature, its annotations. It is taken from the `library` where that is
+there; else Numba compiles it, or reads it from its cache on disk, when its module is imported. So
+no request ever waits for a compiler, and processes that compile at the same time write the same
+files. Floating point is strict (no fastmath): a machine gives the same bits in every process.
 
 Numba may be missing, where it has no wheel or nobody wants a compiler. Then `numpy_kernels` stands
 in.
@@ -18,15 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topbill.domain.records import Floats, Indices
+from topbill.policies.linear import library
 
-numba: Any
-try:
-    import numba
-except ImportError:
-    # Only then: SciPy, which it needs, takes a third of the time that Numba does.
-    from topbill.policies.linear import numpy_kernels
-
-    numba = None
+LIBRARY = library.load()
+numba: Any = None
+if LIBRARY is None:
+    try:
+        import numba
+    except ImportError:
+        # Only then: SciPy, which it needs, takes a third of the time that Numba does.
+        from topbill.policies.linear import numpy_kernels
+IS_COMPILED = LIBRARY is not None or numba is not None
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,6 +73,8 @@ def compiled(function: F) -> F:
 
     Without Numba: the function of the same name in `numpy_kernels`, or this one as it is.
     """
+    if LIBRARY is not None:
+        return cast(F, getattr(LIBRARY, function.__name__))
     if numba is None:
         return cast(F, getattr(numpy_kernels, function.__name__, function))
     annotations = dict(function.__annotations__)
@@ -84,8 +88,11 @@ def compiled(function: F) -> F:
 
 def part(function: F) -> F:
     """A part of compiled functions: compiled with each that calls it, and read from its cache with
-    it, so that no start waits for the part alone. From Python only tests call one.
+    it, so that no start waits for the part alone. From Python only tests call one, which set
+    TOPBILL_JIT.
     """
+    if LIBRARY is not None:
+        return function
     if numba is None:
         return cast(F, getattr(numpy_kernels, function.__name__, function))
     return cast(F, numba.njit(error_model="numpy")(function))

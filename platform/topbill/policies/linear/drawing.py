@@ -93,4 +93,4 @@ def load() -> Any:
     """
     from topbill.policies.linear import compiled, slates
 
-    return slates if compiled.numba is not None else None
+    return slates if compiled.IS_COMPILED else None
