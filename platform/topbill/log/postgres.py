@@ -135,11 +135,12 @@ def migrate(url: str) -> str:
 class PostgresLog(TableLog):
     """One handle on the shared log. Not for several threads at once: a thread opens its own.
 
-    Stamps are the server's, in whole milliseconds; a `clock` of one's own is for tests.
+    Stamps are of the server's clock, also beside the rows, since clocks of machines differ; those
+    of rows are whole milliseconds.
 
     Args:
         url: Where it lies.
-        clock: Gives the time in µs.
+        clock: Gives the time in µs, for tests.
         create: Whether it is made where there is none, and brought to this version where it is of
             an older one.
 
@@ -148,11 +149,13 @@ class PostgresLog(TableLog):
         LogError: The server cannot be reached, or is not one that this works with.
     """
 
+    is_remote = True
+
     def __init__(self, url: str, clock: Clock = now_micros, *, create: bool = True) -> None:
         self._url = url
         self._database = PostgresDatabase(url, create=create)
-        super().__init__(self._database, clock)
-        self._is_own_clock = clock is not now_micros
+        self._own_clock = None if clock is now_micros else clock
+        super().__init__(self._database, self.now)
         self._remembered = RememberedIds(self._database)
         self._set_aside: set[tuple[RowKind, int]] = set()
         """Rows that this handle could not read, and has noted."""
@@ -183,7 +186,14 @@ class PostgresLog(TableLog):
 
     def _reading(self) -> int | None:
         """The clock in milliseconds; None for the server's own."""
-        return self._clock() // 1_000 if self._is_own_clock else None
+        return None if self._own_clock is None else self._own_clock() // 1_000
+
+    def now(self) -> int:
+        """The time of the server's clock, µs."""
+        if self._own_clock is not None:
+            return self._own_clock()
+        query = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+        return int(self._database.rows(query)[0][0])
 
     # ------------------------------------------------------------------ intake
 
@@ -213,7 +223,8 @@ class PostgresLog(TableLog):
         known = stored or _StoredIds()
         before = set(known.decisions)
         events, unit_events = set(known.events), set(known.unit_events)
-        at = self._clock()
+        # The server's stamp takes its place, where it is stored.
+        at = now_micros() if self._own_clock is None else self._own_clock()
         rows = Rows.none()
         receipts = [admit(entry, at, known, rows) for entry in entries]
         if stored is not None:

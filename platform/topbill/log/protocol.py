@@ -189,6 +189,14 @@ class Log(Protocol):
 
     name: str
     """How messages call it: the path, or the URL without secrets."""
+    is_remote: bool = False
+    """Whether a call waits for another machine: then an event loop must not wait for it."""
+
+    def now(self) -> int:
+        """The time (µs) by the clock that stamps what is noted beside the rows, such as signs of
+        life: they are compared with it.
+        """
+        return now_micros()
 
     # ------------------------------------------------------------------ intake
 

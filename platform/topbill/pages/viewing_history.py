@@ -56,6 +56,8 @@ def events_read(signals: Mapping[str, float]) -> frozenset[str]:
 class LogReader(Protocol):
     """What the history needs of the log."""
 
+    def barrier(self) -> int: ...
+    def next_seq(self, experiment: str, after_seq: int) -> int | None: ...
     def matured(
         self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
     ) -> Iterable[tuple[int, Decision, list[RewardEvent]]]: ...
@@ -208,12 +210,15 @@ class ViewingHistory:
         """The names of the events that it reads."""
         return events_read(self.signals)
 
-    def follow(self, log: LogReader, now: int) -> int:
-        """Take in what the log has got since, up to `now` (µs); returns how many rows were read."""
+    def follow(self, log: LogReader) -> int:
+        """Take in what the log has got since; returns how many rows were read."""
         rows_read = self._follow_merges(log)
         # Events first: whoever sees an event then finds its page, which was stored before.
         events = log.read_events(self._event_seq, _BATCH)
-        while rows := list(log.matured(self.page, self._decision_seq, 0, now, _BATCH)):
+        # A barrier is a write: none is made where nobody has asked for a page.
+        has_pages = log.next_seq(self.page, self._decision_seq) is not None
+        barrier = log.barrier() if has_pages else 0
+        while rows := list(log.matured(self.page, self._decision_seq, 0, barrier, _BATCH)):
             for seq, page, _ in rows:
                 self._decision_seq = seq
                 titles = [cell.action for cell in page.slate]

@@ -164,9 +164,10 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
         if app.state.drain.begun:
             return unready(response, {"status": "draining"})
         try:
-            await _check_log(backend)
-            clock = backend.log.clock_trouble()
-            worker = worker_health.worker_health(backend.log)
+            clock, worker = await backend.quick(_checked)
+            if backend.writer.failing:
+                # A service that gets no more requests must still find out when it can store again.
+                await asyncio.to_thread(_try_writing, backend.settings)
         except Exception as error:
             # Anybody may ask, without a key: why, but not where.
             why = _without_paths(str(error), data)
@@ -312,13 +313,13 @@ def _without_paths(sentence: str, data: Path) -> str:
     return _PATH.sub("…", sentence)
 
 
-async def _check_log(backend: Backend) -> None:
-    """Raises whatever keeps the service from reading or storing."""
-    backend.log.check()
-    backend.log.version("")
-    if backend.writer.failing:
-        # A service that gets no more requests must still find out when it can store again.
-        await asyncio.to_thread(_try_writing, backend.settings)
+def _checked(log: Log) -> tuple[str | None, worker_health.WorkerHealth]:
+    """What is wrong with the clock, and how the worker is. Raises whatever keeps the service from
+    reading.
+    """
+    log.check()
+    log.version("")
+    return log.clock_trouble(), worker_health.worker_health(log)
 
 
 def _try_writing(settings: Settings) -> None:

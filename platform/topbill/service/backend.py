@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Collection
-from contextlib import ExitStack, closing
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import ExitStack, asynccontextmanager, closing
 from typing import TypeVar
 
 from topbill.domain.errors import AlreadyDecided, LogError
@@ -17,6 +17,7 @@ from topbill.lake import find_decisions
 from topbill.log import Log, now_micros
 from topbill.log.horizon import Horizon
 from topbill.log.unit_ids import unit_ids
+from topbill.service.look_ups import LookUps
 from topbill.service.settings import Settings
 from topbill.service.writer import GroupWriter
 
@@ -42,6 +43,11 @@ class Backend:
         self.writer: GroupWriter
         self._reader: Log
         self._one_reader = asyncio.Lock()
+        self._look_ups: LookUps | None = None
+        """None where the log is on this machine: then to look up takes less than to wait."""
+        self._at_hand: dict[str, Decision | None] = {}
+        self._holders: Counter[str] = Counter()
+        """How many requests have need of what is at hand, by id."""
         self._recalled: OrderedDict[str, Decision] = OrderedDict()
         self._horizon = Horizon(settings.data, settings.remember)
         self.on_erasure: list[Callable[[], None]] = [self._recalled.clear]
@@ -49,11 +55,15 @@ class Backend:
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open the log three times: the writer's handle is at work in another thread while the loop
-        looks things up in one, and other threads in the third. Raises LogError.
+        looks things up in one, and other threads in the third. A fourth time where it is reached
+        over a network. Raises LogError.
         """
         with ExitStack() as opened:
             self.log = opened.enter_context(closing(self.settings.open_log()))
             self._reader = opened.enter_context(closing(self.settings.open_log()))
+            if self.log.is_remote:
+                self._look_ups = LookUps(self.settings.open_log())
+                opened.enter_context(closing(self._look_ups))
             self.writer = GroupWriter(self.settings.open_log(), loop)
             opened.pop_all()  # all of them stay open, or none
 
@@ -63,9 +73,42 @@ class Backend:
         async with self._one_reader:
             return await asyncio.to_thread(reading, self._reader)
 
+    async def quick(self, reading: Callable[[Log], _Read]) -> _Read:
+        """As `read`, for what is quick where the log is on this machine."""
+        return reading(self.log) if self._look_ups is None else await self.read(reading)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the log is reached over a network."""
+        return self._look_ups is not None
+
+    @asynccontextmanager
+    async def at_hand(self, decision_ids: Collection[str]) -> AsyncIterator[None]:
+        """Within it `decision` knows these without a look into the log."""
+        found = await self.stored(decision_ids)
+        for each in decision_ids:
+            self._at_hand[each] = found.get(each)
+        self._holders.update(decision_ids)
+        try:
+            yield
+        finally:
+            self._holders.subtract(decision_ids)
+            for each in decision_ids:
+                if not self._holders[each]:
+                    del self._holders[each], self._at_hand[each]
+
+    async def stored(self, decision_ids: Collection[str]) -> dict[str, Decision]:
+        """The decisions of these ids that the log holds, by id. Raises LogError."""
+        if self._look_ups is not None:
+            return await self._look_ups.decisions(decision_ids) if decision_ids else {}
+        return _known(self.log.decision, decision_ids)
+
     def decision(self, decision_id: str) -> Decision | None:
-        """The stored decision: of the log, or one that was recalled a moment ago."""
-        decision = self.log.decision(decision_id)
+        """The stored decision: at hand, of the log, or one that was recalled a moment ago."""
+        if decision_id in self._at_hand:
+            decision = self._at_hand[decision_id]
+        else:
+            decision = self.log.decision(decision_id)
         if decision is not None:
             return decision
         recalled = self._recalled.get(decision_id)
@@ -94,11 +137,11 @@ class Backend:
         """The decisions of these ids that are stored, by id: of the log, and of the lake those that
         the log has let go and remembers. Raises LogError where the lake can't be read.
         """
-        found: dict[str, Decision] = {}
-        for decision_id in decision_ids:
-            decision = self.decision(decision_id)
-            if decision is not None:
-                found[decision_id] = decision
+        if self._look_ups is None:
+            found = _known(self.decision, decision_ids)
+        else:
+            async with self.at_hand(decision_ids):
+                found = _known(self.decision, decision_ids)
         unknown = [each for each in decision_ids if each not in found]
         return found | await self.recall(unknown) if unknown else found
 
@@ -106,7 +149,7 @@ class Backend:
         """Those of the decisions that the log has let go and remembers, read from the lake; they
         are at hand in `decision` then. Raises LogError where the lake can't be read.
         """
-        places = self.log.places(decision_ids)
+        places = await self.quick(lambda log: log.places(decision_ids))
         if not places:
             return {}
         found = await asyncio.to_thread(find_decisions, self.settings.data, places)
@@ -135,5 +178,19 @@ class Backend:
             _logger.warning(
                 "%s; the journal keeps what waits, and the next to open the log moves it", error
             )
+        if self._look_ups is not None:
+            self._look_ups.close()
         self._reader.close()
         self.log.close()
+
+
+def _known(
+    decision: Callable[[str], Decision | None], decision_ids: Collection[str]
+) -> dict[str, Decision]:
+    """Those of the decisions that there are, by id."""
+    found = {}
+    for decision_id in decision_ids:
+        stored = decision(decision_id)
+        if stored is not None:
+            found[decision_id] = stored
+    return found

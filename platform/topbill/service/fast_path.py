@@ -84,7 +84,7 @@ class FastPath:
         self._pages = pages
         self.engine = backend.engine
         self._refusals = FewASecond(time.time)
-        self.rewards = Rewards(backend, pages.spread, pages.impressions_sent)
+        self.rewards = Rewards(backend, pages.spread, pages.impressions_sent, pages.is_at_hand)
         events = UnitEvents(backend, pages)
         self._routes: dict[str, _Route] = {
             "/v1/decide": (msgspec.json.Decoder(DecideRequest), self.decide),
@@ -172,11 +172,11 @@ class FastPath:
         request.
         """
         request = self._with_stored_unit(request)
-        decision = self._decide(request)
+        decision = await self._decide(request)
         # An id of our own making is new: only a caller's has to be looked up by the log.
         keyed = frozenset((decision.decision_id,)) if request.decision_id else _NO_KEYS
         receipt = await self._backend.writer.put(Entry((decision,), keyed_decisions=keyed))
-        return self._settle(decision, receipt)
+        return await self._settle(decision, receipt)
 
     async def decide_batch(self, batch: DecideBatch) -> DecideBatchAnswer:
         """Decisions, durable together; a request that can't be decided refuses the whole batch."""
@@ -192,7 +192,7 @@ class FastPath:
                         "$.decision_id",
                         f"{request.decision_id!r} is there twice; expected each id once",
                     )
-                decisions.append(self._decide(self._with_stored_unit(request)))
+                decisions.append(await self._decide(self._with_stored_unit(request)))
                 work += len(decisions[-1].eligible) * len(decisions[-1].slate)
                 if work > LARGEST_WORK:
                     raise BadRequest(
@@ -209,7 +209,7 @@ class FastPath:
         answers: list[Answer] = []
         for decision in decisions:
             await turn.end_if_long()
-            answers.append(self._settle(decision, receipt))
+            answers.append(await self._settle(decision, receipt))
         return DecideBatchAnswer(answers)
 
     def _with_stored_unit(self, request: DecideRequest) -> DecideRequest:
@@ -218,7 +218,7 @@ class FastPath:
             return request
         return msgspec.structs.replace(request, unit=self._backend.unit_ids.stored(request.unit))
 
-    def _decide(self, request: DecideRequest) -> Decision:
+    async def _decide(self, request: DecideRequest) -> Decision:
         """Decided now. Where its id was used before, the log's receipt has the stored decision, and
         nobody sees this one; so an id is looked up once, by the commit. Here only what cannot be
         decided any more is looked up: it may have been before.
@@ -229,14 +229,15 @@ class FastPath:
             self._backend.refuse_old("decision_id", request.decision_id)
             return self.engine.decide(request)
         except TopbillError:
-            stored = self._backend.log.decision(request.decision_id)
+            found = await self._backend.stored([request.decision_id])
+            stored = found.get(request.decision_id)
             if stored is None:
                 raise
             if stored.request_hash != request.fingerprint:
                 raise _used_before(request.decision_id) from None
             return stored
 
-    def _settle(self, decision: Decision, receipt: Receipt) -> Answer:
+    async def _settle(self, decision: Decision, receipt: Receipt) -> Answer:
         """The answer for a decision that is durable now, by this request or by an earlier one.
 
         Of several requests with one id the first to be committed is stored: the log's receipt has
@@ -255,11 +256,12 @@ class FastPath:
         changed = experiment is None or experiment.revision != stored.revision
         # Offered actions carry their payloads; the experiment's own are those of its revision then.
         if changed and stored.actions == NULL:
-            return self.engine.answer(stored, self._payloads_then(stored))
+            return self.engine.answer(stored, await self._payloads_then(stored))
         return self.engine.answer(stored)
 
-    def _payloads_then(self, decision: Decision) -> dict[str, msgspec.Raw]:
-        for revision in self._backend.log.revisions(decision.experiment):
+    async def _payloads_then(self, decision: Decision) -> dict[str, msgspec.Raw]:
+        audit = await self._backend.read(lambda log: log.revisions(decision.experiment))
+        for revision in audit:
             if revision.revision == decision.revision:
                 then = audited(revision.spec, f"{decision.experiment} (audit)")
                 return payloads_of(then["actions"])

@@ -16,10 +16,11 @@ import msgspec
 from topbill.candidates import Signals, signals_path
 from topbill.domain.errors import AlreadyDecided, Conflict, FileProblem, NotFound, TopbillError
 from topbill.domain.page_answer import PageAnswer, RowAnswer
+from topbill.domain.profile import ProfileLimits
 from topbill.domain.records import Decision, RewardEvent
 from topbill.domain.rewards import SEEN
 from topbill.engine import new_id
-from topbill.log import Entry, Log, Receipt, now_micros
+from topbill.log import Entry, Log, Receipt
 from topbill.pages import credit
 from topbill.pages.candidate_table import LastGoodTables
 from topbill.pages.compiled import CompiledPage
@@ -142,7 +143,7 @@ class PageService:
             fatigue = file.rules.fatigue
             rest = fatigue[1] if fatigue else 0.0
             read_lake(history, self._data, time.time() - max(_HISTORY, rest))
-        history.follow(log, now_micros())
+        history.follow(log)
         self._histories[file.key] = history
         self._outdated.discard(file.key)
 
@@ -241,12 +242,12 @@ class PageService:
         now = time.time()
         unit = None if request.unit is None else self._backend.unit_ids.stored(request.unit)
         # Before anything is looked for: a page of other limits is another page.
-        request = self._within_limits(request)
+        request = await self._within_limits(request)
         above = await self._above(request, unit)
         if above and unit is None:
             # Nobody was randomised by the first page's id, and is below it.
             unit = above[-1].unit
-        page_id, request_hash, stored = self._find(compiled_page, request, unit, now)
+        page_id, request_hash, stored = await self._find(compiled_page, request, unit, now)
         if stored is not None:
             return await self._serve_again(compiled_page, request, stored, now)
 
@@ -296,7 +297,7 @@ class PageService:
             page_id = _stored_id(facts["after"]) if facts.get("after") else None
         return pages
 
-    def _within_limits(self, request: PageRequest) -> PageRequest:
+    async def _within_limits(self, request: PageRequest) -> PageRequest:
         """The request within what is set of its profile: of the account's, and of the profile whose
         account nobody said, since a limit must hold however it was set.
         """
@@ -304,9 +305,12 @@ class PageService:
             return request
         for name in dict.fromkeys((request.unit, request.profile)):
             if name is not None:
-                limits = self._backend.log.profile(self._backend.unit_ids.stored(name))
+                limits = await self._limits(self._backend.unit_ids.stored(name))
                 request = request if limits is None else request.within(limits)
         return request
+
+    async def _limits(self, unit: str) -> ProfileLimits | None:
+        return await self._backend.quick(lambda log: log.profile(unit))
 
     async def _earlier(self, page_id: str, request_hash: str, receipt: Receipt) -> Decision | None:
         """The page that was stored before under that id; None where the receipt's is stored now.
@@ -329,7 +333,7 @@ class PageService:
             raise _used_before(min(receipt.stored))
         return page
 
-    def _find(
+    async def _find(
         self, compiled_page: CompiledPage, request: PageRequest, unit: str | None, now: float
     ) -> tuple[str, str, Decision | None]:
         """The page's id, what its request is known by ("" where nobody can ask for it again), and
@@ -338,11 +342,11 @@ class PageService:
         if request.page_id is None and request.after is not None:
             # Its id follows from that of the page above, so that asking again gives the same.
             page_id = _next_id(_stored_id(request.after))
-            return page_id, _OF_A_SESSION, self._backend.log.decision(page_id)
+            return page_id, _OF_A_SESSION, (await self._backend.stored([page_id])).get(page_id)
         if request.page_id is not None:
             page_id = _stored_id(request.page_id)
             fingerprint = _fingerprint(request, unit)
-            stored = self._backend.log.decision(page_id)
+            stored = (await self._backend.stored([page_id])).get(page_id)
             if stored is not None and stored.request_hash != fingerprint:
                 raise _used_before(page_id)
             if stored is None:
@@ -359,12 +363,13 @@ class PageService:
             session += "|without exploration"  # nor anybody the page of a preview
         # Ids follow from the session and the stretch of time, so that all processes agree without
         # asking each other. A page made at the end of a stretch lives on into the next one.
-        current, previous = session_page_ids(request.page, unit, session, ttl, now)
-        for session_id in (current, previous):
-            stored = self._backend.log.decision(PREFIX + session_id)
+        ids = [PREFIX + each for each in session_page_ids(request.page, unit, session, ttl, now)]
+        pages = await self._backend.stored(ids)
+        for session_id in ids:
+            stored = pages.get(session_id)
             if stored is not None and now - stored.decided_at / 1e6 < ttl:
-                return PREFIX + session_id, _OF_A_SESSION, stored
-        return PREFIX + current, _OF_A_SESSION, None
+                return session_id, _OF_A_SESSION, stored
+        return ids[0], _OF_A_SESSION, None
 
     async def _serve_again(
         self, compiled_page: CompiledPage, request: PageRequest, stored: Decision, now: float
@@ -428,6 +433,11 @@ class PageService:
         """What an impression on a page says of all of its decisions; none for other events."""
         page = self._page_cells(event.decision_id)
         return [] if page is None else credit.impressions_sent(event, page[0])
+
+    def is_at_hand(self, decision_id: str) -> bool:
+        """Whether `spread` needs no look into the log: of a page it is in memory."""
+        is_page = decision_id.startswith(PREFIX) and ":" not in decision_id
+        return not is_page or decision_id in self._at_hand or decision_id in self._memory
 
     def _page_cells(self, page_id: str) -> _PageCells | None:
         """The page of that id, None for any other decision."""

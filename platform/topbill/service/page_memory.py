@@ -23,6 +23,9 @@ class PageMemory:
     def __len__(self) -> int:
         return len(self._answers)
 
+    def __contains__(self, page_id: str) -> bool:
+        return page_id in self._answers
+
     def add(self, page_id: str, answer: bytes) -> None:
         """Remember a page; the oldest ones are let go where they take too much."""
         self._let_go(self._answers.pop(page_id, None))

@@ -43,13 +43,19 @@ def _nothing(_event: RewardEvent) -> list[RewardEvent]:
 
 class Rewards:
     """Takes rewards, for a backend. `spread` says which events one stands for: on a page, one for
-    each layer; `impressions_sent` what an impression says of the page's other decisions.
+    each layer; `impressions_sent` what an impression says of the page's other decisions;
+    `is_at_hand` whether both know that of a decision without asking the log.
     """
 
     def __init__(
-        self, backend: Backend, spread: Spread, impressions_sent: Spread = _nothing
+        self,
+        backend: Backend,
+        spread: Spread,
+        impressions_sent: Spread = _nothing,
+        is_at_hand: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._backend = backend
+        self._is_at_hand = is_at_hand
         self._spread = spread
         self._impressions_sent = impressions_sent
         # Decisions of which it is stored already that their impressions are sent.
@@ -71,6 +77,23 @@ class Rewards:
 
     async def _store(self, requests: list[RewardRequest], paths: list[str]) -> list[RewardAnswer]:
         """Store requests in one entry, and answer each. `paths` lead to them, for messages."""
+        if not self._backend.is_remote:
+            return await self._store_each(requests, paths)
+        async with self._backend.at_hand(self._not_at_hand(requests)):
+            return await self._store_each(requests, paths)
+
+    def _not_at_hand(self, requests: list[RewardRequest]) -> set[str]:
+        """The decisions that can only be known by a look into the log."""
+        return {
+            request.decision_id
+            for request in requests
+            if self._known_slate(request.decision_id) is None
+            or not self._is_at_hand(request.decision_id)
+        }
+
+    async def _store_each(
+        self, requests: list[RewardRequest], paths: list[str]
+    ) -> list[RewardAnswer]:
         await self._recall(requests)
         # Everything is checked before anything is stored: all of a batch or nothing.
         spread: list[list[RewardEvent]] = []
@@ -181,10 +204,16 @@ class Rewards:
         if slate is not None:
             telemetry.IMPRESSIONS.labels(slate[0]).inc()
 
-    def _slate(self, decision_id: str) -> _Slate | None:
+    def _known_slate(self, decision_id: str) -> _Slate | None:
+        """What a decision showed, where that is in memory."""
         slate = self._slates.get(decision_id)
         # As of a recalled decision: what is forgotten there must not be known here.
-        if slate is not None and self._backend.is_remembered(slate[2]):
+        is_known = slate is not None and self._backend.is_remembered(slate[2])
+        return slate if is_known else None
+
+    def _slate(self, decision_id: str) -> _Slate | None:
+        slate = self._known_slate(decision_id)
+        if slate is not None:
             return slate
         decision = self._backend.decision(decision_id)
         return None if decision is None else self.remember(decision)

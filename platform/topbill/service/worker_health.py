@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import msgspec
 
 from topbill.domain.alarm import AlarmLine, standing
-from topbill.log import Log, now_micros
+from topbill.log import Log
 from topbill.service import telemetry
 
 ALIVE_WITHIN = 30.0
@@ -49,7 +49,7 @@ def worker_health(log: Log) -> WorkerHealth:
     beat = log.heartbeat()
     if beat is None:
         return WorkerHealth(alive=False, lag_seconds=None, quarantined=quarantined)
-    now = now_micros()
+    now = log.now()
     lag = None
     if beat.published_at:
         lag = round(max(0.0, (now - beat.published_at) / 1e6), 1)

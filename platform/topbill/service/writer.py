@@ -41,8 +41,9 @@ class GroupWriter:
     """Takes entries from the event loop, resolves each one's future when it is durable.
 
     While the disk is quick (0.1 ms is usual) the loop writes by itself: to wake a thread and be
-    woken by it takes as long. While it is slow a thread writes, and half of the callers are decided
-    for while the other half is written. All methods are for the loop's own thread.
+    woken by it takes as long. While it is slow, and always over a network, a thread writes, and
+    half of the callers are decided for while the other half is written. All methods are for the
+    loop's own thread.
 
     Args:
         log: A handle that the writer has to itself, and closes at its end. The loop's thread and
@@ -125,7 +126,8 @@ class GroupWriter:
         self._waiting_before = 0
         group = self._waiting[:_LARGEST_GROUP]
         del self._waiting[:_LARGEST_GROUP]
-        if self._seconds > _QUICK:
+        # Over a network it may be quick, and stand still in the next moment.
+        if self._log.is_remote or self._seconds > _QUICK:
             self._groups.put(group)
         else:
             self._resolve(group, self._commit(group))

@@ -22,9 +22,8 @@ from starlette.testclient import TestClient
 from topbill import lake
 from topbill.domain.records import QuarantinedRow
 from topbill.engine import Engine
-from topbill.log import Log, now_micros, open_log
+from topbill.log import Log, now_micros, open_log, protocol
 from topbill.pages import experiment_folders
-from topbill.service import worker_health
 from topbill.service.app import create_app
 from topbill.service.follower import Follower
 from topbill.service.settings import Settings
@@ -243,12 +242,12 @@ def test_a_worker_is_seen_alive_dead_and_lagging(
     told, codes = ready()
     assert (told["alive"], codes) == (True, [])
     assert 0.0 <= told["lag_seconds"] < 60.0
-    now = worker_health.now_micros()
+    now = log.now()
     log.beat(now - 90_000_000)
     told, codes = ready()
     assert (told["alive"], codes) == (True, ["worker_lagging"])
     assert 90.0 <= told["lag_seconds"] < 120.0
-    monkeypatch.setattr(worker_health, "now_micros", lambda: now + 60_000_000)
+    monkeypatch.setattr(protocol, "now_micros", lambda: now + 60_000_000)
     told, codes = ready()
     assert (told["alive"], codes) == (False, ["worker_not_alive"])
     worker.finish()
@@ -259,7 +258,7 @@ def test_what_is_known_of_the_worker_is_among_the_metrics(
 ) -> None:
     row = QuarantinedRow("decision", "learn", "art", "d", "", 1, "because")
     log.set_aside([row, row._replace(seq=2)])
-    log.beat(worker_health.now_micros())
+    log.beat(log.now())
     Follower(settings, Engine([])).step()
     lines = client.get("/metrics").text.splitlines()
     assert "topbill_quarantined_total 2.0" in lines

@@ -155,12 +155,12 @@ def test_a_profile_knows_of_its_guests_as_if_it_had_been_there_itself(
     for at, (unit, title, event, value) in enumerate(told):
         if at == merged_at:
             log.merge_profile("u", "profile_id", "guest", [])
-        apart.told(unit, title, event, value, float(at))
-        alone.told("u", title, event, value, float(at))
+        apart.told(unit, title, event, value, 1.0 + at)
+        alone.told("u", title, event, value, 1.0 + at)
     log.merge_profile("guest", "profile_id", "earlier guest", [])
     log.merge_profile("u", "profile_id", "guest", [])
     before = apart.known("guest", RULES, 50.0)
-    apart.follow(log, 0)
+    apart.follow(log)
     one, other = apart.known("u", RULES, 50.0), alone.known("u", RULES, 50.0)
     assert comparable(one) == comparable(other)
     # Whoever is a guest there next is not shown what the profile did.
@@ -196,9 +196,9 @@ def test_pages_without_impressions_are_counted_until_one_comes(home: Any) -> Non
     compiled_page = home.compiled_page()
     for number in range(3):
         log.append(home.compose(compiled_page, number).decisions)
-    history.follow(log, log.barrier() + 10**12)
+    history.follow(log)
     assert history.unseen_pages == 3
     seen = RewardEvent(decision_id="page-1", event_id="e", event="seen", action="t00")
     log.append([], [seen])
-    history.follow(log, log.barrier() + 10**12)
+    history.follow(log)
     assert history.unseen_pages == 0

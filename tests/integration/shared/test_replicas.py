@@ -1,0 +1,166 @@
+"""Two API processes over one log in PostgreSQL: what one acknowledged, the other knows; and no
+event loop waits for the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from starlette.testclient import TestClient
+from tests import postgres_server
+from tests.local_client import LocalClient
+from tests.small_page import PAGE, Home
+
+from topbill.domain.log_url import LOG_VARIABLE
+from topbill.log import Log, migrate_log, open_log
+from topbill.service.app import create_app
+from topbill.service.settings import Settings
+
+pytest.importorskip("psycopg", reason="no psycopg: pip install -r requirements-dev.lock")
+
+from topbill.log.postgres_database import PostgresDatabase
+
+
+@pytest.fixture
+def url(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A log that is made and empty, and that all commands use."""
+    url = postgres_server.fresh_url()
+    migrate_log(url)
+    monkeypatch.setenv(LOG_VARIABLE, url)
+    return url
+
+
+@pytest.fixture
+def log(url: str) -> Iterator[Log]:
+    with open_log(url) as log:
+        yield log
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """The small page as of now: a service goes by its own clock."""
+    home = Home(tmp_path / "experiments", time.time())
+    home.write(page=f"{PAGE}session_ttl: 1h\n")
+    return home
+
+
+@pytest.fixture
+def replicas(url: str, home: Home, tmp_path: Path) -> Iterator[tuple[TestClient, TestClient]]:
+    """Two processes' applications."""
+    settings = Settings(home.folder, tmp_path / "data")
+    with (
+        LocalClient(create_app(settings)) as one,
+        LocalClient(create_app(settings)) as other,
+    ):
+        yield one, other
+
+
+@pytest.fixture
+def waits(replicas: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was asked of the server on an event loop's thread, from here on."""
+    found: list[str] = []
+    rows, append = PostgresDatabase.rows, PostgresDatabase.append
+
+    def watched_rows(self: PostgresDatabase, query: str, values: Sequence[Any] = ()) -> Any:
+        if asyncio._get_running_loop() is not None:
+            found.append(query)
+        return rows(self, query, values)
+
+    def watched_append(self: PostgresDatabase, values: Sequence[Any]) -> Any:
+        if asyncio._get_running_loop() is not None:
+            found.append("append")
+        return append(self, values)
+
+    monkeypatch.setattr(PostgresDatabase, "rows", watched_rows)
+    monkeypatch.setattr(PostgresDatabase, "append", watched_append)
+    return found
+
+
+def post(client: TestClient, path: str, body: dict[str, Any], status: int = 200) -> dict[str, Any]:
+    response = client.post(path, json=body)
+    assert response.status_code == status, response.text
+    return cast(dict[str, Any], response.json())
+
+
+def shown(log: Log, decision_id: str) -> list[tuple[str, str | None]]:
+    """The events of a decision: what they are, and of which title."""
+    return [(event.event, event.action) for event in log.events(decision_id)]
+
+
+def test_a_reward_may_go_to_another_replica_than_its_decision(
+    replicas: tuple[TestClient, TestClient], waits: list[str], log: Log
+) -> None:
+    one, other = replicas
+    made = post(one, "/v1/decide", {"experiment": "art", "unit": "u"})
+    name, first = made["decision_id"], made["slate"][0]["action"]
+    play = {"decision_id": name, "event": "play", "action": first, "event_id": "e"}
+    assert post(other, "/v1/reward", play)["status"] == "stored"
+    assert post(one, "/v1/reward", play)["status"] == "duplicate"
+    wrong = {"decision_id": name, "event": "play", "action": "nothing"}
+    assert "was not shown" in str(post(other, "/v1/reward", wrong, 422))
+    batch = [play, {"decision_id": "nobody's", "event": "play"}]
+    told = post(other, "/v1/reward/batch", {"rewards": batch})["results"]
+    assert [each["status"] for each in told] == ["duplicate", "unknown_decision"]
+    assert shown(log, name) == [("play", first)]
+    assert waits == []
+
+
+def test_a_decision_is_the_same_from_each_replica(
+    replicas: tuple[TestClient, TestClient], waits: list[str], log: Log
+) -> None:
+    one, other = replicas
+    body = {"experiment": "art", "unit": "u", "decision_id": "mine"}
+    made = post(one, "/v1/decide", body)
+    assert post(other, "/v1/decide", body) == made
+    again = post(other, "/v1/decide/batch", {"decisions": [body]})
+    assert again["decisions"] == [made]
+    assert "another request" in str(post(other, "/v1/decide", {**body, "unit": "v"}, 409))
+    # Nothing decides this one any more: what was is looked up.
+    assert post(other, "/v1/decide", {**body, "experiment": "gone"}, 409)
+    read = other.get("/v1/decisions/mine").json()
+    assert [each["action"] for each in read["slate"]] == [each["action"] for each in made["slate"]]
+    assert len(log.read_decisions(0, 99)) == 1
+    assert waits == []
+
+
+def test_a_session_has_one_page_whichever_replica_is_asked(
+    replicas: tuple[TestClient, TestClient], waits: list[str], log: Log
+) -> None:
+    one, other = replicas
+    asked = {"page": "home", "profile": "7", "session": "s"}
+    page = post(one, "/v1/page", asked)
+    again = post(other, "/v1/page", asked)
+    assert again["page_id"] == page["page_id"]
+    assert again["again"]
+    title = page["rows"][0]["titles"][0]["title"]
+    play = {"decision_id": page["page_id"], "event": "play", "action": title}
+    assert post(other, "/v1/reward", play)["status"] == "stored"
+    layers = [decision for _, decision in log.read_decisions(0, 999)]
+    credited = {d.layer for d in layers if "play" in dict(shown(log, d.decision_id))}
+    assert credited == {"page", "rows", "titles", "artwork"}, "as if it had made the page itself"
+    below = {"page": "home", "profile": "7", "after": page["page_id"]}
+    assert post(other, "/v1/page", below)["page_id"] == f"{page['page_id']}+2"
+    assert one.put("/v1/profiles/7", json={"kids": True}).status_code == 200
+    for_kids = post(other, "/v1/page", asked)
+    assert for_kids["page_id"] != page["page_id"], "limits hold for every replica at once"
+    assert one.get("/readyz").json()["status"] == "ready"
+    assert waits == []
+
+
+def test_what_two_replicas_are_sent_at_once_is_stored_once(
+    replicas: tuple[TestClient, TestClient], log: Log
+) -> None:
+    bodies = [{"experiment": "art", "unit": f"u{i}", "decision_id": f"d{i}"} for i in range(20)]
+    with ThreadPoolExecutor(8) as callers:
+        calls = [(client, body) for body in bodies for client in replicas]
+        answers = list(callers.map(lambda call: post(call[0], "/v1/decide", call[1]), calls))
+    assert answers[::2] == answers[1::2]
+    assert sorted(d.decision_id for _, d in log.read_decisions(0, 99)) == sorted(
+        str(body["decision_id"]) for body in bodies
+    )
