@@ -196,20 +196,24 @@ def worker(
     keep: Keep = None,
     log_format: LogFormatOption = "text",
 ) -> None:
-    """Fold the log into policies and publish it to the lake, until stopped."""
+    """Fold the log into policies and publish it to the lake, until stopped.
+
+    With --log several may be started, on one machine or on many, over one data folder: one is at
+    work, the others stand by and go on where it ends.
+    """
     from topbill.worker import loop
 
     use_log(url)
     process_log.configure(log_format)
     tracing.start("worker")
     try:
-        with _answering(data):
-            loop.run_worker(
-                experiments,
-                data,
-                remember=remember.total_seconds(),
-                keep=None if keep is None else keep.total_seconds(),
-            )
+        loop.run_worker(
+            experiments,
+            data,
+            remember=remember.total_seconds(),
+            keep=None if keep is None else keep.total_seconds(),
+            beside=lambda: _answering(data),
+        )
     finally:
         tracing.stop()
 

@@ -23,7 +23,7 @@ from topbill.log import now_micros, open_log_of
 from topbill.log.unit_ids import UnitIds, unit_ids
 from topbill.spec import Experiment
 from topbill.spec.fields import listed
-from topbill.worker.loop import only_worker
+from topbill.worker.only_worker import only_worker
 from topbill.worker.publisher import Publisher
 
 _MOST_NAMED = 10

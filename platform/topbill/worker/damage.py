@@ -13,7 +13,7 @@ from topbill.lake.tables import Table
 from topbill.log import embedded_log, open_log
 from topbill.log.database import LogDatabase
 from topbill.log.mending import journal_damage, log_damage, mend_journal
-from topbill.worker.loop import only_worker
+from topbill.worker.only_worker import only_worker
 from topbill.worker.publisher import Publisher
 
 

@@ -48,7 +48,7 @@ from topbill.log.tombstones import (
 )
 from topbill.log.unit_ids import known_unit_ids
 from topbill.spec import Experiment, audited
-from topbill.worker.loop import only_worker
+from topbill.worker.only_worker import only_worker
 from topbill.worker.publisher import Publisher
 from topbill.worker.retention import check_keep, kept_since, remove_aged
 

@@ -1,5 +1,5 @@
-"""The worker's loop: learn, publish, check the log in, take over changed files; one worker a data
-folder.
+"""The worker's loop: learn, publish, check the log in, take over changed files; one worker at a
+time.
 """
 
 from __future__ import annotations
@@ -7,8 +7,8 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -16,7 +16,6 @@ from topbill import pages, spec, tracing
 from topbill.alerts.watcher import Watcher
 from topbill.domain.errors import (
     BadRequest,
-    Conflict,
     FileProblem,
     LogError,
     SpecError,
@@ -28,7 +27,6 @@ from topbill.lake import Lake, Problem, named_versions
 from topbill.log import REMEMBERED_FOR, open_log_of
 from topbill.log.horizon import note_horizon
 from topbill.log.learning import as_learned
-from topbill.log.leases import FileLease
 from topbill.log.orders import halted, obeyed
 from topbill.log.protocol import Order
 from topbill.log.unit_ids import unit_ids
@@ -37,6 +35,7 @@ from topbill.pages import PageFile
 from topbill.worker import archive, candidate_signals, retention
 from topbill.worker.launching import Launching
 from topbill.worker.learner import Learner
+from topbill.worker.only_worker import WorkerLease, next_worker
 from topbill.worker.policy_fold import BATCH
 from topbill.worker.publisher import Publisher
 from topbill.worker.retention import check_keep, kept_since, remove_aged
@@ -51,23 +50,6 @@ COLLECT_EVERY = 3_600.0
 """Seconds between two looks for versions of tables that nobody needs."""
 BEAT_EVERY = 1.0
 """Seconds between two signs of life that it leaves in the log for services to see."""
-
-
-@contextmanager
-def only_worker(data: Path) -> Iterator[None]:
-    """Hold the data folder's worker lock; the kernel frees it however the process ends.
-
-    Raises TopbillError where another worker holds it.
-    """
-    try:
-        # The name that 0.1 gave it, so that a worker of that version is refused too.
-        lease = FileLease(data / "keeper.lock")
-    except Conflict as error:
-        raise TopbillError(
-            f"{data}: another worker is at work on this folder; stop it first"
-        ) from error
-    with lease:
-        yield
 
 
 class Worker:
@@ -175,9 +157,13 @@ class Worker:
             self._log.check()
             self.publisher.step()
         finally:
-            self.launching.close()
-            self.watcher.close()
-            self._log.close()
+            self.close()
+
+    def close(self) -> None:
+        """Let go of everything; what is committed is not published."""
+        self.launching.close()
+        self.watcher.close()
+        self._log.close()
 
     def problems(self) -> list[Problem]:
         """What is wrong now: files that were not taken over, experiments that can't learn, and
@@ -308,12 +294,24 @@ def run_worker(
     *,
     remember: float = REMEMBERED_FOR,
     keep: float | None = None,
+    beside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Run until SIGINT or SIGTERM; what a signal finds under way is finished or not done at all.
 
-    `remember`: seconds for which ids are known, see `Publisher`. `keep`: seconds after which rows
-    are removed from the lake; None for never. Raises BadRequest where experiments wait for rewards
-    as long as that.
+    On a log that machines share, several may be started: one is at work, the others stand by, and
+    one of them goes on where it ends.
+
+    Args:
+        experiments: Folder of the files.
+        data: The data folder.
+        remember: Seconds for which ids are known, see `Publisher`.
+        keep: Seconds after which rows are removed from the lake; None for never.
+        beside: What goes on while it is at work.
+
+    Raises:
+        BadRequest: Experiments wait for rewards as long as `keep`.
+        Conflict: Another worker is at work on the data folder.
+        LogError: The log cannot be opened.
     """
     stop = False
 
@@ -321,26 +319,45 @@ def run_worker(
         nonlocal stop
         stop = True
 
+    def is_stopped() -> bool:
+        return stop
+
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     for sentence in migrate(data):
         _logger.warning("%s", sentence)
-    with only_worker(data):
-        worker = Worker(experiments, data, remember=remember, keep=keep)
-        worker.check()
-        worker.watcher.start()
-        last_message = ""
-        while not stop:
-            busy = False
-            try:
-                busy = worker.step()
-                last_message = ""
-            except Exception as error:
-                # Whatever it was, what is committed is as it was: the next step goes on from there.
-                if str(error) != last_message:
-                    defect = None if isinstance(error, TopbillError) else error
-                    _logger.warning("%s; trying again", error, exc_info=defect)
-                last_message = str(error)
-            if not busy:
-                pause(_PAUSE)
-        worker.finish()
+    # A log that cannot be opened is said at once; later it may come back.
+    open_log_of(data).close()
+    while (lease := next_worker(data, is_stopped)) is not None:
+        with lease, beside():
+            worker = Worker(experiments, data, remember=remember, keep=keep)
+            worker.check()
+            _work(worker, lease, is_stopped)
+        if stop:
+            break
+
+
+def _work(worker: Worker, lease: WorkerLease, is_stopped: Callable[[], bool]) -> None:
+    """Work until stopped, or until another worker may be at work."""
+    worker.watcher.start()
+    last_message = ""
+    while not is_stopped():
+        busy = False
+        try:
+            lease.check()
+        except LogError as error:
+            _logger.warning("%s; standing by", error)
+            worker.close()
+            return
+        try:
+            busy = worker.step()
+            last_message = ""
+        except Exception as error:
+            # Whatever it was, what is committed is as it was: the next step goes on from there.
+            if str(error) != last_message:
+                defect = None if isinstance(error, TopbillError) else error
+                _logger.warning("%s; trying again", error, exc_info=defect)
+            last_message = str(error)
+        if not busy:
+            pause(_PAUSE)
+    worker.finish()

@@ -13,33 +13,16 @@ from typing import Any, cast
 
 import pytest
 from starlette.testclient import TestClient
-from tests import postgres_server
 from tests.local_client import LocalClient
 from tests.small_page import PAGE, Home
 
-from topbill.domain.log_url import LOG_VARIABLE
-from topbill.log import Log, migrate_log, open_log
+from topbill.log import Log
 from topbill.service.app import create_app
 from topbill.service.settings import Settings
 
 pytest.importorskip("psycopg", reason="no psycopg: pip install -r requirements-dev.lock")
 
 from topbill.log.postgres_database import PostgresDatabase
-
-
-@pytest.fixture
-def url(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A log that is made and empty, and that all commands use."""
-    url = postgres_server.fresh_url()
-    migrate_log(url)
-    monkeypatch.setenv(LOG_VARIABLE, url)
-    return url
-
-
-@pytest.fixture
-def log(url: str) -> Iterator[Log]:
-    with open_log(url) as log:
-        yield log
 
 
 @pytest.fixture

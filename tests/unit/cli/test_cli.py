@@ -296,7 +296,7 @@ def test_up_starts_everything_and_one_signal_ends_it(folder: Path, tmp_path: Pat
 
 
 def test_a_second_worker_on_the_same_data_is_refused(folder: Path, tmp_path: Path) -> None:
-    from topbill.worker.loop import only_worker
+    from topbill.worker.only_worker import only_worker
 
     with only_worker(tmp_path / "data"):
         done = topbill("worker", "--experiments", folder, "--data", tmp_path / "data")

@@ -23,7 +23,7 @@ from topbill.lake import Lake
 from topbill.log import LOG_FILE, open_log
 from topbill.worker.damage import damage
 from topbill.worker.erasure import erase_unit, find_unit
-from topbill.worker.loop import only_worker
+from topbill.worker.only_worker import only_worker
 from topbill.worker.publisher import Publisher
 
 from ...processes import python

@@ -28,7 +28,7 @@ from topbill.spec import Experiment
 from topbill.worker import archive
 from topbill.worker.erasure import erase_again, erase_unit, find_unit, unit_data
 from topbill.worker.learner import Learner
-from topbill.worker.loop import only_worker
+from topbill.worker.only_worker import only_worker
 from topbill.worker.publisher import Publisher
 from topbill.worker.verification import verify
 

@@ -1,0 +1,84 @@
+"""Of several workers on a shared log one is at work, and another goes on where it ends."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+from tests import postgres_server
+
+from topbill.domain.errors import Conflict, LogError, NotFound
+from topbill.domain.log_url import LOG_VARIABLE
+from topbill.log import Log
+from topbill.worker.only_worker import WorkerLease, next_worker, only_worker
+
+
+def test_who_stands_by_goes_on_within_two_seconds(
+    log: Log, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    got: list[WorkerLease | None] = []
+    waiting = threading.Thread(target=lambda: got.append(next_worker(tmp_path, lambda: False)))
+    with only_worker(tmp_path), caplog.at_level(logging.WARNING, "topbill"):
+        with pytest.raises(Conflict, match="another worker is at work on it; stop it first"):
+            only_worker(tmp_path)
+        waiting.start()
+        time.sleep(0.6)
+        assert waiting.is_alive()
+    assert caplog.text.count("standing by") == 1, "it is said once"
+    waiting.join(2.0)
+    (lease,) = got
+    assert lease is not None
+    with lease:
+        lease.check()
+
+
+def test_on_another_machine_the_log_alone_says_who_is_at_work(log: Log, tmp_path: Path) -> None:
+    with only_worker(tmp_path / "one"), pytest.raises(Conflict, match="postgresql://"):
+        only_worker(tmp_path / "other")
+    only_worker(tmp_path / "other").release()
+
+
+def test_a_folder_whose_own_worker_is_at_work_is_not_taken(log: Log, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(LOG_VARIABLE)
+        of_folder = only_worker(tmp_path)
+    with of_folder, pytest.raises(Conflict, match="another worker"):
+        only_worker(tmp_path)
+    only_worker(tmp_path).release()  # of the log nothing was kept
+
+
+def test_who_stands_by_can_be_stopped_and_waits_for_no_log_of_its_own(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with only_worker(tmp_path):
+        assert next_worker(tmp_path, lambda: True) is None
+    monkeypatch.delenv(LOG_VARIABLE)
+    with only_worker(tmp_path), pytest.raises(Conflict, match="another worker"):
+        next_worker(tmp_path, lambda: False)
+
+
+def test_a_lease_that_was_lost_is_told_and_a_server_that_is_gone_waited_for(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with only_worker(tmp_path) as lease:
+        lease.check()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'topbill'"
+            )
+        with pytest.raises(LogError, match="'worker' with it; another process may hold it"):
+            lease.check()
+    monkeypatch.setenv(LOG_VARIABLE, "postgresql://u:secret@127.0.0.1:1/x")
+    looks = iter([False, False, True])
+    with caplog.at_level(logging.WARNING, "topbill"):
+        assert next_worker(tmp_path, lambda: next(looks)) is None
+    assert caplog.text.count("Connection refused") == 1
+    assert "secret" not in caplog.text
+    monkeypatch.setenv(LOG_VARIABLE, postgres_server.fresh_url())
+    with pytest.raises(NotFound, match="topbill migrate --log URL"):
+        next_worker(tmp_path, lambda: False)
