@@ -96,6 +96,9 @@ def running() -> Iterator[str]:
     try:
         initdb = [programs / "initdb", "-D", data, "-U", "topbill", "-A", "trust", "-E", "UTF8"]
         subprocess.run([*initdb, "--locale=C", "-N"], check=True, capture_output=True, **as_user)
+        # Members of that role need a password; all others are let in.
+        rules = data / "pg_hba.conf"
+        rules.write_text(f"local all +guarded scram-sha-256\n{rules.read_text()}")
         with (folder / "server.log").open("wb") as log:
             server = subprocess.Popen(
                 [programs / "postgres", "-D", data, "-k", folder, *options], stderr=log, **as_user

@@ -54,6 +54,8 @@ from topbill.service.profiles import Profiles
 from topbill.service.settings import Settings
 from topbill.service.traced import traced
 
+_SERVER = re.compile(r'postgresql://[^\s;,]*|(socket )?"[^"]*"( \([^)]*\))?(, port \d+)?')
+"""The URL of a log, and what a server is called where it says what it refused."""
 _PATH = re.compile(r"(?<![\w/])/[\w.~-]+/[^\s:;,'\")]+")
 """An absolute path of at least two steps."""
 
@@ -310,7 +312,7 @@ def _without_paths(sentence: str, data: Path) -> str:
     """The sentence without where things lie on this machine."""
     for folder in (str(data.resolve()), str(data)):
         sentence = sentence.replace(folder, "data")
-    return _PATH.sub("…", sentence)
+    return _PATH.sub("…", _SERVER.sub("…", sentence))
 
 
 def _checked(log: Log) -> tuple[str | None, worker_health.WorkerHealth]:

@@ -17,7 +17,7 @@ from topbill.lake import find_decisions
 from topbill.log import Log, now_micros
 from topbill.log.horizon import Horizon
 from topbill.log.unit_ids import unit_ids
-from topbill.service.look_ups import LookUps
+from topbill.service.look_ups import LookUps, soon
 from topbill.service.settings import Settings
 from topbill.service.writer import GroupWriter
 
@@ -75,7 +75,9 @@ class Backend:
 
     async def quick(self, reading: Callable[[Log], _Read]) -> _Read:
         """As `read`, for what is quick where the log is on this machine."""
-        return reading(self.log) if self._look_ups is None else await self.read(reading)
+        if self._look_ups is None:
+            return reading(self.log)
+        return await soon(asyncio.ensure_future(self.read(reading)), self.log)
 
     @property
     def is_remote(self) -> bool:

@@ -8,10 +8,26 @@ decisions ──▶ wanted ──▶ one query, in a thread ──▶ every call
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
+from typing import TypeVar
 
+from topbill.domain.errors import LogError
 from topbill.domain.records import Decision
 from topbill.log import Log
+
+_LONGEST = 2.0
+"""Seconds that a caller waits for what is read: as long as for what is written."""
+_Read = TypeVar("_Read")
+
+
+async def soon(reading: Awaitable[_Read], log: Log) -> _Read:
+    """What is read of a log, which goes on when nobody waits for it any more: it is in a thread.
+    Raises LogError where it takes too long, as of a server that stands still.
+    """
+    try:
+        return await asyncio.wait_for(asyncio.shield(reading), _LONGEST)
+    except TimeoutError as error:
+        raise LogError(f"{log.name}: has not answered for {_LONGEST:g} s; try later") from error
 
 
 class LookUps:
@@ -29,14 +45,14 @@ class LookUps:
         self._one_query = asyncio.Lock()
 
     async def decisions(self, decision_ids: Collection[str]) -> dict[str, Decision]:
-        """The stored decisions of these ids, by id, as `Log.decisions` gives them. Raises
-        LogError.
+        """The stored decisions of these ids, by id, as `Log.decisions` gives them. Raises LogError,
+        also where that takes too long.
         """
         self._wanted.update(decision_ids)
         if self._next is None:
             self._next = asyncio.create_task(self._query())
         # A caller whose connection breaks must not end the look-up of the others.
-        found = await asyncio.shield(self._next)
+        found = await soon(self._next, self._log)
         return {each: found[each] for each in decision_ids if each in found}
 
     async def _query(self) -> dict[str, Decision]:

@@ -80,13 +80,12 @@ class GroupWriter:
         """
         if self._busy and time.monotonic() - self._busy_since > _LONGEST_WRITE:
             raise LogError(
-                f"{self._log.name}: the disk has not taken a write for {_LONGEST_WRITE:g} s; "
-                "try later"
+                f"{self._log.name}: has not taken a write for {_LONGEST_WRITE:g} s; try later"
             )
         if len(self._waiting) >= _LONGEST_QUEUE:
             raise LogError(
                 f"{self._log.name}: {_LONGEST_QUEUE} writes are waiting; "
-                "the disk doesn't keep up, try later"
+                "the log doesn't keep up, try later"
             )
         future: asyncio.Future[Receipt] = self._loop.create_future()
         self._waiting.append((entry, future))
