@@ -144,6 +144,11 @@ def log_place(data: Path) -> str | Path:
     return url or own
 
 
+def is_shared(data: Path) -> bool:
+    """Whether the log of a data folder is at a URL. Raises LogError as `log_place`."""
+    return not isinstance(log_place(data), Path)
+
+
 def open_log_of(data: Path, *, create: bool = True) -> Log:
     """A handle on the log of a data folder; see `log_place`.
 

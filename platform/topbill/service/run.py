@@ -86,8 +86,9 @@ def serve(
         tracing.start("service")
         uvicorn.run(traced(app, app.paths), **common)  # type: ignore[arg-type]
         return
-    # Each process counts for itself; whichever is asked for /metrics adds all up from this folder.
-    shared = data / "metrics"
+    # Each process counts for itself; whichever is asked for /metrics adds all up from this folder,
+    # which other services over the data folder must not empty.
+    shared = data / "metrics" / f"{socket.gethostname()}-{port}"
     shutil.rmtree(shared, ignore_errors=True)
     shared.mkdir(parents=True)
     os.environ |= settings.to_environment()

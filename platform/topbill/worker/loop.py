@@ -24,7 +24,7 @@ from topbill.domain.errors import (
 from topbill.domain.pausing import pause
 from topbill.entities import EntityStore, KeptTables
 from topbill.lake import Lake, Problem, named_versions
-from topbill.log import REMEMBERED_FOR, open_log_of
+from topbill.log import REMEMBERED_FOR, is_shared, open_log_of
 from topbill.log.horizon import note_horizon
 from topbill.log.learning import as_learned
 from topbill.log.orders import halted, obeyed
@@ -326,8 +326,9 @@ def run_worker(
     signal.signal(signal.SIGTERM, on_signal)
     for sentence in migrate(data):
         _logger.warning("%s", sentence)
-    # A log that cannot be opened is said at once; later it may come back.
-    open_log_of(data).close()
+    if is_shared(data):
+        # One that cannot be opened is said at once; later it may come back.
+        open_log_of(data).close()
     while (lease := next_worker(data, is_stopped)) is not None:
         with lease, beside():
             worker = Worker(experiments, data, remember=remember, keep=keep)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from topbill.domain.errors import Conflict, LogError
 from topbill.domain.pausing import pause
-from topbill.log import log_place, open_log_of
+from topbill.log import is_shared, open_log_of
 from topbill.log.leases import FileLease
 from topbill.log.protocol import Lease
 
@@ -29,7 +29,7 @@ class WorkerLease(Lease):
     def __init__(self, data: Path) -> None:
         self._of_log: Lease | None = None
         with ExitStack() as taken:
-            if not isinstance(log_place(data), Path):
+            if is_shared(data):
                 with open_log_of(data) as log:
                     try:
                         self._of_log = taken.enter_context(log.lease("worker"))
@@ -68,7 +68,7 @@ def next_worker(data: Path, is_stopped: Callable[[], bool]) -> WorkerLease | Non
     On a log in its data folder nobody stands by. Raises Conflict there where another worker is at
     work.
     """
-    if isinstance(log_place(data), Path):
+    if not is_shared(data):
         return only_worker(data)
     said = ""
     while not is_stopped():
