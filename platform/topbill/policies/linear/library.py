@@ -76,8 +76,8 @@ def build() -> Path:
     with warnings.catch_warnings():
         # Numba means to make these libraries in another way some day. Until then this is the way.
         warnings.simplefilter("ignore")
-        from numba.pycc import CC
-    made = CC(_NAME)
+        pycc: Any = import_module("numba.pycc")
+    made = pycc.CC(_NAME)
     made.target_cpu = "x86-64-v3" if _IS_X86 else ""
     for module in MODULES:
         for name, function in vars(import_module(f"topbill.policies.linear.{module}")).items():
