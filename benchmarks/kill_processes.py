@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
-PRELOADED = ["topbill.service.app", "topbill.service.run", "topbill.cli"]
+PRELOADED = [
+    "topbill.service.app",
+    "topbill.service.run",
+    "topbill.cli",
+    # What a service does without, and other verbs wait for.
+    "pandas",
+    "pyarrow.dataset",
+    "topbill.reporting.experiment.build",
+    "topbill.worker.loop",
+]
 """`deltalake` comes with them. It starts the threads that it works with when it is used, not before
 the fork, which they would not survive.
 """

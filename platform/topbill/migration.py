@@ -15,7 +15,7 @@ from pathlib import Path
 
 from topbill.domain.errors import LogError, TopbillError
 from topbill.domain.schema_version import SCHEMA_VERSION
-from topbill.lake import schema_change
+from topbill.lake.places import DATABASE, LAKE
 from topbill.log import LOG_FILE, open_log, schema_stamp
 from topbill.log.bundle_table import undo_bundles
 
@@ -43,6 +43,8 @@ def migrate(data: Path) -> list[str]:
         # for: the worker that did it is at work by now.
         if not _is_old(data):
             return []
+        from topbill.lake import schema_change
+
         with _no_worker(data):
             done = [_backed_up(data)]
             done += schema_change.upgrade(data)
@@ -59,6 +61,8 @@ def migrate_down(data: Path) -> list[str]:
     Rows that came since are kept. The analytics database is removed: 0.1.0's keeper writes its own
     within seconds. Raises as `migrate` does.
     """
+    from topbill.lake import schema_change
+
     check(data)
     with _one_at_a_time(data), _no_worker(data):
         done = [_backed_up(data)]
@@ -79,7 +83,7 @@ def _undo_bundles(log: Path) -> None:
 
 def check(data: Path) -> None:
     """Raises LogError where the folder is of a version that this code doesn't know."""
-    newest = max(schema_stamp.version(data / LOG_FILE) or 0, schema_change.version(data) or 0)
+    newest = max(schema_stamp.version(data / LOG_FILE) or 0, _lake_version(data) or 0)
     if newest > SCHEMA_VERSION:
         raise LogError(
             f"{data}: is of schema version {newest}; expected at most {SCHEMA_VERSION}: "
@@ -89,14 +93,26 @@ def check(data: Path) -> None:
 
 def _is_old(data: Path) -> bool:
     log = schema_stamp.version(data / LOG_FILE)
-    lake = schema_change.version(data)
+    lake = _lake_version(data)
     # A folder of 0.1.0 has at least one of them, and no stamp on it.
     return (log is not None and log < SCHEMA_VERSION) or (
         lake is not None and lake < SCHEMA_VERSION
     )
 
 
+def _lake_version(data: Path) -> int | None:
+    """The schema version of the lake; None where there is none, and nothing is waited for that
+    would read one."""
+    if not (data / LAKE).exists() and not (data / DATABASE).exists():
+        return None
+    from topbill.lake import schema_change
+
+    return schema_change.version(data)
+
+
 def _backed_up(data: Path) -> str:
+    from topbill.lake import schema_change
+
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     copy = data / f"backup-{now}"
     schema_change.back_up(data, copy)

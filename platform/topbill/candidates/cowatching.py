@@ -14,9 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 from scipy.sparse import csr_array
-from scipy.sparse.linalg import svds
 
 from topbill.domain.records import Floats, Indices
 
@@ -204,6 +202,10 @@ def _leading(matrix: csr_array, most: int) -> tuple[Floats, Floats]:
     """The largest singular values (k) of a matrix (m × n), k ≤ `most`, and its right singular
     vectors (n × k).
     """
+    # Services, which only read what was found, do without these.
+    from scipy.linalg import eigh
+    from scipy.sparse.linalg import svds
+
     # As many as there can be, less one: `svds` finds no more.
     k = min(most, min(matrix.shape) - 1)
     if k < 1:

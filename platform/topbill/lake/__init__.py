@@ -4,14 +4,34 @@ analytics database that all read.
 Nothing else in Topbill imports `duckdb` or `deltalake`.
 """
 
+from typing import TYPE_CHECKING
+
+from topbill import late
 from topbill.domain.sql import identifier, quoted
-from topbill.lake.analytics import LaunchLine, Problem, empty
-from topbill.lake.database import DATABASE, Connection, Error, connect, read, sql
-from topbill.lake.delta import relation as delta_relation
-from topbill.lake.distinct import RepeatedRow
-from topbill.lake.lookup import find_decisions, find_rewards, named_versions
-from topbill.lake.tables import Lake
-from topbill.lake.views import metric_of, objective_of
+from topbill.lake.places import DATABASE
+
+if TYPE_CHECKING:
+    from topbill.lake.analytics import LaunchLine, Problem, empty
+    from topbill.lake.database import Connection, Error, connect, read, sql
+    from topbill.lake.delta import delta_relation
+    from topbill.lake.distinct import RepeatedRow
+    from topbill.lake.lookup import find_decisions, find_rewards, named_versions
+    from topbill.lake.tables import Lake
+    from topbill.lake.views import metric_of, objective_of
+else:
+    # A service that reads nothing of the record does without DuckDB and Delta, and their 80 MB.
+    __getattr__ = late.names(
+        __name__,
+        {
+            "topbill.lake.analytics": ("LaunchLine", "Problem", "empty"),
+            "topbill.lake.database": ("Connection", "Error", "connect", "read", "sql"),
+            "topbill.lake.delta": ("delta_relation",),
+            "topbill.lake.distinct": ("RepeatedRow",),
+            "topbill.lake.lookup": ("find_decisions", "find_rewards", "named_versions"),
+            "topbill.lake.tables": ("Lake",),
+            "topbill.lake.views": ("metric_of", "objective_of"),
+        },
+    )
 
 __all__ = [
     "DATABASE",

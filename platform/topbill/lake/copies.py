@@ -12,7 +12,7 @@ from deltalake.exceptions import DeltaError
 
 from topbill.domain.errors import LogError
 from topbill.lake.database import connect
-from topbill.lake.delta import is_table, relation
+from topbill.lake.delta import delta_relation, is_table
 from topbill.lake.tables import POSITION
 
 _TIMES = {"decisions": "decided_at", "rewards": "received_at", "events": "received_at"}
@@ -53,7 +53,7 @@ def forget_after(folder: Path, at: int) -> None:
         table = DeltaTable(str(folder))
         if not table.file_uris():
             return
-        query = f"SELECT max(seq) FROM {relation(folder)} WHERE epoch_us({time}) <= {at}"  # noqa: S608
+        query = f"SELECT max(seq) FROM {delta_relation(folder)} WHERE epoch_us({time}) <= {at}"  # noqa: S608
         with connect() as connection:
             ((last,),) = connection.sql(query).fetchall()
         table.delete(f"seq > {last or 0}")

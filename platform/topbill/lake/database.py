@@ -15,8 +15,6 @@ from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.domain.sql import identifier, quoted
 
-DATABASE = "topbill.duckdb"
-"""The analytics database's file name inside a data folder."""
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 Error: TypeAlias = duckdb.Error
 _VERSION = """SELECT count(*) FILTER (column_name = 'schema_version') FROM duckdb_columns()

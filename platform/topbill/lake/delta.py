@@ -25,7 +25,7 @@ def files_of(table: DeltaTable, folder: Path) -> list[str]:
     )
 
 
-def relation(folder: Path) -> str:
+def delta_relation(folder: Path) -> str:
     """SQL that reads the table's newest version, what was deleted from it left out. Raises
     LogError.
     """

@@ -20,7 +20,7 @@ from deltalake.exceptions import DeltaError
 from topbill.domain.errors import LogError
 from topbill.domain.sql import quoted
 from topbill.lake.database import connect
-from topbill.lake.delta import is_table, relation
+from topbill.lake.delta import delta_relation, is_table
 from topbill.lake.tables import WRITER, Table, schemas
 from topbill.log.erasing import StoredRows
 
@@ -189,7 +189,7 @@ def _select(data: Path, name: str, columns: str, condition: str) -> pa.Table:
             return pa.table({})
     except (OSError, DeltaError) as error:
         raise LogError(f"{folder}: cannot be read: {error}") from error
-    query = f"SELECT {columns} FROM {relation(folder)} WHERE {condition}"  # noqa: S608 (quoted)
+    query = f"SELECT {columns} FROM {delta_relation(folder)} WHERE {condition}"  # noqa: S608 (quoted)
     with connect() as connection:
         return connection.sql(query).to_arrow_table()
 

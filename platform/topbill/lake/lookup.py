@@ -16,7 +16,8 @@ from topbill.domain.decision import (
 )
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.records import Decision, RewardEvent
-from topbill.lake.database import DATABASE, Connection, connect
+from topbill.lake.database import Connection, connect
+from topbill.lake.places import DATABASE
 
 
 def find_decisions(data: Path, places: Mapping[str, int]) -> dict[str, Decision]:

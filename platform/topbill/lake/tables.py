@@ -27,10 +27,11 @@ from topbill.domain.records import Decision, QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import analytics, healing
 from topbill.lake.analytics import LaunchLine
-from topbill.lake.database import DATABASE, Error, connect
-from topbill.lake.delta import files_of, relation
+from topbill.lake.database import Error, connect
+from topbill.lake.delta import delta_relation, files_of
 from topbill.lake.distinct import IDS, KEYS, IdHashes, RepeatedRow, take_out
 from topbill.lake.lookup import read_decisions
+from topbill.lake.places import DATABASE
 from topbill.lake.seals import Seals
 from topbill.lake.views import PinnedTable, base_view
 from topbill.log.protocol import ConclusionLine, Order, Retention
@@ -308,7 +309,8 @@ class Lake:
         """
         if key not in self.experiments():
             return {}
-        query = f"""SELECT variant, count(DISTINCT unit) FROM {relation(self._folders["decisions"])}
+        decisions = delta_relation(self._folders["decisions"])
+        query = f"""SELECT variant, count(DISTINCT unit) FROM {decisions}
             WHERE experiment = $key AND variant IS NOT NULL GROUP BY variant"""  # noqa: S608
         with connect() as connection:
             return dict(connection.execute(query, {"key": key}).fetchall())

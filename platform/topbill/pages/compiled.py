@@ -95,7 +95,8 @@ class CompiledPage:
         self.candidate_model = CandidateModel(catalog, signals)
         self.rules = CompiledRules(file.rules, catalog)
         self.boosts = CompiledBoosts(file.boosts, catalog)
-        layers = [engine.find(key).experiment for key in file.layers.values()]
+        self._layers = [engine.find(key) for key in file.layers.values()]
+        layers = [compiled.experiment for compiled in self._layers]
         check(file, self.rules, layers_of(file, layers))
         self.own_signals = signal_rows(file.signal_rows, catalog, file.source)
         self.tables: Mapping[str, CandidateTable] = {} if tables is None else tables
@@ -118,6 +119,13 @@ class CompiledPage:
                 self.title_features(compiled)
             elif layer == "artwork":
                 self.picture_features(compiled)
+
+    def is_of(self, file: PageFile) -> bool:
+        """Whether it is this file's, over the file's own catalogue as far as was known, and for the
+        experiments that the engine has now.
+        """
+        layers = [self.engine.experiments.get(key) for key in file.layers.values()]
+        return self.stale is None and self.file == file and layers == self._layers
 
     def renew(self, signals: Signals | None) -> None:
         """Take over new signals; a page under way keeps what it began with."""

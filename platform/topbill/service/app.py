@@ -23,12 +23,11 @@ from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from topbill import __version__, pages, process_log, tracing
+from topbill import __version__, lake, pages, process_log, tracing
 from topbill.domain.errors import BadRequest, DamagedSnapshot, LogError, Malformed, NotFound
 from topbill.domain.records import Decision
 from topbill.engine import CompiledExperiment, Engine
 from topbill.entities import EntityStore
-from topbill.lake import find_rewards
 from topbill.log import Log
 from topbill.log.unit_ids import unit_ids
 from topbill.service import audit, openapi, telemetry, worker_health
@@ -377,7 +376,7 @@ def _explained(log: Log, engine: Engine, decision: Decision, data: Path) -> dict
     rewards = {event.event_id: event for event in log.events(decision.decision_id)}
     if log.places([decision.decision_id]):
         # What came before the log let it go is in the lake alone.
-        earlier = find_rewards(data, decision)
+        earlier = lake.find_rewards(data, decision)
         rewards = {event.event_id: event for event in earlier} | rewards
     return {
         **msgspec.structs.asdict(decision),

@@ -6,10 +6,13 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from topbill.domain.errors import TopbillError
-from topbill.reporting.queries.launches import LaunchStanding, launches
 from topbill.service import telemetry
+
+if TYPE_CHECKING:
+    from topbill.reporting.queries.launches import LaunchStanding
 
 READ_EVERY = 15.0
 """Seconds between two looks, as often as Prometheus asks."""
@@ -30,6 +33,9 @@ class LaunchMeters:
         if not (is_launched or self._told) or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + READ_EVERY
+        # What reads the record is waited for only where there are launches.
+        from topbill.reporting.queries.launches import launches
+
         with suppress(TopbillError):
             self._count(launches(self._data))
 

@@ -85,13 +85,21 @@ class PageService:
         backend.on_erasure.append(self.forget)
 
     def reload(self, files: Sequence[PageFile]) -> None:
-        """Take over page files, with their catalogues or the last good ones. Raises TopbillError
-        where a page has neither; then all stays as it was."""
+        """Take over page files, with their catalogues or the last good ones; a page that would be
+        made of the same again stays. Raises TopbillError where a page has neither; then all stays
+        as it was.
+        """
         compiled_pages = {}
         for file in files:
-            self._any_changed(file.catalogue_files)
-            self._any_changed(_candidate_files(file))
-            compiled_pages[file.key] = self._compile(file)
+            # Each is asked: a file that is seen to have changed is then the one that is known.
+            changed = (
+                self._any_changed(file.catalogue_files),
+                self._any_changed(_candidate_files(file)),
+            )
+            page = self.compiled_pages.get(file.key)
+            if page is None or any(changed) or not page.is_of(file):
+                page = self._compile(file)
+            compiled_pages[file.key] = page
         self.compiled_pages = compiled_pages
         # What viewers did is no part of a file: a page that is edited goes on knowing it.
         histories = {}
