@@ -1,10 +1,9 @@
-"""A unit's rows in the embedded log: found, and taken out of its tables and out of every byte of
-its files.
+"""A unit's rows in a log: found, and taken out of its tables, and out of every byte of its files
+where these are here.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -12,20 +11,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, QuarantinedRow
-from topbill.log.bundle_table import BundleTable, is_reference
-from topbill.log.database import LogDatabase
 from topbill.log.entries import EventKey, UnitEventKey
-from topbill.log.journal import Journal
 from topbill.log.protocol import Retention, now_micros
 from topbill.log.remembered_ids import RememberedIds
+from topbill.log.row_tables import RowTables, open_row_tables
 from topbill.log.snapshots import SnapshotTable
+from topbill.log.sql_database import SqlDatabase
 from topbill.log.tombstones import Tombstone
 
 _decode = msgspec.json.Decoder(Decision).decode
 _UNREADABLE = (msgspec.DecodeError, ValueError, TypeError, RecursionError)
-_BODIES = "SELECT seq, body FROM decisions WHERE seq > ? ORDER BY seq LIMIT 10000"
 _DECISIONS = "FROM decisions WHERE decision_id"
 _REWARDS = "FROM reward_events WHERE decision_id"
 _EVENTS = "FROM unit_events WHERE unit_type = ? AND unit = ? AND event_id = ?"
@@ -75,19 +71,24 @@ class StoredRows(NamedTuple):
 
 
 def find_in_log(
-    path: Path, unit: str, unit_type: str | None, spared: Collection[str], more: Iterable[str] = ()
+    place: str | Path,
+    unit: str,
+    unit_type: str | None,
+    spared: Collection[str],
+    more: Iterable[str] = (),
 ) -> StoredRows:
-    """What the tables of the log at `path` hold of a unit; what lies in its journal is not seen.
+    """What the tables of the log at `place` hold of a unit; what lies in its journal is not seen.
 
     Args:
-        path: The log.
+        place: The log: its path, or its URL.
         unit: The unit.
         unit_type: Of events and limits, only those of this type.
         spared: Experiments that are left alone.
         more: Decisions of the unit that the log has let go.
     """
-    with closing(LogDatabase(path)) as database:
-        decisions = _decisions(database, unit, spared)
+    with closing(open_row_tables(place)) as tables:
+        database = tables.database
+        decisions = _decisions(tables, unit, spared)
         by_id = dict.fromkeys(more, "") | decisions
         rewards = {}
         for decision_id, event_id in _rewards(database, list(by_id)):
@@ -118,39 +119,32 @@ def find_in_log(
         )
 
 
-def units_in_log(path: Path) -> set[str]:
-    """The ids of all units of which the tables of the log at `path` hold something."""
-    with closing(LogDatabase(path)) as database:
+def units_in_log(place: str | Path) -> set[str]:
+    """The ids of all units of which the tables of the log at `place` hold something."""
+    with closing(open_row_tables(place)) as tables:
+        database = tables.database
         units = {unit for (unit,) in database.rows("SELECT DISTINCT unit FROM unit_events")}
         units.update(unit for (unit,) in database.rows("SELECT unit FROM profiles"))
         for pair in database.rows("SELECT unit, merged FROM merges"):
             units.update(pair)
-        for _, decisions in BundleTable(database).read_all():
+        for _, decisions in tables.bundles():
             units.update(decision.unit for decision in decisions)
-        after = 0
-        while rows := database.rows(_BODIES, (after,)):
-            for _, body in rows:
-                if not is_reference(body):
-                    with suppress(*_UNREADABLE):
-                        units.add(_decode(body).unit)
-            after = rows[-1][0]
+        for body in tables.bodies():
+            with suppress(*_UNREADABLE):
+                units.add(_decode(body).unit)
         return units
 
 
-def _decisions(database: LogDatabase, unit: str, spared: Collection[str]) -> dict[str, str]:
+def _decisions(tables: RowTables, unit: str, spared: Collection[str]) -> dict[str, str]:
     """A decision's unit stands in its body alone: looked for as bytes, then read. Bundles are read
     one by one.
     """
-    rows = database.rows(
-        "SELECT decision_id, experiment, body FROM decisions WHERE instr(body, ?)",
-        (msgspec.json.encode(unit),),
-    )
     found = {}
-    for decision_id, experiment, body in rows:
+    for decision_id, experiment, body in tables.bodies_with(msgspec.json.encode(unit)):
         if experiment in spared or not _is_of(body, unit):
             continue
         found[decision_id] = experiment
-    for _, decisions in BundleTable(database).read_all():
+    for _, decisions in tables.bundles():
         for decision in decisions:
             if decision.unit == unit and decision.experiment not in spared:
                 found[decision.decision_id] = decision.experiment
@@ -165,7 +159,7 @@ def _is_of(body: bytes, unit: str) -> bool:
         return True
 
 
-def _rewards(database: LogDatabase, decision_ids: Sequence[str]) -> list[EventKey]:
+def _rewards(database: SqlDatabase, decision_ids: Sequence[str]) -> list[EventKey]:
     found: list[EventKey] = []
     for start in range(0, len(decision_ids), _CHUNK):
         chunk = decision_ids[start : start + _CHUNK]
@@ -175,7 +169,7 @@ def _rewards(database: LogDatabase, decision_ids: Sequence[str]) -> list[EventKe
     return found
 
 
-def _quarantined(database: LogDatabase, unit: str, decisions: Collection[str]) -> list[int]:
+def _quarantined(database: SqlDatabase, unit: str, decisions: Collection[str]) -> list[int]:
     """The places of rows that were set aside and are the unit's, or speak of it."""
     text = msgspec.json.encode(unit)
     found = []
@@ -189,51 +183,54 @@ def _quarantined(database: LogDatabase, unit: str, decisions: Collection[str]) -
     return found
 
 
-def rows_set_aside(path: Path, places: Collection[int]) -> list[dict[str, Any]]:
-    """What stands at these places of the quarantine of the log at `path`: the fields of
+def rows_set_aside(place: str | Path, places: Collection[int]) -> list[dict[str, Any]]:
+    """What stands at these places of the quarantine of the log at `place`: the fields of
     `QuarantinedRow`, the body as text.
     """
     rows = []
-    with closing(LogDatabase(path)) as database:
-        for place, *values in database.rows(
+    with closing(open_row_tables(place)) as tables:
+        for row_place, *values in tables.database.rows(
             "SELECT place, kind, stage, experiment, id, belongs_to, seq, reason, body, at "
             "FROM quarantine ORDER BY place"
         ):
-            if place in places:
+            if row_place in places:
                 row = QuarantinedRow(*values)._asdict()
                 rows.append(row | {"body": row["body"].decode(errors="replace")})
     return rows
 
 
-def erase_from_log(path: Path, rows: StoredRows, tombstone: Tombstone) -> None:
-    """Delete a unit's rows from the tables of the log at `path`, and note of each experiment how
+def erase_from_log(place: str | Path, rows: StoredRows, tombstone: Tombstone) -> None:
+    """Delete a unit's rows from the tables of the log at `place`, and note of each experiment how
     many they were and which policy version stood then: `topbill verify` folds from that one. All
     of it in one transaction.
 
     The ids stay used for as long as those of other rows do, as digests. Raises DamagedSnapshot
     where that version of a policy cannot be read.
     """
-    with closing(LogDatabase(path)) as database:
+    with closing(open_row_tables(place)) as tables:
+        database = tables.database
         snapshots = SnapshotTable(database, now_micros)
         with database.transaction():
             for experiment in rows.by_experiment():
                 snapshots.read(experiment, None)
             _note_checkpoints(database, rows.by_experiment(), tombstone.at, tombstone.hash)
-            _remember(database, rows)
-            _unpack_bundles(database, rows)
-            for statement, values in (
+            _remember(tables, rows)
+            _unpack_bundles(tables, rows)
+            deleted: tuple[tuple[str, Iterable[Sequence[Any]]], ...] = (
                 (f"{_DECISIONS} = ?", [(decision_id,) for decision_id in rows.decisions]),
-                (f"{_REWARDS} = ? AND event_id = ?", list(rows.rewards)),
-                (_EVENTS, list(rows.events)),
-                (_SET_ASIDE, [(place,) for place in rows.quarantined]),
+                (f"{_REWARDS} = ? AND event_id = ?", rows.rewards),
+                (_EVENTS, rows.events),
+                (_SET_ASIDE, [(row_place,) for row_place in rows.quarantined]),
                 (_PROFILE, [(unit,) for unit in rows.profiles]),
-                (_MERGE, list(rows.merges)),
-            ):
-                database.execute_many(f"DELETE {statement}", values)
+                (_MERGE, rows.merges),
+            )
+            for statement, keys in deleted:
+                for values in keys:
+                    database.execute(f"DELETE {statement}", values)
 
 
 def _note_checkpoints(
-    database: LogDatabase, counts: Mapping[str, tuple[int, int]], at: int, unit_hash: str
+    database: SqlDatabase, counts: Mapping[str, tuple[int, int]], at: int, unit_hash: str
 ) -> None:
     """Note of each experiment how many decisions and rewards go, and its newest policy version."""
     snapshots = SnapshotTable(database, now_micros)
@@ -245,95 +242,59 @@ def _note_checkpoints(
 _AGED = ("decisions", "reward_events", "unit_events")
 
 
-def aged_rows_in_log(path: Path, before: int) -> int:
-    """How many rows of the log at `path` are stamped before a moment (µs): what no policy has
+def aged_rows_in_log(place: str | Path, before: int) -> int:
+    """How many rows of the log at `place` are stamped before a moment (µs): what no policy has
     learned yet, or the lake does not have.
     """
-    with closing(LogDatabase(path)) as database:
-        total = 0
-        for table in _AGED:
-            ((count,),) = database.rows(f"SELECT count(*) FROM {table} WHERE at < ?", (before,))  # noqa: S608
-            total += count
-        return total
+    with closing(open_row_tables(place)) as tables:
+        return sum(tables.count_before(table, before) for table in _AGED)
 
 
-def aged_quarantine(path: Path, before: int) -> int:
+def aged_quarantine(place: str | Path, before: int) -> int:
     """How many rows were set aside before a moment (µs)."""
-    with closing(LogDatabase(path)) as database:
-        ((count,),) = database.rows("SELECT count(*) FROM quarantine WHERE at < ?", (before,))
+    with closing(open_row_tables(place)) as tables:
+        query = "SELECT count(*) FROM quarantine WHERE at < ?"
+        ((count,),) = tables.database.rows(query, (before,))
         return int(count)
 
 
-def note_aged(path: Path, counts: Mapping[str, tuple[int, int]], at: int) -> None:
+def note_aged(place: str | Path, counts: Mapping[str, tuple[int, int]], at: int) -> None:
     """Note that so many decisions and rewards of these experiments are about to be removed because
     of their age, and which policy version stands now: `topbill verify` folds from that one.
     """
-    with closing(LogDatabase(path)) as database, database.transaction():
-        _note_checkpoints(database, counts, at, "")
+    with closing(open_row_tables(place)) as tables, tables.database.transaction():
+        _note_checkpoints(tables.database, counts, at, "")
 
 
-def end_retention(path: Path, retention: Retention) -> None:
+def end_retention(place: str | Path, retention: Retention) -> None:
     """Remove what was set aside before, and note that all that was older is gone, in one
     transaction.
     """
-    with closing(LogDatabase(path)) as database, database.transaction():
-        database.execute("DELETE FROM quarantine WHERE at < ?", (retention.kept_since,))
-        database.insert("retentions", [tuple(retention)])
+    with closing(open_row_tables(place)) as tables, tables.database.transaction():
+        older = "DELETE FROM quarantine WHERE at < ?"
+        tables.database.execute(older, (retention.kept_since,))
+        tables.database.insert("retentions", [tuple(retention)])
 
 
-def _unpack_bundles(database: LogDatabase, rows: StoredRows) -> None:
+def _unpack_bundles(tables: RowTables, rows: StoredRows) -> None:
     """Leave no bundle that holds a decision which is about to be deleted."""
-    bundles = BundleTable(database)
     places = []
-    for place, decisions in bundles.read_all():
+    for place, decisions in tables.bundles():
         if any(decision.decision_id in rows.decisions for decision in decisions):
             places.append(place)
-    bundles.undo(places)
+    tables.undo_bundles(places)
 
 
-def _remember(database: LogDatabase, rows: StoredRows) -> None:
+def _remember(tables: RowTables, rows: StoredRows) -> None:
     """Have the ids of what is about to be deleted count as used, as of rows that are let go."""
-    decisions = []
-    for decision_id in rows.decisions:
-        decisions += database.execute(
-            f"SELECT decision_id, seq, at {_DECISIONS} = ?", (decision_id,)
-        ).fetchall()
-    events = []
-    for key in rows.rewards:
-        events += database.execute(
-            f"SELECT decision_id, event_id, at {_REWARDS} = ? AND event_id = ?", key
-        ).fetchall()
-    RememberedIds(database).add(decisions, events)
+    decisions = [row for each in rows.decisions for row in tables.stamped_decision(each)]
+    events = [row for key in rows.rewards for row in tables.stamped_event(key)]
+    RememberedIds(tables.database).add(decisions, events)
 
 
-_TRIES = 4
-"""How often readers are waited for, each time as long as for a lock (30 s): on a busy machine some
-service may read whenever it is asked."""
-
-
-def wipe_log(path: Path) -> None:
-    """Leave nothing in the files of the log at `path` that its tables do not hold: neither in free
-    pages and the WAL, nor behind the end of the journal.
-
-    Raises LogError where another process reads from it all the while.
+def wipe_log(place: str | Path) -> None:
+    """Leave nothing in the files of the log at `place` that its tables do not hold, as far as they
+    are here. Raises LogError.
     """
-    with closing(LogDatabase(path)) as database:
-        try:
-            database.execute("VACUUM")
-            for _ in range(_TRIES):
-                ((busy, _, _),) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                if not busy:
-                    break
-        except sqlite3.Error as error:
-            raise LogError(f"{path}: cannot be written anew: {error}; run it again") from error
-        if busy:
-            raise LogError(
-                f"{path}: another process reads from it, so that its WAL keeps what was erased; "
-                "stop the service and run it again"
-            )
-        journal = Journal(path.with_suffix(".journal"), database.generation)
-        try:
-            with journal.locked():
-                journal.wipe()
-        finally:
-            journal.close()
+    with closing(open_row_tables(place)) as tables:
+        tables.wipe()

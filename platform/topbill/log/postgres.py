@@ -8,7 +8,6 @@ that have an earlier one have ended, nothing at or before the fence can come any
 
 from __future__ import annotations
 
-import struct
 import time
 import zlib
 from collections import deque
@@ -33,14 +32,12 @@ from topbill.log.entries import (
 )
 from topbill.log.log_time import SETTLED, TOLERANCE, ClockStep
 from topbill.log.postgres_database import PostgresDatabase
-from topbill.log.postgres_schema import LOW_BITS
+from topbill.log.postgres_schema import LOW_BITS, PLACE_IN_BUNDLE
 from topbill.log.protocol import Clock, Lease, Matured, now_micros
 from topbill.log.remembered_ids import RememberedIds, digest
 from topbill.log.sql_database import checksum
 from topbill.log.table_log import TableLog
 
-_PLACE_IN_BUNDLE = struct.Struct("<HI")
-"""The body of a bundled decision: its place in the bundle, and the bundle's CRC-32."""
 _NO_LIMIT = 2**62
 _TRIES = 5
 """Looks at what is stored of a group whose ids others store at the same time."""
@@ -252,7 +249,7 @@ class PostgresLog(TableLog):
         for names, bundle in rows.bundles:
             contents.append(bundle)
             for index, (decision_id, experiment) in enumerate(names):
-                body = _PLACE_IN_BUNDLE.pack(index, zlib.crc32(bundle))
+                body = PLACE_IN_BUNDLE.pack(index, zlib.crc32(bundle))
                 if decision_id in ids.decisions:
                     remembered.append(digest(decision_id))
                 if decision_id:
@@ -613,7 +610,7 @@ def _of_bundle(
     bundle: int, body: bytes, bundles: Mapping[int, tuple[int, list[Decision]]]
 ) -> Decision:
     index: int
-    index, crc = _PLACE_IN_BUNDLE.unpack(body)
+    index, crc = PLACE_IN_BUNDLE.unpack(body)
     if bundle not in bundles:
         raise ValueError(f"bundle {bundle} is missing or damaged")
     found, decisions = bundles[bundle]

@@ -8,9 +8,13 @@ rows one after the other.
 
 from __future__ import annotations
 
+import struct
+
 LOW_BITS = 20
 """The bits of a `seq` below its milliseconds. With more, `seq` would exceed 2^62, which stands for
 no limit. The functions below have it as a number."""
+PLACE_IN_BUNDLE = struct.Struct("<HI")
+"""The body of a bundled decision: its place in the bundle, and the bundle's CRC-32."""
 VERSION = 1
 """What this code reads and writes; a log has its own in `schema_stamp`."""
 OLDEST_SERVER = 15

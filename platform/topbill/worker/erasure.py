@@ -28,7 +28,7 @@ from topbill.lake.erasing import (
     take_history_away,
     units_in_lake,
 )
-from topbill.log import Log, embedded_log, now_micros, open_log_of
+from topbill.log import Log, log_place, now_micros, open_log_of
 from topbill.log.erasing import (
     StoredRows,
     aged_rows_in_log,
@@ -97,7 +97,7 @@ def _find(data: Path, unit: str, unit_type: str | None) -> StoredRows:
         log.barrier()
         spared = _spared(log, unit_type)
     in_lake = find_in_lake(data, unit, unit_type, spared)
-    in_log = find_in_log(_embedded(data), unit, unit_type, spared, in_lake.decisions)
+    in_log = find_in_log(log_place(data), unit, unit_type, spared, in_lake.decisions)
     # A reward of the log whose decision only the lake has is of the lake's experiment.
     for key in in_log.rewards:
         if not in_log.rewards[key]:
@@ -166,7 +166,7 @@ def erase_again(
         refuse_old_copies(data)
         with closing(_open(data)) as log:
             log.barrier()
-        units = units_in_log(_embedded(data)) | units_in_lake(data) | KeptTables(data).unit_ids()
+        units = units_in_log(log_place(data)) | units_in_lake(data) | KeptTables(data).unit_ids()
         for tombstone in new:
             for unit in filter(tombstone.is_of, units):
                 _delete_rows(data, unit, tombstone)
@@ -195,7 +195,7 @@ def _delete_rows(
     with closing(_open(data)) as log:
         spared = _spared(log, unit_type)
     # The log first: what it still had of them, a worker would publish.
-    erase_from_log(_embedded(data), rows, tombstone)
+    erase_from_log(log_place(data), rows, tombstone)
     erase_from_lake(data, rows, unit, unit_type, spared)
     # Of whatever type it is: a table does not say, and the row comes from the team's own file.
     erase_ids(data, [unit])
@@ -221,7 +221,7 @@ def retain(
             now = log.clock_time(log.barrier())
             retention = remove_aged(data, log, kept_since(log, keep, now))
         _leave_no_trace(data, experiments)
-        return retention, aged_rows_in_log(_embedded(data), retention.kept_since)
+        return retention, aged_rows_in_log(log_place(data), retention.kept_since)
 
 
 def _leave_no_trace(data: Path, experiments: Callable[[], Sequence[Experiment]]) -> None:
@@ -237,7 +237,7 @@ def _leave_no_trace(data: Path, experiments: Callable[[], Sequence[Experiment]])
     with closing(_open(data)) as log:
         Publisher(log, lake, experiments).publish()
     lake.seal()
-    wipe_log(_embedded(data))
+    wipe_log(log_place(data))
 
 
 def old_copies(data: Path) -> list[Path]:
@@ -279,7 +279,7 @@ def unit_data(data: Path, unit: str, unit_type: str | None = None) -> dict[str, 
         spared = _spared(log, unit_type)
         rows = lake_rows(data, unit, unit_type, spared)
         published = {row["decision_id"] for row in rows["decisions"]}
-        in_log = find_in_log(_embedded(data), unit, unit_type, spared, published)
+        in_log = find_in_log(log_place(data), unit, unit_type, spared, published)
         # What the lake does not have yet, in the columns that it will have there.
         stored = log.decisions(in_log.decisions)
         fresh = [(0, decision) for i, decision in stored.items() if i not in published]
@@ -287,7 +287,7 @@ def unit_data(data: Path, unit: str, unit_type: str | None = None) -> dict[str, 
         rows["rewards"] += _fresh_rewards(log, in_log, stored, rows["rewards"])
         rows["events"] += _fresh_events(log, in_log, rows["events"])
         profiles = [log.profile(profile) for profile in sorted(in_log.profiles)]
-    rows["quarantined"] = rows_set_aside(_embedded(data), in_log.quarantined)
+    rows["quarantined"] = rows_set_aside(log_place(data), in_log.quarantined)
     rows["merges"] = [
         {"profile": profile, "merged": merged} for profile, merged in sorted(in_log.merges)
     ]
@@ -332,10 +332,6 @@ def _plain(table: Any) -> list[dict[str, Any]]:
     for row in rows:
         row.pop("seq")
     return list(rows)
-
-
-def _embedded(data: Path) -> Path:
-    return embedded_log(data, "taking rows out of a log, or one unit's data,")
 
 
 def _open(data: Path) -> Log:

@@ -16,7 +16,7 @@ from topbill.domain.errors import BadRequest, LogError
 from topbill.domain.formatting import window
 from topbill.domain.metric import longest_window, microseconds
 from topbill.lake.erasing import AgedRows, aged_rows, delete_aged, has_newer_decisions
-from topbill.log import Log, embedded_log, open_log_of
+from topbill.log import Log, log_place, open_log_of
 from topbill.log.erasing import aged_quarantine, end_retention, note_aged
 from topbill.log.protocol import Retention
 from topbill.spec import Experiment
@@ -77,10 +77,10 @@ def remove_aged(data: Path, log: Log, since: int) -> Retention:
     at = log.clock_time(log.barrier())
     aged = aged_rows(data, since)
     # Before anything goes, so that whoever is killed below leaves a version to verify from.
-    note_aged(_embedded(data), aged.by_experiment, at)
+    note_aged(log_place(data), aged.by_experiment, at)
     delete_aged(data, since)
     retention = _counted(data, aged, since, at)
-    end_retention(_embedded(data), retention)
+    end_retention(log_place(data), retention)
     return retention
 
 
@@ -102,10 +102,6 @@ def sentence(retention: Retention) -> str:
     )
 
 
-def _embedded(data: Path) -> Path:
-    return embedded_log(data, "removing rows because of their age")
-
-
 def _counted(data: Path, aged: AgedRows, since: int, at: int) -> Retention:
-    quarantined = aged_quarantine(_embedded(data), since)
+    quarantined = aged_quarantine(log_place(data), since)
     return Retention(at, since, aged.decisions, aged.rewards, aged.events, quarantined)

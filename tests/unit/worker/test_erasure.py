@@ -56,16 +56,17 @@ variants:
 
 class World:
     """A data folder in which every fifth decision was the viewer's: some in the lake alone, some in
-    the log too, and the last ones in the journal.
+    the log too, and the last ones in the journal. The log is in the folder, or at a URL.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str = "") -> None:
+        self.url = url
         self.file = folder / "art.yaml"
         self.file.write_text(FILE)
         self.art: Experiment = spec.load(self.file)
         self.data = folder / "data"
         self.now = now_micros() - 3_600 * SECOND
-        self.log: Log = open_log(self.data / LOG_FILE, clock=lambda: self.now)
+        self.log: Log = open_log(self.place, clock=lambda: self.now)
         self.log.revise("art", "r1", "us", msgspec.json.encode(self.art.raw).decode())
         for start in (0, 40):
             self.live_through(start)
@@ -81,6 +82,10 @@ class World:
         (self.data / "answers").mkdir()
         (self.data / "answers" / "1.answer").write_text(VIEWER)
         self.log.close()
+
+    @property
+    def place(self) -> str | Path:
+        return self.url or self.data / LOG_FILE
 
     def live_through(self, start: int) -> None:
         deciding = Engine([self.art])
@@ -105,7 +110,7 @@ class World:
         return int(sql(self.data / DATABASE, query).to_pylist()[0]["n"])
 
     def is_verified(self) -> bool:
-        with closing(open_log(self.data / LOG_FILE)) as log:
+        with closing(open_log(self.place)) as log:
             return verify(log, self.art, archive.reader(self.data)).same
 
 

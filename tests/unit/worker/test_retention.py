@@ -58,10 +58,10 @@ variants:
 
 class World:
     """A data folder with ten decisions every fourth day, 30 days ago to 2 days ago, a reward and an
-    event of each second one.
+    event of each second one. The log is in the folder, or at a URL.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str = "") -> None:
         self.experiments = folder / "experiments"
         self.experiments.mkdir()
         (self.experiments / "art.yaml").write_text(FILE)
@@ -69,7 +69,7 @@ class World:
         self.data = folder / "data"
         self.end = now_micros() - 3_600 * MICROS
         self.now = self.end - 30 * DAY * MICROS
-        self.log: Log = open_log(self.data / LOG_FILE, clock=lambda: self.now)
+        self.log: Log = open_log(url or self.data / LOG_FILE, clock=lambda: self.now)
         raw = msgspec.json.encode(self.art.raw).decode()
         self.log.revise("art", self.art.fingerprint, "us", raw)
         learner = Learner(self.log, [self.art], archive.reader(self.data))
