@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
@@ -77,40 +78,73 @@ def fresh_url() -> str:
     return f"{shared_url()}&options=-csearch_path%3D{name}"
 
 
+class Cluster:
+    """A server that may be killed and started again."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        self.url = f"postgresql://topbill@/postgres?host={quote(str(folder), safe='')}"
+        self._folder = folder
+        self._settings = settings
+        self._as_user: dict[str, int] = {}
+        programs = _programs()
+        assert programs is not None
+        self._programs = programs
+        if os.geteuid() == 0:
+            # It refuses to run as root.
+            shutil.chown(folder, "nobody")
+            self._as_user = {"user": folder.stat().st_uid}
+        data = folder / "data"
+        initdb = [programs / "initdb", "-D", data, "-U", "topbill", "-A", "trust", "-E", "UTF8"]
+        line = [*initdb, "--locale=C", "-N"]
+        subprocess.run(line, check=True, capture_output=True, **self._as_user)
+        # Members of that role need a password; all others are let in.
+        rules = data / "pg_hba.conf"
+        rules.write_text(f"local all +guarded scram-sha-256\n{rules.read_text()}")
+        self.start()
+
+    def start(self) -> None:
+        options = [o for pair in self._settings.items() for o in ("-c", "=".join(pair))]
+        line = [self._programs / "postgres", "-D", self._folder / "data", "-k", self._folder]
+        with (self._folder / "server.log").open("ab") as log:
+            self._server = subprocess.Popen([*line, *options], stderr=log, **self._as_user)
+        _wait(self._programs, self._folder)
+
+    def kill(self) -> None:
+        """All of its processes at once, as a power cut does."""
+        pid = self._server.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in (pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
+        self._server.wait()
+
+    def stop(self) -> None:
+        self._server.send_signal(signal.SIGQUIT)  # at once, there is nothing to keep
+        self._server.wait()
+
+
 @contextmanager
-def running() -> Iterator[str]:
-    """Start a server, and stop it afterwards; yields the URL of its database."""
-    programs = _programs()
-    assert programs is not None
+def cluster(**settings: str) -> Iterator[Cluster]:
+    """Start a server, and stop it afterwards."""
     # In memory where that can be. Not below TMPDIR: the path of a socket has at most 107 bytes, and
     # the user who runs the server must be able to reach it.
     parent = next(path for path in ("/dev/shm", "/tmp") if os.access(path, os.W_OK))  # noqa: S108
     folder = Path(tempfile.mkdtemp(prefix="topbill-postgres-", dir=parent))
-    as_user: dict[str, int] = {}
-    if os.geteuid() == 0:
-        # It refuses to run as root.
-        shutil.chown(folder, "nobody")
-        as_user = {"user": folder.stat().st_uid}
-    data = folder / "data"
-    options = [option for pair in _SETTINGS.items() for option in ("-c", "=".join(pair))]
     try:
-        initdb = [programs / "initdb", "-D", data, "-U", "topbill", "-A", "trust", "-E", "UTF8"]
-        subprocess.run([*initdb, "--locale=C", "-N"], check=True, capture_output=True, **as_user)
-        # Members of that role need a password; all others are let in.
-        rules = data / "pg_hba.conf"
-        rules.write_text(f"local all +guarded scram-sha-256\n{rules.read_text()}")
-        with (folder / "server.log").open("wb") as log:
-            server = subprocess.Popen(
-                [programs / "postgres", "-D", data, "-k", folder, *options], stderr=log, **as_user
-            )
+        cluster = Cluster(folder, _SETTINGS | settings)
         try:
-            _wait(programs, folder)
-            yield f"postgresql://topbill@/postgres?host={quote(str(folder), safe='')}"
+            yield cluster
         finally:
-            server.send_signal(3)  # SIGQUIT: at once, there is nothing to keep
-            server.wait()
+            cluster.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """Start a server, and stop it afterwards; yields the URL of its database."""
+    with cluster() as server:
+        yield server.url
 
 
 def _wait(programs: Path, folder: Path) -> None:

@@ -170,6 +170,13 @@ class PostgresLog(TableLog):
         """Raises LogError where another log lies there by now, or the server can't be reached."""
         self._database.check()
 
+    def belong_to(self, home: str) -> str:
+        """The id of the data folder that the log belongs to; see `Log.belong_to`."""
+        with self._database.transaction():
+            self._database.execute("UPDATE schema_stamp SET home = ? WHERE home = ''", (home,))
+            ((noted,),) = self._database.rows("SELECT home FROM schema_stamp")
+        return str(noted)
+
     def lease(self, name: str) -> AdvisoryLease:
         """An advisory lock of a connection of its own; see `Log.lease`."""
         return AdvisoryLease(self._url, name)

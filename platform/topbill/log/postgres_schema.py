@@ -24,7 +24,11 @@ UPGRADES: dict[int, str] = {}
 change, processes of the version before may be writing to meanwhile."""
 
 TABLES = """
-CREATE TABLE schema_stamp (version integer NOT NULL, id uuid NOT NULL);
+-- `home` is the id of the data folder that the log belongs to; empty before anybody said so.
+CREATE TABLE schema_stamp (
+    version integer NOT NULL,
+    id uuid NOT NULL,
+    home text NOT NULL DEFAULT '');
 CREATE SEQUENCE tick;
 
 -- Milliseconds: whoever begins to append from now on stamps later than that.

@@ -571,6 +571,12 @@ class Log(Protocol):
     def check(self) -> None:
         """Raises LogError where what this handle writes to is no longer what its name leads to."""
 
+    def belong_to(self, home: str) -> str:
+        """The id of the data folder that the log belongs to: `home`, where none was noted yet. One
+        that lies in its data folder belongs to that.
+        """
+        return home
+
     def probe(self) -> None:
         """Write what every commit writes, without any row. Raises LogError where that fails."""
         self.commit([Entry()])

@@ -17,6 +17,7 @@ from uvicorn.config import LOGGING_CONFIG
 from topbill import process_log, tracing
 from topbill.domain.errors import TopbillError
 from topbill.log import REMEMBERED_FOR
+from topbill.log.home import check_home
 from topbill.migration import migrate
 from topbill.service import audit
 from topbill.service.app import create_app
@@ -61,6 +62,7 @@ def serve(
     # Before anything opens the folder: the rest of the service knows one schema version.
     for sentence in _migrated(data):
         _logger.warning("%s", sentence)
+    check_home(data)
     # Whatever is wrong with the files, the log or the address is said once, before any process
     # starts and says it in a loop.
     app = create_app(settings)

@@ -25,6 +25,7 @@ from topbill.domain.pausing import pause
 from topbill.entities import EntityStore, KeptTables
 from topbill.lake import Lake, Problem, named_versions
 from topbill.log import REMEMBERED_FOR, is_shared, open_log_of
+from topbill.log.home import check_home
 from topbill.log.horizon import note_horizon
 from topbill.log.learning import as_learned
 from topbill.log.orders import halted, obeyed
@@ -327,8 +328,8 @@ def run_worker(
     for sentence in migrate(data):
         _logger.warning("%s", sentence)
     if is_shared(data):
-        # One that cannot be opened is said at once; later it may come back.
-        open_log_of(data).close()
+        # What is wrong with it is said at once; later it may be gone for a while.
+        check_home(data)
     while (lease := next_worker(data, is_stopped)) is not None:
         with lease, beside():
             worker = Worker(experiments, data, remember=remember, keep=keep)

@@ -10,6 +10,7 @@ from pathlib import Path
 from topbill.domain.errors import Conflict, LogError
 from topbill.domain.pausing import pause
 from topbill.log import is_shared, open_log_of
+from topbill.log.home import check_home
 from topbill.log.leases import FileLease
 from topbill.log.protocol import Lease
 
@@ -23,13 +24,14 @@ class WorkerLease(Lease):
 
     Raises:
         Conflict: Another worker holds one of them.
-        LogError: Nobody can tell.
+        LogError: Nobody can tell, or the log belongs to another data folder.
     """
 
     def __init__(self, data: Path) -> None:
         self._of_log: Lease | None = None
         with ExitStack() as taken:
             if is_shared(data):
+                check_home(data)
                 with open_log_of(data) as log:
                     try:
                         self._of_log = taken.enter_context(log.lease("worker"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -14,6 +15,7 @@ from tests import postgres_server
 from topbill.domain.errors import Conflict, LogError, NotFound
 from topbill.domain.log_url import LOG_VARIABLE
 from topbill.log import Log
+from topbill.log.home import HOME, check_home
 from topbill.worker.only_worker import WorkerLease, next_worker, only_worker
 
 
@@ -36,10 +38,26 @@ def test_who_stands_by_goes_on_within_two_seconds(
         lease.check()
 
 
-def test_on_another_machine_the_log_alone_says_who_is_at_work(log: Log, tmp_path: Path) -> None:
-    with only_worker(tmp_path / "one"), pytest.raises(Conflict, match="postgresql://"):
-        only_worker(tmp_path / "other")
-    only_worker(tmp_path / "other").release()
+def test_the_log_says_who_is_at_work_also_where_a_lock_of_files_does_not_hold(
+    log: Log, tmp_path: Path
+) -> None:
+    with only_worker(tmp_path):
+        (tmp_path / "keeper.lock").unlink()
+        with pytest.raises(Conflict, match="postgresql://"):
+            only_worker(tmp_path)
+
+
+def test_a_log_belongs_to_one_data_folder(log: Log, tmp_path: Path) -> None:
+    """Over another one a worker would publish what is left of the log into an empty lake."""
+    homes = [tmp_path / "one" for _ in range(4)]
+    with ThreadPoolExecutor(4) as processes:
+        list(processes.map(check_home, homes))
+    for _ in range(2):
+        with pytest.raises(LogError, match=r"belongs to another data folder than .*other; exp"):
+            only_worker(tmp_path / "other")
+    assert list((tmp_path / "other").iterdir()) == []
+    check_home(tmp_path / "one")
+    assert [path.name for path in (tmp_path / "one").iterdir()] == [HOME]
 
 
 def test_a_folder_whose_own_worker_is_at_work_is_not_taken(log: Log, tmp_path: Path) -> None:
