@@ -1,12 +1,17 @@
-"""A full durable decision beside an endpoint that only echoes: requests per second over HTTP, in
-one run.
+"""A full durable decision beside an endpoint that only echoes: requests per second over HTTP, and
+the processor's time for each, in one run.
 
-    make bench              (or: python -m benchmarks.service [--seconds 5] [--rounds 3])
+    make bench              (or: python -m benchmarks.service [--seconds 3] [--rounds 5] [--json])
 
-The echo is FastAPI + pydantic with the same bodies; both run in one uvicorn process with httptools
-and uvloop, and wrk loads them in turn (A B A B), so that the machine's drift falls on both. The
-decision has 12 actions, is made by a policy that has learned, and is answered only when its commit
-is on disk.
+The echo is FastAPI + pydantic with the same bodies, in one uvicorn process with httptools and
+uvloop. wrk loads one server and then the other, round by round with a rest between, so that the
+machine's drift falls on both; the servers have one core and wrk has another. A decision is made by
+a policy that has learned, and is answered only when its commit is on disk.
+
+Of each pair two ratios are told, as the median of the rounds with their spread: of the requests
+per second, which needs a quiet machine, and of the processor's time a request (user and system, of
+all threads), which can be compared while others work on it. Above 1 the first of the pair is
+quicker. `--json` prints the same as one document.
 """
 
 from __future__ import annotations
@@ -22,14 +27,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import numpy as np
+
+from topbill.cli.supervise import free_port
 
 ECHO = """
 from typing import Any
@@ -48,8 +56,9 @@ async def echo(body: Body) -> Body:
     return body
 """
 SPEC = """
-experiment: bench
+experiment: {experiment}
 surface: artwork
+slots: {slots}
 context:
   device: {{type: category, values: [tv, mobile, web]}}
   hour: {{type: cycle, period: 24}}
@@ -86,16 +95,148 @@ end
 PAUSE = """
 function delay() return math.random(0, {longest}) end
 """
-POLICIES = ("thompson", "vw", "linucb, min_probability: 2%", "uniform")
+POLICIES = {
+    "thompson": "thompson",
+    "linucb": "linucb, min_probability: 2%",
+    "auto": "auto, min_probability: 2%",
+    "vw": "vw",
+}
+CONNECTIONS = (16, 64)
+PACKAGES = (
+    "topbill",
+    "fastapi",
+    "pydantic",
+    "uvicorn",
+    "httptools",
+    "uvloop",
+    "msgspec",
+    "numpy",
+    "vowpal-wabbit-next",
+)
+Say = Callable[[str], None]
 
 
-def bodies(count: int = 2_000) -> list[dict[str, Any]]:
+class Shape(NamedTuple):
+    """An experiment of the service that is measured."""
+
+    policy: str
+    actions: int = 12
+    slots: int = 1
+
+    @property
+    def experiment(self) -> str:
+        """Its key."""
+        return f"{self.policy}-{self.actions}-{self.slots}"
+
+    def text(self) -> str:
+        """Its file."""
+        actions = []
+        for i in range(self.actions):
+            tone = ("warm", "cold", "dark")[i % 3]
+            payload = f"{{image: a{i}.svg}}"
+            actions.append(f"  - {{id: a{i}, features: {{tone: {tone}}}, payload: {payload}}}")
+        return SPEC.format(
+            experiment=self.experiment,
+            slots=self.slots,
+            actions="\n".join(actions),
+            policy=POLICIES[self.policy],
+        )
+
+
+class Load(NamedTuple):
+    """What a server did under wrk."""
+
+    rate: float
+    """Answers a second."""
+    p99_ms: float
+    cpu_us: float
+    """The processor's time for an answer."""
+
+
+@dataclass
+class Comparison:
+    """Rounds of one server beside another."""
+
+    name: str
+    connections: int
+    first: list[Load] = field(default_factory=list)
+    second: list[Load] = field(default_factory=list)
+
+    def ratios(self) -> dict[str, list[float]]:
+        """Of each round; above 1 the first one is quicker."""
+        rates, times = [], []
+        for one, other in zip(self.first, self.second, strict=True):
+            rates.append(one.rate / other.rate)
+            times.append(other.cpu_us / one.cpu_us)
+        return {"rate": rates, "cpu": times}
+
+    def line(self) -> str:
+        """As it is printed."""
+        one, other = _medians(self.first), _medians(self.second)
+        of = {kind: _with_spread(ratios) for kind, ratios in self.ratios().items()}
+        return (
+            f"{self.name:<32}{self.connections:4d}  rate {of['rate']}  cpu {of['cpu']}   "
+            f"{one.rate:6.0f} and {other.rate:6.0f}/s, {one.cpu_us:5.1f} and {other.cpu_us:5.1f} "
+            f"µs, p99 {one.p99_ms:.1f} and {other.p99_ms:.1f} ms"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON has it."""
+        ratios = {}
+        for kind, rounds in self.ratios().items():
+            ratios[kind] = {"median": statistics.median(rounds), "rounds": rounds}
+        return {
+            "name": self.name,
+            "connections": self.connections,
+            "ratio": ratios,
+            "first": _medians(self.first)._asdict(),
+            "second": _medians(self.second)._asdict(),
+        }
+
+
+def _medians(loads: Iterable[Load]) -> Load:
+    return Load(*(statistics.median(column) for column in zip(*loads, strict=True)))
+
+
+def _with_spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that is running, with all processes that it has started."""
+
+    port: int
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """The processor's time, of users and system, up to now."""
+        ticks = 0
+        for pid in _family(self.pid):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from _family(int(child))
+
+
+def on_core(core: int | None, command: list[str]) -> list[str]:
+    """The command, kept to one core; as it is where there is none to keep it to."""
+    return command if core is None else ["taskset", "-c", str(core), *command]
+
+
+def bodies(experiment: str = "bench", count: int = 2_000) -> list[dict[str, Any]]:
     """Requests of different viewers."""
     rng = np.random.default_rng(1)
     keys = ("action", "comedy", "crime", "drama", "romance", "scifi")
     return [
         {
-            "experiment": "bench",
+            "experiment": experiment,
             "unit": f"profile-{i}",
             "context": {
                 "device": ("tv", "mobile", "web")[int(rng.integers(3))],
@@ -110,7 +251,7 @@ def bodies(count: int = 2_000) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def running(command: list[str], port: int, **environment: str) -> Iterator[None]:
+def running(command: list[str], port: int, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """A server process, ready before and ended after."""
     process = subprocess.Popen(command, env=os.environ | environment)
     try:
@@ -122,7 +263,7 @@ def running(command: list[str], port: int, **environment: str) -> Iterator[None]
                 time.sleep(0.1)
         else:
             raise SystemExit(f"nothing answers on port {port} after two minutes: {command}")
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(20)
@@ -132,59 +273,63 @@ def post(port: int, path: str, body: Any) -> Any:
     """One JSON request."""
     json_body = {"content-type": "application/json"}
     request = Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), json_body)
-    return json.loads(urlopen(request, timeout=10).read())  # noqa: S310
+    return json.loads(urlopen(request, timeout=30).read())  # noqa: S310
 
 
-def teach(port: int, rounds: int = 4) -> None:
-    """Let the policy learn from real decisions and rewards, until a version is served."""
-    requests = bodies()
+def teach(port: int, shapes: Iterable[Shape]) -> dict[str, int]:
+    """Let each policy learn from real decisions and rewards, until a version is served; returns
+    the versions."""
     rng = np.random.default_rng(2)
-    for _ in range(rounds):
+    shapes = list(shapes)
+    for shape in shapes:
+        requests = bodies(shape.experiment)
         for start in range(0, len(requests), 500):
-            answers = post(port, "/v1/decide/batch", {"decisions": requests[start : start + 500]})[
-                "decisions"
-            ]
-            clicks = [
-                a
-                for a in answers
-                if rng.random() < 0.02 + 0.08 * (a["slate"][0]["action"] in ("a1", "a5"))
-            ]
-            rewards = [{"decision_id": a["decision_id"], "event": "play"} for a in clicks]
-            if rewards:
-                post(port, "/v1/reward/batch", {"rewards": rewards})
-    time.sleep(4)
-    answer = post(port, "/v1/decide", requests[0])
-    print(f"  policy {answer['policy']} v{answer['policy_version']}", flush=True)
+            batch = {"decisions": requests[start : start + 500]}
+            answers = post(port, "/v1/decide/batch", batch)["decisions"]
+            clicks = []
+            for answer in answers:
+                is_good = answer["slate"][0]["action"] in ("a1", "a5")
+                if rng.random() < 0.02 + 0.08 * is_good:
+                    clicks.append({"decision_id": answer["decision_id"], "event": "play"})
+            if clicks:
+                post(port, "/v1/reward/batch", {"rewards": clicks})
+    versions: dict[str, int] = {}
+    for _ in range(120):
+        time.sleep(1)
+        for shape in shapes:
+            answer = post(port, "/v1/decide", bodies(shape.experiment, 1)[0])
+            versions[shape.experiment] = answer["policy_version"]
+        if all(versions.values()):
+            return versions
+    raise SystemExit(f"nothing was learned in two minutes: {versions}")
 
 
-def wrk(port: int, connections: int, seconds: float, script: Path) -> tuple[float, float]:
+def wrk(
+    port: int, connections: int, seconds: float, script: Path, core: int | None = None
+) -> tuple[float, float]:
     """Requests per second and p99 in ms. Fails when any answer is not 2xx."""
-    rate, p99, others = wrk_with_others(port, connections, seconds, script)
+    rate, p99, others = wrk_with_others(port, connections, seconds, script, core)
     if others:
         raise SystemExit(f"{others} answers were not 2xx")
     return rate, p99
 
 
 def wrk_with_others(
-    port: int, connections: int, seconds: float, script: Path
+    port: int, connections: int, seconds: float, script: Path, core: int | None = None
 ) -> tuple[float, float, int]:
     """Requests per second, p99 in ms, and how many answers were not 2xx. Fails where a connection
     does."""
-    done = subprocess.run(
-        [
-            "wrk",
-            "-t1",
-            f"-c{connections}",
-            f"-d{seconds:.0f}s",
-            "--latency",
-            "-s",
-            str(script),
-            f"http://127.0.0.1:{port}",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds:.0f}s",
+        "--timeout",
+        "20s",
+        "--latency",
+    ]
+    command += ["-s", str(script), f"http://127.0.0.1:{port}"]
+    done = subprocess.run(on_core(core, command), stdout=subprocess.PIPE, text=True, check=True)
     if "Socket errors" in done.stdout:
         raise SystemExit(done.stdout)
     others = re.search(r"Non-2xx or 3xx responses:\s+(\d+)", done.stdout)
@@ -194,131 +339,206 @@ def wrk_with_others(
     return rate, p99, int(others[1]) if others else 0
 
 
-def measure(policy: str, folder: Path, seconds: float, rounds: int) -> None:
-    """Print the ratio to the echo for one policy."""
-    from topbill import __version__
+class Bench:
+    """Servers to be compared, and how long each is loaded.
 
-    experiments, data = folder / "experiments", folder / "data"
-    shutil.rmtree(data, ignore_errors=True)
-    experiments.mkdir(exist_ok=True)
-    actions = "\n".join(
-        f"  - {{id: a{i}, features: {{tone: {('warm', 'cold', 'dark')[i % 3]}}}, payload: "
-        f"{{image: a{i}.svg}}}}"
-        for i in range(12)
-    )
-    (experiments / "bench.yaml").write_text(SPEC.format(actions=actions, policy=policy))
-    options = ["--experiments", str(experiments), "--data", str(data)]
-    topbill = [sys.executable, "-m", "topbill"]
-    uvicorn = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "echo:app",
-        "--log-level",
-        "warning",
-        "--no-access-log",
-    ]
-    script = folder / "load.lua"
-    print(f"\n{policy}: topbill {__version__}", flush=True)
-    with running([*topbill, "serve", *options, "--port", "8651"], 8651):
-        worker = subprocess.Popen([*topbill, "worker", *options])
-        teach(8651)
-        worker.terminate()
-        worker.wait(20)
-        with running(
-            [
-                *uvicorn,
-                "--app-dir",
-                str(folder),
-                "--port",
-                "8652",
-                "--loop",
-                "uvloop",
-                "--http",
-                "httptools",
-            ],
-            8652,
-        ):
-            for connections in (16, 64):
-                pairs = []
-                for _ in range(rounds):
-                    ours, ours_p99 = wrk(8651, connections, seconds, script)
-                    echo, echo_p99 = wrk(8652, connections, seconds, script)
-                    pairs.append((ours, echo, ours_p99, echo_p99))
-                ratio = statistics.median(a / b for a, b, _, _ in pairs)
-                spread = sorted(a / b for a, b, _, _ in pairs)
-                medians = [statistics.median(column) for column in zip(*pairs, strict=True)]
-                print(
-                    f"  {connections:3d} connections: decide {medians[0]:7.0f}/s p99 "
-                    f"{medians[2]:6.2f} ms   "
-                    f"echo {medians[1]:7.0f}/s p99 {medians[3]:6.2f} ms   "
-                    f"ratio {ratio:.2f} ({spread[0]:.2f} to {spread[-1]:.2f})",
-                    flush=True,
-                )
-            keyed = folder / "keyed.lua"
-            keyed.write_text(script.read_text() + KEYED)
-            rates = [
-                wrk(8651, 64, seconds, keyed)[0] / wrk(8652, 64, seconds, script)[0]
-                for _ in range(rounds)
-            ]
-            print(
-                f"   64 connections, ids of the caller's: ratio {statistics.median(rates):.2f}",
-                flush=True,
-            )
-            half = folder / "half.lua"
-            pause = (
-                2 * (64 / (medians[0] / 2) - medians[2] / 4e3) * 1e3
-            )  # mean pause: the cycle less a typical answer
-            half.write_text(script.read_text() + PAUSE.format(longest=max(1, round(pause))))
-            calm = sorted(
-                (wrk(8651, 64, seconds, half) for _ in range(rounds)), key=lambda found: found[1]
-            )
-            rate, p99 = calm[len(calm) // 2]
-            print(
-                f"   64 connections, at {rate:.0f}/s: decide p99 {p99:.2f} ms (aim at half load: "
-                f"10)",
-                flush=True,
-            )
-    print(f"  decisions on disk afterwards: {_stored(data):,}")
+    Args:
+        folder: For experiments, data and scripts.
+        cores: Of the servers, and of wrk; None where nobody is kept to one.
+        say: Prints a line as soon as it is known.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seconds: float,
+        rest: float,
+        rounds: int,
+        cores: tuple[int, int] | None,
+        say: Say,
+    ) -> None:
+        self.folder = folder
+        self.seconds, self.rest, self.rounds = seconds, rest, rounds
+        self.server_core, self.load_core = cores or (None, None)
+        self.say = say
+        (folder / "experiments").mkdir()
+        (folder / "echo.py").write_text(ECHO)
+
+    def add(self, shape: Shape) -> None:
+        """Write the shape's experiment, and its scripts for wrk."""
+        (self.folder / "experiments" / f"{shape.experiment}.yaml").write_text(shape.text())
+        lines = self.folder / f"{shape.experiment}.txt"
+        lines.write_text("\n".join(json.dumps(body) for body in bodies(shape.experiment)) + "\n")
+        plain = LUA.format(bodies=lines)
+        self.script(shape).write_text(plain)
+        self.script(shape, keyed=True).write_text(plain + KEYED)
+
+    def script(self, shape: Shape, *, keyed: bool = False) -> Path:
+        """wrk's, for a shape; `keyed` sends ids of the caller's."""
+        return self.folder / f"{shape.experiment}{'-keyed' if keyed else ''}.lua"
+
+    @contextmanager
+    def service(self, data: str, processes: int = 1) -> Iterator[Server]:
+        """Topbill, over a data folder of that name."""
+        port = free_port("127.0.0.1", 0)
+        command = [sys.executable, "-m", "topbill", "serve", *self.places(data)]
+        command += ["--port", str(port), "--processes", str(processes)]
+        with running(on_core(self.server_core, command), port) as process:
+            yield Server(port, process.pid)
+
+    @contextmanager
+    def echo(self) -> Iterator[Server]:
+        """What it is measured beside."""
+        port = free_port("127.0.0.1", 0)
+        command = [sys.executable, "-m", "uvicorn", "echo:app", "--app-dir", str(self.folder)]
+        command += ["--log-level", "warning", "--no-access-log", "--port", str(port)]
+        command += ["--loop", "uvloop", "--http", "httptools"]
+        with running(on_core(self.server_core, command), port) as process:
+            yield Server(port, process.pid)
+
+    @contextmanager
+    def worker(self, data: str) -> Iterator[None]:
+        """The worker beside it, on whichever core is free."""
+        command = [sys.executable, "-m", "topbill", "worker", *self.places(data)]
+        process = subprocess.Popen(command)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(60)
+
+    def places(self, data: str) -> list[str]:
+        """The options of topbill."""
+        experiments = self.folder / "experiments"
+        return ["--experiments", str(experiments), "--data", str(self.folder / data)]
+
+    def load(self, server: Server, connections: int, script: Path) -> Load:
+        """Load it once, after a rest."""
+        time.sleep(self.rest)
+        before = server.cpu_seconds()
+        rate, p99 = wrk(server.port, connections, self.seconds, script, self.load_core)
+        return Load(rate, p99, (server.cpu_seconds() - before) / (rate * self.seconds) * 1e6)
+
+    def compare(
+        self,
+        name: str,
+        connections: int,
+        first: tuple[Server, Path],
+        second: tuple[Server, Path],
+    ) -> Comparison:
+        """Load the two in turn."""
+        comparison = Comparison(name, connections)
+        for _ in range(self.rounds):
+            comparison.first.append(self.load(first[0], connections, first[1]))
+            comparison.second.append(self.load(second[0], connections, second[1]))
+        self.say(comparison.line())
+        return comparison
+
+    def half_load(self, server: Server, shape: Shape, full: Load) -> Load:
+        """64 connections that pause between their requests, so that there are half as many as with
+        `full`."""
+        # Mean pause: the cycle less a typical answer.
+        pause = 2 * (64 / (full.rate / 2) - full.p99_ms / 4e3) * 1e3
+        script = self.folder / "half.lua"
+        longest = max(1, round(pause))
+        script.write_text(self.script(shape).read_text() + PAUSE.format(longest=longest))
+        calm = _medians(self.load(server, 64, script) for _ in range(self.rounds))
+        self.say(f"{shape.experiment}, half load: {calm.rate:.0f}/s, p99 {calm.p99_ms:.2f} ms")
+        return calm
 
 
-def _stored(data: Path) -> int:
-    import sqlite3
+def measure(bench: Bench, policies: list[str]) -> dict[str, Any]:
+    """All comparisons, and the p99 at half load."""
+    base = Shape(policies[0])
+    single, many = Shape(base.policy, actions=1), Shape(base.policy, actions=200)
+    six, many_six = Shape(base.policy, slots=6), Shape(base.policy, actions=200, slots=6)
+    shapes = [*map(Shape, policies), single, many, six, many_six]
+    for shape in shapes:
+        bench.add(shape)
+    compared: list[Comparison] = []
+    with ExitStack() as stack:
+        service = stack.enter_context(bench.service("data"))
+        echo = stack.enter_context(bench.echo())
+        with bench.worker("data"):
+            versions = teach(service.port, shapes)
+        bench.say(f"versions served: {versions}")
 
-    with closing(sqlite3.connect(data / "log.sqlite")) as log:
-        return int(log.execute("SELECT count(*) FROM decisions").fetchone()[0])
+        def beside_echo(shape: Shape, connections: int, note: str = "") -> Comparison:
+            script = bench.script(shape)
+            name = f"{shape.experiment} ÷ echo{note}"
+            pair = (service, script), (echo, script)
+            compared.append(bench.compare(name, connections, *pair))
+            return compared[-1]
+
+        calm = {}
+        for policy in policies:
+            for connections in CONNECTIONS:
+                full = beside_echo(Shape(policy), connections)
+            calm[policy] = bench.half_load(service, Shape(policy), _medians(full.first))
+        for shape in (single, many, six, many_six):
+            beside_echo(shape, 64)
+        keyed = (service, bench.script(base, keyed=True)), (service, bench.script(base))
+        compared.append(bench.compare("callers' ids ÷ own ids", 64, *keyed))
+        with bench.worker("data"):
+            time.sleep(5)  # it has begun by then
+            beside_echo(base, 64, ", worker beside")
+        two = stack.enter_context(bench.service("data-of-two", processes=2))
+        script = bench.script(base)
+        pair = (two, script), (service, script)
+        compared.append(bench.compare("two processes ÷ one", 64, *pair))
+    return {
+        "comparisons": [comparison.summary() for comparison in compared],
+        "half_load": {policy: load._asdict() for policy, load in calm.items()},
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Where it is measured."""
+    model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+    return {
+        "processor": model[1] if model else platform.machine(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--policies", default=",".join(POLICIES[:2]))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--seconds", type=float, default=3, help="of load in each round")
+    parser.add_argument("--rest", type=float, default=1, help="seconds before each")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--policies", default=",".join(POLICIES))
+    parser.add_argument("--cores", default="0,1", help="of the servers, and of wrk; or none")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     if not shutil.which("wrk"):
         raise SystemExit("wrk is not installed; install your system's package wrk and run again")
-    packages = (
-        "fastapi",
-        "pydantic",
-        "uvicorn",
-        "httptools",
-        "uvloop",
-        "msgspec",
-        "numpy",
-        "vowpal-wabbit-next",
-    )
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
-    print(f"Python {platform.python_version()}, {machine}")
-    print(", ".join(f"{name} {version(name)}" for name in packages))
+    server_core, _, load_core = arguments.cores.partition(",")
+    is_pinned = shutil.which("taskset") and arguments.cores != "none"
+    out = sys.stderr if arguments.json else sys.stdout
+
+    def say(line: str) -> None:
+        print(line, file=out, flush=True)
+
+    where = machine()
+    say(json.dumps(where))
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "echo.py").write_text(ECHO)
-        lines = folder / "bodies.txt"
-        lines.write_text("\n".join(json.dumps(body) for body in bodies()) + "\n")
-        (folder / "load.lua").write_text(LUA.format(bodies=lines))
-        for policy in arguments.policies.split(";" if ";" in arguments.policies else ","):
-            measure(policy, folder, arguments.seconds, arguments.rounds)
+        bench = Bench(
+            Path(name),
+            seconds=arguments.seconds,
+            rest=arguments.rest,
+            rounds=arguments.rounds,
+            cores=(int(server_core), int(load_core)) if is_pinned else None,
+            say=say,
+        )
+        results = measure(bench, arguments.policies.split(","))
+    say(f"load at the end: {os.getloadavg()[0]:.1f}")
+    if arguments.json:
+        print(json.dumps({"machine": where, **results}, indent=2))
 
 
 if __name__ == "__main__":

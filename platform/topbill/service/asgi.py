@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -31,12 +31,31 @@ async def read_body(receive: Receive) -> bytes | None:
     return None if len(body) > LARGEST_BODY else body
 
 
+class Reply(NamedTuple):
+    """A whole answer, in JSON. `more` are headers beside those that follow from status and body."""
+
+    status: int
+    body: bytes
+    more: tuple[Header, ...] = ()
+
+    @property
+    def headers(self) -> list[Header]:
+        """All of them."""
+        headers = [JSON, (b"content-length", b"%d" % len(self.body)), *self.more]
+        return [*headers, SOON] if self.status == 503 else headers
+
+    def with_header(self, header: Header) -> Reply:
+        """The same with one more header."""
+        return Reply(self.status, self.body, (*self.more, header))
+
+
 async def respond(send: Send, status: int, body: bytes, *headers: Header) -> None:
     """Send a whole JSON response."""
-    if status == 503:
-        headers = (*headers, SOON)
-    length = (b"content-length", str(len(body)).encode())
-    await send(
-        {"type": "http.response.start", "status": status, "headers": [JSON, length, *headers]}
-    )
-    await send({"type": "http.response.body", "body": body})
+    await send_reply(send, Reply(status, body, headers))
+
+
+async def send_reply(send: Send, reply: Reply) -> None:
+    """Send an answer."""
+    start = {"type": "http.response.start", "status": reply.status, "headers": reply.headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": reply.body})

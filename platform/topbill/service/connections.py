@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 
 from topbill.service import telemetry
 from topbill.service.bodies import problem
-from topbill.service.buffered import BufferedProtocol
+from topbill.service.direct import DirectProtocol
 
 LARGEST_HEAD = 32_768
 """Bytes of the address and the headers of a request."""
@@ -45,12 +45,20 @@ class Waiting(Enum):
     ANSWER = auto()
     """The answer, until all of it is sent."""
     IDLE = auto()
-    """The next request; or that the last bytes are taken, on a connection that is closing."""
+    """The next request."""
+    CLOSING = auto()
+    """That the last bytes are taken."""
 
 
-SECONDS = {Waiting.HEAD: 10.0, Waiting.BODY: 30.0, Waiting.ANSWER: 60.0, Waiting.IDLE: 15.0}
-"""How long each may take at most. uvicorn itself closes an idle connection after 5."""
-_DROPPED_FIRST = (Waiting.HEAD, Waiting.IDLE, Waiting.BODY)
+SECONDS = {
+    Waiting.HEAD: 10.0,
+    Waiting.BODY: 30.0,
+    Waiting.ANSWER: 60.0,
+    Waiting.IDLE: 5.0,
+    Waiting.CLOSING: 15.0,
+}
+"""How long each may take at most."""
+_DROPPED_FIRST = (Waiting.HEAD, Waiting.CLOSING, Waiting.IDLE, Waiting.BODY)
 """Whose oldest connection makes room for a new one, in this order. One that waits for its answer is
 never dropped."""
 
@@ -132,7 +140,7 @@ class Connections:
 _connections: WeakKeyDictionary[ServerState, Connections] = WeakKeyDictionary()
 
 
-class BoundedProtocol(BufferedProtocol):
+class BoundedProtocol(DirectProtocol):
     """uvicorn's HTTP protocol, bounded."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -245,7 +253,7 @@ class BoundedProtocol(BufferedProtocol):
 
     def _phase_now(self) -> Waiting:
         if self.transport.is_closing():
-            return Waiting.IDLE
+            return Waiting.CLOSING
         if self._last_words:
             return Waiting.ANSWER
         if self._in_head:
@@ -297,4 +305,5 @@ class BoundedProtocol(BufferedProtocol):
 
     def _is_refused_in_its_body(self) -> bool:
         """Whether the application was handed the head of the refused request already."""
-        return self.cycle is not None and self._in_body and not self._too_large
+        begun = self.cycle is not None and self._path is None
+        return begun and self._in_body and not self._too_large

@@ -30,7 +30,16 @@ from topbill.log import Entry, Receipt
 from topbill.pages import PageRequest
 from topbill.service import telemetry
 from topbill.service.admission import Admission
-from topbill.service.asgi import LARGEST_BODY, App, Receive, Scope, Send, read_body, respond
+from topbill.service.asgi import (
+    LARGEST_BODY,
+    App,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    read_body,
+    send_reply,
+)
 from topbill.service.backend import Backend
 from topbill.service.bodies import (
     LARGEST_WORK,
@@ -46,7 +55,7 @@ from topbill.service.events import UnitEvents
 from topbill.service.few_a_second import FewASecond
 from topbill.service.override_header import OverrideHeaders
 from topbill.service.page import PageService
-from topbill.service.request_id import identified
+from topbill.service.request_id import identify, with_header
 from topbill.service.rewards import Rewards
 from topbill.service.turns import Turn, let_others
 from topbill.spec import audited
@@ -95,41 +104,53 @@ class FastPath:
             "/v1/event": (msgspec.json.Decoder(EventRequest), events.one),
             "/v1/event/batch": (msgspec.json.Decoder(EventBatch), events.batch),
         }
-
-    @property
-    def paths(self) -> frozenset[str]:
+        self.paths = frozenset(self._routes)
         """Those that are answered here."""
-        return frozenset(self._routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._rest(scope, receive, send)
-        send = identified(scope["headers"], send)
-        path = scope["path"]
+        request_id = identify(scope["headers"])
+        reply = self._refused(scope)
+        if reply is None and scope["path"] not in self._routes:
+            return await self._rest(scope, receive, with_header(send, request_id))
+        if reply is None:
+            reply = await self._answered(scope["path"], await read_body(receive))
+        return await send_reply(send, reply.with_header(request_id))
+
+    async def reply(self, scope: Scope, raw: bytes) -> Reply:
+        """The answer to a request, for one of `paths`, that is here as a whole."""
+        request_id = identify(scope["headers"])
+        reply = self._refused(scope)
+        if reply is None:
+            reply = await self._answered(scope["path"], raw)
+        return reply.with_header(request_id)
+
+    def _refused(self, scope: Scope) -> Reply | None:
+        """Why a request is not let in, before its body is read; None where it is."""
         refusal = self._admission.refusal(scope) or self._overrides.refusal(scope)
         if refusal is not None:
             telemetry.REFUSED.labels(str(refusal.status)).inc()
-            body = problem(refusal.code, refusal.message)
-            return await respond(send, refusal.status, body, *refusal.headers)
-        route = self._routes.get(path)
-        if route is None:
-            return await self._rest(scope, receive, send)
-        if scope["method"] != "POST":
-            body = problem("method_not_allowed", f"{scope['method']} {path}; expected POST")
-            return await respond(send, 405, body, (b"allow", b"POST"))
-        raw = await read_body(receive)
+            return Reply(refusal.status, problem(refusal.code, refusal.message), refusal.headers)
+        method, path = scope["method"], scope["path"]
+        if method != "POST" and path in self._routes:
+            body = problem("method_not_allowed", f"{method} {path}; expected POST")
+            return Reply(405, body, ((b"allow", b"POST"),))
+        return None
+
+    async def _answered(self, path: str, raw: bytes | None) -> Reply:
+        """The answer to a body; None is one over the limit."""
         if raw is None:
             telemetry.REFUSED.labels("413").inc()
             body = problem("too_large", f"body over {LARGEST_BODY:,} bytes; send less at once")
-            return await respond(send, 413, body)
+            return Reply(413, body)
         start = time.perf_counter()
-        status, answer = await self._handle(route, raw)
-        await respond(send, status, answer)
+        status, answer = await self._handle(self._routes[path], raw)
         seconds = time.perf_counter() - start
         telemetry.seconds(path).observe(seconds)
         if status != 200:
             self._note_refusal(path, status, seconds)
-        return None
+        return Reply(status, answer)
 
     def _note_refusal(self, path: str, status: int, seconds: float) -> None:
         """A line by which a caller's request id is found. Nothing of the body is in it: it may hold

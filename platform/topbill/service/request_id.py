@@ -16,19 +16,23 @@ _is_sane = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}").fullmatch
 """No spaces, quotes or line ends: an id goes into headers and log lines as it came."""
 
 
-def identified(headers: Iterable[Header], send: Send) -> Send:
-    """Give the request that is being answered its id; returns `send` with the id in the answer's
-    headers."""
+def identify(headers: Iterable[Header]) -> Header:
+    """Give the request that is being answered its id; returns the header of the answer that says
+    it."""
     request_id = _presented(headers) or new_id()
     REQUEST_ID.set(request_id)
-    header = (_HEADER, request_id.encode())
+    return _HEADER, request_id.encode()
 
-    def send_identified(message: MutableMapping[str, Any]) -> Awaitable[None]:
+
+def with_header(send: Send, header: Header) -> Send:
+    """`send` with one more header in the answer."""
+
+    def send_with_header(message: MutableMapping[str, Any]) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             message["headers"] = [*message["headers"], header]
         return send(message)
 
-    return send_identified
+    return send_with_header
 
 
 def _presented(headers: Iterable[Header]) -> str | None:

@@ -1,0 +1,168 @@
+"""Requests that came whole are answered without a task, a queue of messages and a second write: of
+what a decision over HTTP costs, uvicorn's way through ASGI is a third.
+
+Only the application's `paths` go this way, and only where nothing of the request is still to come.
+All else is uvicorn's: other routes, bodies in parts, requests behind one that is not answered yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from topbill.service.asgi import Reply
+from topbill.service.bodies import problem
+from topbill.service.buffered import BufferedProtocol
+
+_logger = logging.getLogger("topbill")
+
+
+class _Woken:
+    """Stands for the event of uvicorn's cycles: here nobody waits for more of a body."""
+
+    def set(self) -> None:
+        """Nothing to do."""
+
+
+class DirectCycle:
+    """A request under way, with what uvicorn asks of its own.
+
+    Attributes:
+        steps: What answers it.
+        context: In which that runs: as a task's, it keeps what one request sets from the others.
+    """
+
+    __slots__ = ("context", "disconnected", "keep_alive", "response_complete", "steps")
+    message_event = _Woken()
+    response_started = False
+    """Nothing of an answer is written before all of it is."""
+
+    def __init__(self, steps: Coroutine[Any, Any, Reply], *, keep_alive: bool) -> None:
+        self.steps = steps
+        self.keep_alive = keep_alive
+        self.disconnected = self.response_complete = False
+        self.context = copy_context()
+
+
+class DirectProtocol(BufferedProtocol):
+    """uvicorn's HTTP protocol, past which whole requests for `paths` of the application go to its
+    `reply`. That never waits for anything but futures and sleeps: it is no task of asyncio's.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        app: Any = self.app
+        self._paths: frozenset[str] = getattr(app, "paths", frozenset())
+        self._path: str | None = None
+        """Of the request whose end has not come, where it may be answered directly."""
+        self._body = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came. A request of which more is to come is uvicorn's from here on."""
+        super().data_received(data)
+        if self._path is not None and not self.transport.is_closing():
+            self._hand_on()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_headers_complete(self) -> None:
+        """A request's head is there."""
+        path = self.url.decode("latin-1")
+        is_first = self.cycle is None or self.cycle.response_complete
+        is_plain = not (self.expect_100_continue or self.parser.should_upgrade())
+        if path in self._paths and is_first and is_plain and self.parser.get_method() == b"POST":
+            self._path, self._body = path, b""
+        else:
+            self._begin_cycle()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a request's body is there."""
+        if self._path is None:
+            super().on_body(body)
+        elif self._body:
+            self._body += body
+        else:
+            self._body = body
+
+    def on_message_complete(self) -> None:
+        """A request is there as a whole."""
+        if self._path is None:
+            super().on_message_complete()
+            return
+        path, self._path = self._path, None
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "headers": self.headers,
+            "client": self.client,
+        }
+        is_new = self.parser.get_http_version() != "1.0"
+        keep_alive = is_new and self.parser.should_keep_alive()
+        app: Any = self.app
+        cycle = DirectCycle(app.reply(scope, self._body), keep_alive=keep_alive)
+        self.cycle = cycle  # type: ignore[assignment]
+        cycle.context.run(self._step, cycle)
+
+    def on_response_complete(self) -> None:
+        """An answer was handed to the socket."""
+        if self.pipeline or not isinstance(self.cycle, DirectCycle):
+            super().on_response_complete()
+        else:
+            # uvicorn would start a timer for the idle connection, and cancel it right after.
+            self.server_state.total_requests += 1
+
+    def _hand_on(self) -> None:
+        """Let uvicorn go on with a request that has begun."""
+        self._path, body = None, self._body
+        self._begin_cycle()
+        if body:
+            super().on_body(body)
+
+    def _begin_cycle(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
+    def _step(self, cycle: DirectCycle, _done: object = None) -> None:
+        """Go on with a request until it waits or has its answer."""
+        try:
+            waits_for: asyncio.Future[Any] | None = cycle.steps.send(None)
+        except StopIteration as end:
+            self._answer(cycle, end.value)
+        except BaseException:
+            _logger.exception("a request failed")
+            self._answer(cycle, Reply(500, problem("internal", "a defect; see the service's log")))
+        else:
+            if waits_for is None:
+                self.loop.call_soon(self._step, cycle, context=cycle.context)
+            else:
+                waits_for.add_done_callback(partial(self._step, cycle), context=cycle.context)
+
+    def _answer(self, cycle: DirectCycle, reply: Reply) -> None:
+        """Write an answer, in one piece."""
+        cycle.response_complete = True
+        if cycle.disconnected:
+            return
+        lines = [STATUS_LINE[reply.status]]
+        for name, value in (*self.server_state.default_headers, *reply.headers):
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines += b"\r\n", reply.body
+        self.transport.write(b"".join(lines))
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
