@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections.abc import Iterator
-from enum import Enum, auto
+from enum import IntEnum, auto
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
@@ -36,8 +36,8 @@ _MOST_SWEPT = 50
 others have their turns in between."""
 
 
-class Waiting(Enum):
-    """What a connection waits for."""
+class Waiting(IntEnum):
+    """What a connection waits for. A number, which is quickly found as a key."""
 
     HEAD = auto()
     """The rest of a request's head, or its first byte on a new connection."""

@@ -1,8 +1,11 @@
-"""Requests that came whole are answered without a task, a queue of messages and a second write: of
-what a decision over HTTP costs, uvicorn's way through ASGI is a third.
+"""Requests that came whole are answered without a task, a queue of messages and a second write.
 
 Only the application's `paths` go this way, and only where nothing of the request is still to come.
 All else is uvicorn's: other routes, bodies in parts, requests behind one that is not answered yet.
+
+Requests that came in one turn of the event loop go on side by side, stage by stage: all are read,
+then all are decoded, then all are decided, committed and answered. Each stage finds its code in the
+processor's caches; one request after the other, from end to end, takes a third longer.
 """
 
 from __future__ import annotations
@@ -112,7 +115,7 @@ class DirectProtocol(BufferedProtocol):
         app: Any = self.app
         cycle = DirectCycle(app.reply(scope, self._body), keep_alive=keep_alive)
         self.cycle = cycle  # type: ignore[assignment]
-        cycle.context.run(self._step, cycle)
+        self.loop.call_soon(self._step, cycle, context=cycle.context)
 
     def on_response_complete(self) -> None:
         """An answer was handed to the socket."""

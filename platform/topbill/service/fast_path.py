@@ -57,7 +57,7 @@ from topbill.service.override_header import OverrideHeaders
 from topbill.service.page import PageService
 from topbill.service.request_id import identify, with_header
 from topbill.service.rewards import Rewards
-from topbill.service.turns import Turn, let_others
+from topbill.service.turns import Turn, let_others, next_stage
 from topbill.spec import audited
 
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
@@ -193,6 +193,7 @@ class FastPath:
         request.
         """
         request = self._with_stored_unit(request)
+        await next_stage()
         decision = await self._decide(request)
         # An id of our own making is new: only a caller's has to be looked up by the log.
         keyed = frozenset((decision.decision_id,)) if request.decision_id else _NO_KEYS
