@@ -1,4 +1,4 @@
-"""Requests that came whole are answered without a task, a queue of messages and a second write.
+"""Requests that came whole are answered without a queue of messages and in one write.
 
 Only the application's `paths` go this way, and only where nothing of the request is still to come.
 All else is uvicorn's: other routes, bodies in parts, requests behind one that is not answered yet.
@@ -10,16 +10,12 @@ processor's caches; one request after the other, from end to end, takes a third 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Coroutine
-from contextvars import copy_context
-from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from topbill.service.asgi import Reply
+from topbill.service.asgi import Reply, Scope
 from topbill.service.bodies import problem
 from topbill.service.buffered import BufferedProtocol
 
@@ -34,28 +30,21 @@ class _Woken:
 
 
 class DirectCycle:
-    """A request under way, with what uvicorn asks of its own.
+    """A request under way, with what uvicorn asks of its own."""
 
-    Attributes:
-        steps: What answers it.
-        context: In which that runs: as a task's, it keeps what one request sets from the others.
-    """
-
-    __slots__ = ("context", "disconnected", "keep_alive", "response_complete", "steps")
+    __slots__ = ("disconnected", "keep_alive", "response_complete")
     message_event = _Woken()
     response_started = False
     """Nothing of an answer is written before all of it is."""
 
-    def __init__(self, steps: Coroutine[Any, Any, Reply], *, keep_alive: bool) -> None:
-        self.steps = steps
+    def __init__(self, *, keep_alive: bool) -> None:
         self.keep_alive = keep_alive
         self.disconnected = self.response_complete = False
-        self.context = copy_context()
 
 
 class DirectProtocol(BufferedProtocol):
     """uvicorn's HTTP protocol, past which whole requests for `paths` of the application go to its
-    `reply`. That never waits for anything but futures and sleeps: it is no task of asyncio's.
+    `reply`.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -112,10 +101,11 @@ class DirectProtocol(BufferedProtocol):
         }
         is_new = self.parser.get_http_version() != "1.0"
         keep_alive = is_new and self.parser.should_keep_alive()
-        app: Any = self.app
-        cycle = DirectCycle(app.reply(scope, self._body), keep_alive=keep_alive)
+        cycle = DirectCycle(keep_alive=keep_alive)
         self.cycle = cycle  # type: ignore[assignment]
-        self.loop.call_soon(self._step, cycle, context=cycle.context)
+        task = self.loop.create_task(self._run(cycle, scope, self._body))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def on_response_complete(self) -> None:
         """An answer was handed to the socket."""
@@ -139,20 +129,14 @@ class DirectProtocol(BufferedProtocol):
         self.headers.extend(headers)
         super().on_headers_complete()
 
-    def _step(self, cycle: DirectCycle, _done: object = None) -> None:
-        """Go on with a request until it waits or has its answer."""
+    async def _run(self, cycle: DirectCycle, scope: Scope, body: bytes) -> None:
+        app: Any = self.app
         try:
-            waits_for: asyncio.Future[Any] | None = cycle.steps.send(None)
-        except StopIteration as end:
-            self._answer(cycle, end.value)
+            reply: Reply = await app.reply(scope, body)
         except BaseException:
             _logger.exception("a request failed")
-            self._answer(cycle, Reply(500, problem("internal", "a defect; see the service's log")))
-        else:
-            if waits_for is None:
-                self.loop.call_soon(self._step, cycle, context=cycle.context)
-            else:
-                waits_for.add_done_callback(partial(self._step, cycle), context=cycle.context)
+            reply = Reply(500, problem("internal", "a defect; see the service's log"))
+        self._answer(cycle, reply)
 
     def _answer(self, cycle: DirectCycle, reply: Reply) -> None:
         """Write an answer, in one piece."""
