@@ -210,14 +210,60 @@ class Allowed(Protocol):
         ...
 
 
+class SlateRules(NamedTuple):
+    """What rules say of a slate of K rows before its first draw, for compiled calls. They draw from
+    it what `Allowed.rows` would let through position by position. Whoever asks for it makes it
+    anew, since it is used up.
+
+    Attributes:
+        only: The rows that alone may stand at a position, one position after the other. They count
+            in no cap that is `left` and in no `quota`: they have been counted.
+        starts: (slots + 1,) where those of each position begin. At one that has none, any row may
+            stand that is open.
+        is_open: (K,) 1 for these, else 0; whatever is drawn of them is open no more.
+        caps: The caps that a row counts in, of one row after the other,
+        caps_end: (K,) where those of each row end.
+        left: (C,) how many rows each cap takes; at 0, what counts in it is open no more.
+        fresh: (K,) 1 for the rows of which there is a quota.
+        quota: How many of them are to be drawn,
+        due: before which position.
+    """
+
+    only: Indices
+    starts: Indices
+    is_open: Indices
+    caps: Indices
+    caps_end: Indices
+    left: Indices
+    fresh: Indices
+    quota: int = 0
+    due: int = 0
+
+
+class AllowedAhead(Allowed, Protocol):
+    """Rules that can be said before the first draw."""
+
+    def ahead(self) -> SlateRules:
+        """What they say."""
+        ...
+
+    def note(self, placed: Sequence[int]) -> None:
+        """Do what asking for the rows at each position would have done, where the slate got those
+        `placed`."""
+        ...
+
+
 class SlateRequest(NamedTuple):
-    """What `rank` is to draw for a decision that no rule concerns, with chance as its id has it."""
+    """What `rank` is to draw for a decision, with chance as its id has it; under `rules`, where it
+    has some, it is these that say what is eligible.
+    """
 
     decision_id: str
     eligible: Indices
     slots: int
     least: float
     late: Callable[[], bool] | None = None
+    rules: SlateRules | None = None
 
 
 class DrawsSlates(Protocol):

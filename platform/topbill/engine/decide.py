@@ -30,7 +30,16 @@ from topbill.domain.records import (
     ShadowDecision,
     Snapshot,
 )
-from topbill.domain.slate import Allowed, Best, DrawsSlates, Slate, SlateRequest, Stopping, rank
+from topbill.domain.slate import (
+    Allowed,
+    AllowedAhead,
+    Best,
+    DrawsSlates,
+    Slate,
+    SlateRequest,
+    Stopping,
+    rank,
+)
 from topbill.engine.api import (
     Answer,
     AnswerItem,
@@ -421,6 +430,15 @@ def _candidates(
     return actions, np.array(rows, dtype=np.intp), uses
 
 
+def _is_drawn_at_once(policy: Policy, inputs: DecisionInput, allowed: Allowed | None) -> bool:
+    """Whether the policy may be asked for the whole slate: nothing has to be looked at from
+    position to position.
+    """
+    if not inputs.explore or inputs.length is not None or inputs.terms is not None:
+        return False
+    return hasattr(policy, "slate") and (allowed is None or hasattr(allowed, "ahead"))
+
+
 def _rank(
     compiled: CompiledExperiment,
     variant: Variant,
@@ -436,13 +454,21 @@ def _rank(
         # Chance follows from the decision's id: whoever has id, version and inputs can draw again,
         # and gets the same slate with the same propensities.
         policy = compiled.policies[variant.name]
-        if inputs.explore and allowed is None and hasattr(policy, "slate"):
+        if _is_drawn_at_once(policy, inputs, allowed):
+            rules = None if allowed is None else cast("AllowedAhead", allowed)
             request = SlateRequest(
-                decision_id, inputs.eligible, inputs.slots, variant.min_probability, late
+                decision_id,
+                inputs.eligible,
+                inputs.slots,
+                variant.min_probability,
+                late,
+                None if rules is None else rules.ahead(),
             )
             drawing = cast("DrawsSlates", policy)
             slate = drawing.slate(inputs.x, inputs.actions, request)
             if slate is not None:
+                if rules is not None:
+                    rules.note(slate.rows)
                 return slate
         scored = policy.score(inputs.x, inputs.actions, seed_of(decision_id))
         return rank(

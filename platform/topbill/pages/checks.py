@@ -205,7 +205,7 @@ def _check_pins_under_caps(rules: CompiledRules, at: Location) -> None:
         for cap, remaining in zip(rules.names, rules.after_pins(row, pins), strict=True):
             if remaining < 0:
                 at.wrong(Verbatim(f"pins in row {row}"), cap, "pin fewer, or raise the cap")
-    page_left = rules.page_left() - rules.groups[pinned].sum(axis=0)
+    page_left = rules.page_left() - rules.used(pinned)
     for cap, remaining in zip(rules.names, page_left.tolist(), strict=True):
         if remaining < 0:
             at.wrong(Verbatim("pins of the page"), cap, "pin fewer, or raise the cap")

@@ -197,7 +197,7 @@ class PageBuilder:
             self.rows_above.add(row.row)
             titles = catalog.rows_of([tile.title for tile in row.titles])
             self.taken[titles] = True
-            self.page_left = self.page_left - self.page.rules.groups[titles].sum(axis=0)
+            self.page_left = self.page_left - self.page.rules.used(titles)
 
     def build(self, request: PageRequest, request_hash: str) -> ComposedPage:
         """All layers, one below the other."""
@@ -415,10 +415,9 @@ class PageBuilder:
 
     def _reserve_pins(self, rows: Decision) -> None:
         """Set aside of the page's caps what the pins of its rows will use."""
-        groups = self.page.rules.groups
         for placement in rows.slate:
-            pinned = list(self.pins.get(placement.action, {}).values())
-            self.reserved[placement.action] = groups[pinned].sum(axis=0)
+            pinned = [*self.pins.get(placement.action, {}).values()]
+            self.reserved[placement.action] = self.page.rules.used(pinned)
         for used in self.reserved.values():
             self.page_left = self.page_left - used
 
@@ -450,8 +449,7 @@ class PageBuilder:
         if chosen:
             self.taken[chosen] = True
             # The row's own reserve comes back: its pins are among the chosen, and counted there.
-            used = page.rules.groups[chosen].sum(axis=0)
-            self.page_left = self.page_left + self.reserved[row] - used
+            self.page_left = self.page_left + self.reserved[row] - page.rules.used(chosen)
         self._note_trends(row, chosen)
         pictures = self._choose_pictures(row, chosen)
         tiles: list[Tile] = []
@@ -506,7 +504,7 @@ class PageBuilder:
         if quota is not None:
             # A pool of popular titles may hold too few new ones for the row's quota: add some.
             count, within = quota
-            rest = np.setdiff1d(self.members[row], pool)
+            rest = self._rest(row, pool)
             rest = rest[self._is_new(rest, within) & ~unavailable[rest]]
             short = max(0, _FRESH_DEPTH * count - int(self._is_new(pool, within).sum()))
             pool = self.candidates.in_order(np.concatenate([pool, rest[:short]]))
@@ -518,6 +516,13 @@ class PageBuilder:
         if not pins:
             return pool
         return np.concatenate([np.array(pins, dtype=np.intp), pool])
+
+    def _rest(self, row: str, pool: Indices) -> Indices:
+        """The titles that a row may be made of, less those of a pool, in the catalogue's order."""
+        rest: Bools = np.zeros(len(self.page.catalog), dtype=bool)
+        rest[self.members[row]] = True
+        rest[pool] = False
+        return rest.nonzero()[0]
 
     def _is_new(self, titles: Indices, within: float) -> Bools:
         """Which of these were added less than `within` seconds ago."""
@@ -545,16 +550,13 @@ class PageBuilder:
         length = _with_pins(file.title_length, pins)
         if length is not None:
             length = msgspec.structs.replace(length, reach=self.reach.get(row, 1.0))
-        groups = rules.groups[pool]
-        members = [rules.members[title] for title in titles]
+        caps = rules.caps_of(pool)
 
         def constraints() -> Allowed:
             own = RowConstraints(
-                groups,
-                members,
-                rules.names,
+                caps,
                 slots,
-                cap_left=row_left,
+                cap_left=row_left[caps.caps],
                 pins=pins,
                 fresh=fresh,
                 least=None if length is None else length.least,
@@ -591,7 +593,7 @@ class PageBuilder:
         boosts = self.boosts
         if boosts is None:
             return pool
-        rest = np.setdiff1d(self.members[row], pool)
+        rest = self._rest(row, pool)
         rest = self.candidates.in_order(rest[(boosts[rest] > 0.0) & ~unavailable[rest]])
         pool = np.concatenate([pool, rest[:_BOOSTED]])
         order = np.argsort(-(self.candidates.merit[pool] + boosts[pool]), kind="stable")
@@ -650,7 +652,7 @@ class PageBuilder:
             slots=len(pictured),
             offered=shown.offered,
             place=row,
-            rules=lambda: PositionChoices(names, shown.choices),
+            rules=lambda: PositionChoices(names, shown.starts),
         )
         self.decisions.append(decision)
         chosen: dict[int, ShownPicture] = {}

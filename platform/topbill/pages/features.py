@@ -244,7 +244,7 @@ class TitlesOnPage:
         # Feature → its values for the pool's titles, in the pool's order.
         values: dict[str, Iterable[Any]] = {}
         for name, column in titles.static.items():
-            values[name] = [column[i] for i in indices]
+            values[name] = list(map(column.__getitem__, indices))
         if titles.number_names:
             values |= self._fill_numbers(X, pool)
         if "new" in titles.declared:
@@ -258,7 +258,7 @@ class TitlesOnPage:
             if f"row={row}" in titles.column:
                 X[:, titles.column[f"row={row}"]] = 1.0
             values["row"] = repeat(row)
-        ids = [catalog.ids[i] for i in indices]
+        ids = list(map(catalog.ids.__getitem__, indices))
         return Actions(ids, X), self._offers(ids, values)
 
     def entities(self, pool: Indices) -> tuple[EntityUse, ...]:
@@ -348,12 +348,12 @@ class _TitlePictures(NamedTuple):
 
 
 class PicturesOnPage(NamedTuple):
-    """Pictures of some titles: as encoded actions, as JSON, which of them are each title's, and
-    what was looked up of them."""
+    """Pictures of some titles, those of one title side by side: as encoded actions, as JSON, where
+    each title's start with the end of the last one's, and what was looked up of them."""
 
     actions: Actions
     offered: msgspec.Raw
-    choices: list[Indices]
+    starts: list[int]
     entities: tuple[EntityUse, ...]
 
 
@@ -402,12 +402,10 @@ class PictureFeatures:
             rows += range(end - len(own), end)
             starts.append(len(ids))
         text = ",".join([self._per_title[title].json for title in titles])
-        places = np.arange(len(ids))
-        choices = [places[start:end] for start, end in pairwise(starts)]
         return PicturesOnPage(
             Actions(ids, self._matrix[rows]),
             msgspec.Raw(f"[{text}]".encode()),
-            choices,
+            starts,
             self._looked_up.uses(rows),
         )
 

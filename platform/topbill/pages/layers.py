@@ -14,10 +14,10 @@ from topbill.domain.features import REST
 from topbill.domain.records import Decision, Indices, Mask
 from topbill.domain.sums import plain_sum
 from topbill.engine import Candidate, CompiledExperiment, DecisionInput, Engine
-from topbill.rules import Counts, RowConstraints
+from topbill.rules import PoolCaps, RowConstraints
 
 _encode = msgspec.json.Encoder().encode
-_NO_CAPS: Counts = np.zeros(0, dtype=np.int64)
+_NO_CAPS: Indices = np.zeros(0, dtype=np.intp)
 
 
 class Layer:
@@ -112,10 +112,8 @@ class PinnedRows:
         self._eligible = eligible
         self._place = {row: place for place, row in enumerate(eligible.tolist())}
         self._constraints = RowConstraints(
-            groups=np.zeros((len(eligible), 0), dtype=bool),
-            members=[()] * len(eligible),
-            names=(),
-            slots=slots,
+            PoolCaps(_NO_CAPS, (), _NO_CAPS, np.zeros(len(eligible), dtype=np.intp)),
+            slots,
             cap_left=_NO_CAPS,
             pins={position: self._place[row] for position, row in pins.items()},
         )

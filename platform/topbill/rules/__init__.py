@@ -6,7 +6,7 @@ probability of the draw. Region, maturity and availability always hold, and no t
 page twice.
 """
 
-from topbill.rules.compiled import CompiledRules, Counts
+from topbill.rules.compiled import CompiledRules, Counts, PoolCaps
 from topbill.rules.constraints import PoolOrder, PositionChoices, RowConstraints
 from topbill.rules.schema import RULE, Cap, PageShape, Rules, build
 
@@ -16,6 +16,7 @@ __all__ = [
     "CompiledRules",
     "Counts",
     "PageShape",
+    "PoolCaps",
     "PoolOrder",
     "PositionChoices",
     "RowConstraints",

@@ -4,12 +4,14 @@ begins with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topbill.catalog import Bools, Catalog
+from topbill.domain.records import Indices
 from topbill.rules.schema import Cap, Rules
 
 Counts = NDArray[np.int64]
@@ -17,6 +19,23 @@ Counts = NDArray[np.int64]
 # of it would overflow.
 _UNLIMITED = 1_000_000
 _NOTHING: Mapping[str, Iterable[int]] = {}
+
+
+class PoolCaps(NamedTuple):
+    """The caps that a pool of P titles counts in, few of all C.
+
+    Attributes:
+        caps: (c,) which, in their order.
+        names: (c) what they are called.
+        members: The places among them of those that a title counts in, of one title after the
+            other,
+        ends: (P,) where those of each title end.
+    """
+
+    caps: Indices
+    names: Sequence[str]
+    members: Indices
+    ends: Indices
 
 
 class CompiledRules:
@@ -30,8 +49,9 @@ class CompiledRules:
         pins: Row → position → title; pins of titles that the catalogue doesn't have are left out.
         names: (C) what each group's cap is called, for the log and for people.
         caps: (C) the cap of the file that each comes from.
-        groups: (T × C) which of them each title counts in.
-        members: (T) the same as lists, for steps that look at one title.
+        members: Which of them each title counts in, of one title after the other: a few of what may
+            be thousands.
+        ends: (T + 1,) where those of each title end, after a 0.
         limits: (C,) how many titles each takes.
     """
 
@@ -52,20 +72,15 @@ class CompiledRules:
         """A group for each genre or franchise that a cap counts."""
         self.names: list[str] = []
         self.caps: list[Cap] = []
-        columns: list[Bools] = []
+        members: list[list[int]] = [[] for _ in range(len(self.catalog))]
         for cap in self.rules.caps:
             for name, titles in _counted(cap, self.catalog):
+                for title in titles.nonzero()[0].tolist():
+                    members[title].append(len(self.names))
                 self.names.append(f"at most {cap.count} {name} a {cap.per}")
                 self.caps.append(cap)
-                columns.append(titles)
-        size = len(self.catalog)
-        # NumPy stacks no empty list: without caps there are T rows of no column.
-        no_caps = np.zeros((size, 0), dtype=bool)
-        self.groups: Bools = np.stack(columns, axis=1) if columns else no_caps
-        self.members: list[list[int]] = [[] for _ in range(size)]
-        titles_of, groups_of = self.groups.nonzero()
-        for title, group in zip(titles_of.tolist(), groups_of.tolist(), strict=True):
-            self.members[title].append(group)
+        self.members: Indices = np.array([cap for own in members for cap in own], dtype=np.intp)
+        self.ends: Indices = np.cumsum([0, *map(len, members)])
 
     def allowed_by_rule(
         self, region: str, age: int, now: float, resting: Mapping[str, Iterable[int]] = _NOTHING
@@ -91,7 +106,32 @@ class CompiledRules:
         """(C,) what a row's caps still take beside its pins; below 0 where these are too many."""
         unlimited = np.full_like(self.limits, _UNLIMITED)
         row_left = self.row_left(row, unlimited)
-        return np.asarray(row_left - self.groups[list(pins.values())].sum(axis=0))
+        return np.asarray(row_left - self.used([*pins.values()]))
+
+    def used(self, titles: Sequence[int] | Indices) -> Counts:
+        """(C,) how many of these titles count in each cap."""
+        caps, _ = self._members_of(np.array(titles, dtype=np.intp))
+        return np.bincount(caps, minlength=len(self.names))
+
+    def caps_of(self, titles: Indices) -> PoolCaps:
+        """The caps that concern some titles."""
+        members, counts = self._members_of(titles)
+        # `np.unique` says the same, but sorts.
+        is_there = np.zeros(len(self.names), dtype=bool)
+        is_there[members] = True
+        caps = is_there.nonzero()[0]
+        column = np.empty(len(self.names), dtype=np.intp)
+        column[caps] = np.arange(len(caps))
+        names = [self.names[cap] for cap in caps.tolist()]
+        return PoolCaps(caps, names, column[members], counts.cumsum())
+
+    def _members_of(self, titles: Indices) -> tuple[Indices, Indices]:
+        """The caps of these titles, of one after the other, and how many each has."""
+        ends = self.ends[titles + 1]
+        counts = ends - self.ends[titles]
+        # Each title's are a stretch of all: its last one stands at the sum of the counts so far.
+        shift = np.repeat(ends - counts.cumsum(), counts)
+        return self.members[np.arange(len(shift)) + shift], counts
 
     def page_left(self) -> Counts:
         """(C,) how many of each cap an empty page still takes; those of a row are free here."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from topbill.catalog import Bools
 from topbill.domain.records import Indices, Mask
-from topbill.rules.compiled import Counts
+from topbill.domain.slate import SlateRules
+from topbill.rules.compiled import Counts, PoolCaps
 
 
 class RowConstraints:
@@ -23,9 +24,7 @@ class RowConstraints:
 
     def __init__(
         self,
-        groups: Bools,
-        members: Sequence[Sequence[int]],
-        names: Sequence[str],
+        caps: PoolCaps,
         slots: int,
         *,
         cap_left: Counts,
@@ -36,21 +35,25 @@ class RowConstraints:
         """Begin a row.
 
         Args:
-            groups: (P × C) the caps that each title counts in.
-            members: (P) the same as lists.
-            names: (C) what the caps are called.
+            caps: The caps that the titles count in.
             slots: How many positions the row has.
-            cap_left: (C,) how many titles each cap still takes.
+            cap_left: (c,) how many titles each cap still takes.
             pins: Position → place of what editors put there.
             fresh: How many new titles the row must have, and (P,) which ones are new.
             least: How many positions the row has at least, where that is drawn: by then the new
                 titles are there.
         """
         self._least = slots if least is None else min(least, slots)
-        self._groups, self._members, self._names, self._slots = groups, members, names, slots
+        self._caps, self._slots = caps, slots
+        # (P) the caps that each title counts in.
+        self._members: list[list[int]] = []
+        members, start = caps.members.tolist(), 0
+        for end in caps.ends.tolist():
+            self._members.append(members[start:end])
+            start = end
         self._pins = {} if pins is None else pins
         # (P,) what may still be drawn; it only ever loses titles.
-        self._open: Bools = np.ones(len(groups), dtype=bool)
+        self._open: Bools = np.ones(len(caps.ends), dtype=bool)
         # How many of the placed titles are counted already.
         self._accounted = 0
         self._masks: list[Mask] = []
@@ -61,18 +64,20 @@ class RowConstraints:
             self._quota, self._is_new = fresh
         # Pins are counted before anything is drawn, so that no draw can take what an editor needs:
         # neither the title nor its part of a cap.
+        left = self._left = cap_left.tolist()
         for position, place in self._pins.items():
             self._open[place] = False
-            cap_left = cap_left - groups[place]
+            for group in self._members[place]:
+                left[group] -= 1
             if self._quota and self._is_new[place]:
                 self._quota -= 1
             # Above its position the title could not be drawn: the log must say so.
             if position:
                 self._masks.append(Mask("pin", 0, position, (place,)))
-        self._left: list[int] = cap_left.tolist()
         # What rows above, or the pins, have used up already takes nothing from the start.
-        for group in (cap_left <= 0).nonzero()[0].tolist():
-            self._close(group, 0)
+        for group, takes in enumerate(left):
+            if takes <= 0:
+                self._close(group, 0)
 
     @property
     def masks(self) -> tuple[Mask, ...]:
@@ -84,21 +89,52 @@ class RowConstraints:
         while self._accounted < len(placed):
             self._account(self._accounted, placed[self._accounted])
             self._accounted += 1
+        only = self._only(position)
+        return self._open.nonzero()[0] if only is None else only
+
+    def ahead(self) -> SlateRules:
+        """What the row's rules say before its first draw (`slate.AllowedAhead`)."""
+        pinned = sorted(self._pins.items())
+        is_pinned = np.zeros(self._slots + 1, dtype=np.intp)
+        is_pinned[[position + 1 for position, _ in pinned]] = 1
+        size = len(self._open)
+        is_new = self._is_new if self._quota > 0 else np.zeros(size)
+        return SlateRules(
+            only=np.array([place for _, place in pinned], dtype=np.intp),
+            starts=is_pinned.cumsum(),
+            is_open=self._open.astype(np.intp),
+            caps=self._caps.members,
+            caps_end=self._caps.ends,
+            left=np.array(self._left, dtype=np.intp),
+            fresh=is_new.astype(np.intp),
+            quota=self._quota,
+            due=self._least,
+        )
+
+    def note(self, placed: Sequence[int]) -> None:
+        """Do what asking for each position's rows would have done (`slate.AllowedAhead`)."""
+        for position in range(min(len(placed) + 1, self._slots)):
+            if position:
+                self._account(position - 1, placed[position - 1])
+            self._only(position)
+        self._accounted = max(0, position)
+
+    def _only(self, position: int) -> Indices | None:
+        """The places that alone may be drawn at `position`, where a pin or the quota says so."""
         pin = self._pins.get(position)
         if pin is not None:
             # A choice of one: the engine draws it with probability 1, and logs that.
             self._masks.append(Mask("pin", position, position + 1, (pin,), only=True))
             return np.array([pin], dtype=np.intp)
-        # Asked some hundred times a page: `nonzero` does without the checks of `flatnonzero`.
-        candidates = self._open.nonzero()[0]
         if self._quota > 0 and self._must_be_new(position):
-            new = candidates[self._is_new[candidates]]
+            # `nonzero` does without the checks of `flatnonzero`.
+            new = (self._open & self._is_new).nonzero()[0]
             # Where no new title is left, the row has as many as there were.
             if new.size:
                 places = tuple(new.tolist())
                 self._masks.append(Mask("fresh", position, position + 1, places, only=True))
                 return new
-        return candidates
+        return None
 
     def _must_be_new(self, position: int) -> bool:
         """Whether the quota needs every position that is left, this one included. Positions of pins
@@ -123,10 +159,11 @@ class RowConstraints:
 
     def _close(self, group: int, start: int) -> None:
         """A cap takes no more: keep out, from position `start` on, all that counts in it."""
-        places = np.flatnonzero(self._groups[:, group] & self._open)
-        if places.size:
-            mask = Mask(self._names[group], start, self._slots, tuple(places.tolist()))
-            self._masks.append(mask)
+        places = [
+            place for place in self._open.nonzero()[0].tolist() if group in self._members[place]
+        ]
+        if places:
+            self._masks.append(Mask(self._caps.names[group], start, self._slots, tuple(places)))
             self._open[places] = False
 
 
@@ -155,11 +192,12 @@ class PoolOrder:
 
 class PositionChoices:
     """A slate of which every position has its own choices (`slate.Allowed`): the pictures of one
-    title each. `names` says what each position is for, `choices` which rows may stand there.
+    title each. `names` says what each position is for. Its choices lie side by side: they are the
+    rows from its one of `starts` to the next one, of which there is one more than positions.
     """
 
-    def __init__(self, names: Sequence[str], choices: Sequence[Indices]) -> None:
-        self._names, self._choices = names, choices
+    def __init__(self, names: Sequence[str], starts: Sequence[int]) -> None:
+        self._names, self._starts = names, starts
         # How many positions were asked for: only these have a mask.
         self._positions = 0
 
@@ -168,13 +206,31 @@ class PositionChoices:
         """One for each position asked for."""
         masks: list[Mask] = []
         for position in range(self._positions):
-            rows = tuple(self._choices[position].tolist())
+            rows = tuple(range(self._starts[position], self._starts[position + 1]))
             masks.append(Mask(self._names[position], position, position + 1, rows, only=True))
         return tuple(masks)
 
+    def ahead(self) -> SlateRules:
+        """The choices of all positions (`slate.AllowedAhead`)."""
+        starts = np.array(self._starts, dtype=np.intp)
+        nothing = np.zeros(self._starts[-1], dtype=np.intp)
+        return SlateRules(
+            only=np.arange(self._starts[-1]),
+            starts=starts,
+            is_open=nothing,
+            caps=nothing,
+            caps_end=nothing,
+            left=nothing,
+            fresh=nothing,
+        )
+
+    def note(self, placed: Sequence[int]) -> None:
+        """Remember the positions that were asked for (`slate.AllowedAhead`)."""
+        self._positions = min(len(placed) + 1, len(self._names))
+
     def rows(self, position: int, placed: Sequence[int]) -> Indices:  # noqa: ARG002
         """The choices of this position. They are its alone, so nothing above takes any away."""
-        if position >= len(self._choices):
+        if position >= len(self._names):
             return np.zeros(0, dtype=np.intp)
         self._positions = max(self._positions, position + 1)
-        return self._choices[position]
+        return np.arange(self._starts[position], self._starts[position + 1])

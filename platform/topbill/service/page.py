@@ -241,8 +241,10 @@ class PageService:
 
     # ------------------------------------------------------------------ pages
 
-    async def page(self, request: PageRequest) -> PageAnswer:
-        """The viewer's page, durable; the stored one where its id or its session has one."""
+    async def page(self, request: PageRequest) -> PageAnswer | msgspec.Raw:
+        """The viewer's page, durable; the stored one where its id or its session has one. A new one
+        as JSON, which its own decision has already.
+        """
         compiled_page = self.compiled_pages.get(request.page)
         if compiled_page is None:
             keys = ", ".join(self.compiled_pages) or "(none)"
@@ -287,7 +289,7 @@ class PageService:
         # The page's own decision holds its answer, as the log keeps it.
         page = next(d for d in composed.decisions if d.decision_id == page_id)
         self._memory.add(page_id, bytes(page.actions))
-        return composed.answer
+        return page.actions
 
     async def _above(self, request: PageRequest, unit: str | None) -> list[Decision]:
         """The pages that a request goes on below, the last one first; none for a page of its own.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from topbill.domain.errors import SpecError
 from topbill.domain.records import Floats, Indices
 from topbill.domain.slate import choices, rank
-from topbill.rules import PositionChoices, RowConstraints
+from topbill.rules import PoolCaps, PositionChoices, RowConstraints
 
 
 class Even:
@@ -52,11 +52,13 @@ def test_masks_tell_exactly_what_could_be_drawn(data: st.DataObject) -> None:
     }
     reserved = groups[list(pins.values())].sum(axis=0)
     left = np.array([data.draw(st.integers(int(r), size)) for r in reserved], dtype=np.int64)
-    members = [np.flatnonzero(row).tolist() for row in groups]
     filling = RowConstraints(
-        groups,
-        members,
-        [f"cap {c}" for c in range(caps)],
+        PoolCaps(
+            np.arange(caps),
+            [f"cap {c}" for c in range(caps)],
+            np.nonzero(groups)[1],
+            groups.sum(axis=1).cumsum(),
+        ),
         slots,
         cap_left=left,
         pins=pins,
@@ -87,7 +89,7 @@ def test_masks_tell_exactly_what_could_be_drawn(data: st.DataObject) -> None:
 
 
 def test_every_picture_s_turn_is_its_own_title_s() -> None:
-    turns = PositionChoices(["a", "b"], [np.array([0, 1]), np.array([2])])
+    turns = PositionChoices(["a", "b"], [0, 2, 3])
     slate = rank(Even(), np.arange(3), 2, 0.0, [0.9, 0.9], turns)
     assert (slate.rows, slate.propensities) == ((1, 2), (0.5, 1.0))
     assert choices(turns.masks, 3, 1, [1]).tolist() == [2]
@@ -363,9 +365,7 @@ def test_rules_that_validate_never_stand_in_each_other_s_way(home: Any, rules: l
                 if open_[title] and k < len(places)
             }
             assert {k: places[k] for k in pins} == pins
-            assert (
-                house.groups[places].sum(axis=0) <= house.row_left(row, house.page_left())
-            ).all()
+            assert (house.used(places) <= house.row_left(row, house.page_left())).all()
             assert open_[places].all()
 
 

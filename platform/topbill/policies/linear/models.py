@@ -85,7 +85,11 @@ class ActionIndex:
     def __init__(self, actions: Actions, row_of: dict[str, int]) -> None:
         self.actions = actions
         self.size = len(row_of)
-        self.rows: Indices = np.array([row_of.get(name, 0) for name in actions.ids], dtype=np.intp)
+        self.rows: Indices = np.zeros(len(actions), dtype=np.intp)
+        # Where nobody has been seen, as where actions have no weights of their own, nobody is
+        # looked up.
+        if row_of:
+            self.rows[:] = [row_of.get(name, 0) for name in actions.ids]
         self.Z = np.empty((len(actions), 1 + actions.features.shape[1]))
         self.Z[:, 0] = 1.0
         self.Z[:, 1:] = actions.features

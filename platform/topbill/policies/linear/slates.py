@@ -141,6 +141,53 @@ def draw_positions(
     return uniforms.size
 
 
+@part
+def score(
+    own_mean: Cube,
+    own_cov: Cubes,
+    shared_mean: Cube,
+    shared_cov: Cubes,
+    weights: Vector,
+    basis: Vector,
+    context: Vector,
+    action_rows: Indices,
+    Z: Matrix,
+    mean: Vector,
+    own: Vector,
+    common: Matrix,
+    kind: int,
+    factor: float,
+    noise: float,
+    alone: bool,
+    normals: Cube,
+    rank: Indices,
+    draws: Matrix,
+    decision_id: Text,
+) -> None:
+    """What the models expect, as what is drawn from.
+
+    The first twelve are those of `kernels.predict`, shared weights with the one row that they have;
+    then `Chances`, with the places of the actions by id. `mean` becomes the scores, `own` for WINS
+    what they vary by, and `draws` are made for SHARES.
+    """
+    add_means(own_mean, shared_mean[0], weights, action_rows, basis, context, Z, mean)
+    # What is greedy about the means alone has no use for what is costly, their variances.
+    if kind != GREEDY or factor > 0.0:
+        if alone:
+            common[:] = 0.0
+        else:
+            add_common(shared_cov[0], weights, context, common)
+        add_own(own_cov, weights, action_rows, basis, own)
+    if kind == WINS:
+        for k in range(own.size):
+            own[k] = math.sqrt(max(own[k], 1e-300)) * factor
+    elif kind == SHARES:
+        table = normals[choice_of(decision_id, len(normals))]
+        sample_into(mean, own, common, Z, table, rank, factor, draws)
+    elif factor > 0.0:
+        mean[:] = bounds(mean, own, common, Z, noise, factor)
+
+
 @compiled
 def score_and_draw(
     own_mean: Cube,
@@ -174,26 +221,12 @@ def score_and_draw(
 ) -> int:
     """`draw_positions` of the first positions, from what the models expect.
 
-    The first twelve are those of `kernels.predict`, shared weights with the one row that they have;
-    then `Chances`, with the places of the actions by id. `mean` becomes the scores, `own` for WINS
-    what they vary by, `draws` are made for SHARES, and `rest` becomes what remains.
+    The first eighteen are those of `score`, with the decision's id; `rest` becomes what remains.
     """
-    add_means(own_mean, shared_mean[0], weights, action_rows, basis, context, Z, mean)
-    # What is greedy about the means alone has no use for what is costly, their variances.
-    if kind != GREEDY or factor > 0.0:
-        if alone:
-            common[:] = 0.0
-        else:
-            add_common(shared_cov[0], weights, context, common)
-        add_own(own_cov, weights, action_rows, basis, own)
-    if kind == WINS:
-        for k in range(own.size):
-            own[k] = math.sqrt(max(own[k], 1e-300)) * factor
-    elif kind == SHARES:
-        table = normals[choice_of(decision_id, len(normals))]
-        sample_into(mean, own, common, Z, table, rank, factor, draws)
-    elif factor > 0.0:
-        mean[:] = bounds(mean, own, common, Z, noise, factor)
+    score(
+        own_mean, own_cov, shared_mean, shared_cov, weights, basis, context, action_rows, Z, mean,
+        own, common, kind, factor, noise, alone, normals, rank, draws, decision_id,
+    )  # fmt: skip
     uniforms = uniforms_of(decision_id, positions)
     for i in range(rest.size):
         rest[i] = i

@@ -1,0 +1,206 @@
+"""A whole slate under rules in one compiled call: what `domain.slate.rank` draws where rules say
+what may stand at each position, to the last bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from topbill.domain.records import Indices
+from topbill.policies.linear.chances import GREEDY, WINS
+from topbill.policies.linear.compiled import (
+    Cube,
+    Cubes,
+    Matrix,
+    Places,
+    Text,
+    Vector,
+    compiled,
+    part,
+)
+from topbill.policies.linear.hashing import uniforms_of
+from topbill.policies.linear.sampling import shares, wins
+from topbill.policies.linear.slates import drawn, greedy, lifted, score
+
+
+@part
+def must_be_fresh(position: int, quota: int, due: int, starts: Places) -> bool:
+    """Whether the quota needs every position that is left before `due`, this one included.
+    Positions that have rows of their own are none.
+    """
+    free = due - position
+    for below in range(position + 1, min(due, starts.size - 1)):
+        free -= starts[below] < starts[below + 1]
+    return quota >= free
+
+
+@part
+def may_stand(
+    position: int,
+    only: Places,
+    starts: Places,
+    is_open: Places,
+    fresh: Places,
+    quota: int,
+    due: int,
+    may: Places,
+) -> int:
+    """How many rows may stand at a position; they are written into `may`."""
+    size = 0
+    for i in range(starts[position], starts[position + 1]):
+        may[size] = only[i]
+        size += 1
+    if size:
+        return size
+    if quota > 0 and must_be_fresh(position, quota, due, starts):
+        for row in range(is_open.size):
+            if is_open[row] and fresh[row]:
+                may[size] = row
+                size += 1
+        # Where none is left, the slate has as many as there were.
+        if size:
+            return size
+    for row in range(is_open.size):
+        if is_open[row]:
+            may[size] = row
+            size += 1
+    return size
+
+
+@part
+def close(cap: int, is_open: Places, caps: Places, caps_end: Places) -> None:
+    """Keep out all that counts in a cap."""
+    start = 0
+    for row in range(is_open.size):
+        for i in range(start, caps_end[row]):
+            if caps[i] == cap:
+                is_open[row] = 0
+        start = caps_end[row]
+
+
+@part
+def take(row: int, is_open: Places, caps: Places, caps_end: Places, left: Places) -> None:
+    """Count a row that was drawn, and close the caps that then take no more."""
+    is_open[row] = 0
+    for i in range(caps_end[row - 1] if row else 0, caps_end[row]):
+        left[caps[i]] -= 1
+        if left[caps[i]] == 0:
+            close(caps[i], is_open, caps, caps_end)
+
+
+@compiled
+def draw_ruled(
+    kind: int,
+    chance: float,
+    scores: Vector,
+    spread: Vector,
+    draws: Matrix,
+    least: float,
+    uniforms: Vector,
+    only: Places,
+    starts: Places,
+    is_open: Places,
+    caps: Places,
+    caps_end: Places,
+    left: Places,
+    fresh: Places,
+    quota: int,
+    due: int,
+    rows: Places,
+    propensities: Vector,
+) -> int:
+    """Draw a position for each of `uniforms`, and return how many were drawn: fewer where nothing
+    may stand at one; -1 where the probabilities are no simplex.
+
+    Args:
+        kind: How scores become probabilities; this and the next as in `Chances`.
+        chance: The share of chance.
+        scores: (K,) of all actions.
+        spread: (K,) their standard deviations, for WINS.
+        draws: (K × n) joint draws of them, for SHARES.
+        least: The floor.
+        uniforms: Each position's own.
+        only: This and the next eight are the rules, as `domain.slate.SlateRules` says of each;
+        starts:
+        is_open: used up, as is
+        caps:
+        caps_end:
+        left: this one.
+        fresh:
+        quota:
+        due:
+        rows: Gets what is drawn.
+        propensities: Gets with what probability.
+    """
+    may, some, widths = np.empty(scores.size, np.intp), np.empty(scores.size), np.empty(scores.size)
+    for k in range(uniforms.size):
+        size = may_stand(k, only, starts, is_open, fresh, quota, due, may)
+        if size == 0:
+            return k
+        for i in range(size):
+            some[i] = scores[may[i]]
+        if kind == GREEDY:
+            now = greedy(some[:size], chance)
+        elif kind == WINS:
+            for i in range(size):
+                widths[i] = spread[may[i]]
+            now = wins(some[:size], widths[:size])
+        else:
+            now = shares(draws, may[:size])
+        if not lifted(now, least):
+            return -1
+        j = drawn(now, uniforms[k])
+        row = may[j]
+        rows[k], propensities[k] = row, now[j]
+        # What stands at a position of its own was counted before.
+        if starts[k] == starts[k + 1]:
+            take(row, is_open, caps, caps_end, left)
+            quota -= fresh[row]
+    return uniforms.size
+
+
+@compiled
+def score_and_draw_ruled(
+    own_mean: Cube,
+    own_cov: Cubes,
+    shared_mean: Cube,
+    shared_cov: Cubes,
+    weights: Vector,
+    basis: Vector,
+    context: Vector,
+    action_rows: Indices,
+    Z: Matrix,
+    mean: Vector,
+    own: Vector,
+    common: Matrix,
+    kind: int,
+    factor: float,
+    noise: float,
+    alone: bool,
+    chance: float,
+    normals: Cube,
+    rank: Indices,
+    draws: Matrix,
+    decision_id: Text,
+    least: float,
+    only: Places,
+    starts: Places,
+    is_open: Places,
+    caps: Places,
+    caps_end: Places,
+    left: Places,
+    fresh: Places,
+    quota: int,
+    due: int,
+    rows: Places,
+    propensities: Vector,
+) -> int:
+    """`draw_ruled` of what the models expect; the first are those of `slates.score_and_draw`."""
+    score(
+        own_mean, own_cov, shared_mean, shared_cov, weights, basis, context, action_rows, Z, mean,
+        own, common, kind, factor, noise, alone, normals, rank, draws, decision_id,
+    )  # fmt: skip
+    return draw_ruled(
+        kind, chance, mean, own, draws, least, uniforms_of(decision_id, starts.size - 1),
+        only, starts, is_open, caps, caps_end, left, fresh, quota, due, rows, propensities,
+    )  # fmt: skip
