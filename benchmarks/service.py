@@ -12,6 +12,10 @@ Of each pair two ratios are told, as the median of the rounds with their spread:
 per second, which needs a quiet machine, and of the processor's time a request (user and system, of
 all threads), which can be compared while others work on it. Above 1 the first of the pair is
 quicker. `--json` prints the same as one document.
+
+With `--log postgresql://…`, an empty database, a service whose log lies there is measured beside
+one whose log is in its data folder, and nothing else. The time of the database's processes is not
+among the service's.
 """
 
 from __future__ import annotations
@@ -379,12 +383,12 @@ class Bench:
         return self.folder / f"{shape.experiment}{'-keyed' if keyed else ''}.lua"
 
     @contextmanager
-    def service(self, data: str, processes: int = 1) -> Iterator[Server]:
-        """Topbill, over a data folder of that name."""
+    def service(self, data: str, processes: int = 1, log: str = "") -> Iterator[Server]:
+        """Topbill, over a data folder of that name, and over a log at a URL where one is said."""
         port = free_port("127.0.0.1", 0)
         command = [sys.executable, "-m", "topbill", "serve", *self.places(data)]
         command += ["--port", str(port), "--processes", str(processes)]
-        with running(on_core(self.server_core, command), port) as process:
+        with running(on_core(self.server_core, command), port, TOPBILL_LOG=log) as process:
             yield Server(port, process.pid)
 
     @contextmanager
@@ -398,10 +402,10 @@ class Bench:
             yield Server(port, process.pid)
 
     @contextmanager
-    def worker(self, data: str) -> Iterator[None]:
+    def worker(self, data: str, log: str = "") -> Iterator[None]:
         """The worker beside it, on whichever core is free."""
         command = [sys.executable, "-m", "topbill", "worker", *self.places(data)]
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(command, env=os.environ | {"TOPBILL_LOG": log})
         try:
             yield
         finally:
@@ -493,6 +497,30 @@ def measure(bench: Bench, policies: list[str]) -> dict[str, Any]:
     }
 
 
+def measure_log(bench: Bench, policy: str, url: str) -> dict[str, Any]:
+    """A service over a shared log beside one over its own."""
+    subprocess.run([sys.executable, "-m", "topbill", "migrate", "--log", url], check=True)
+    shape = Shape(policy)
+    bench.add(shape)
+    own_ids, keyed = bench.script(shape), bench.script(shape, keyed=True)
+    compared = []
+    with ExitStack() as stack:
+        shared = stack.enter_context(bench.service("shared", log=url))
+        own = stack.enter_context(bench.service("own"))
+        for server, data, log in ((shared, "shared", url), (own, "own", "")):
+            with bench.worker(data, log):
+                teach(server.port, [shape])
+        for connections in CONNECTIONS:
+            pair = (shared, own_ids), (own, own_ids)
+            compared.append(bench.compare("shared log ÷ own", connections, *pair))
+        pair = (shared, keyed), (own, keyed)
+        compared.append(bench.compare("shared log ÷ own, callers' ids", 64, *pair))
+        other = stack.enter_context(bench.service("shared", log=url, processes=2))
+        pair = (other, own_ids), (shared, own_ids)
+        compared.append(bench.compare("shared log, two processes ÷ one", 64, *pair))
+    return {"comparisons": [comparison.summary() for comparison in compared]}
+
+
 def machine() -> dict[str, Any]:
     """Where it is measured."""
     model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
@@ -513,6 +541,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--policies", default=",".join(POLICIES))
     parser.add_argument("--cores", default="0,1", help="of the servers, and of wrk; or none")
+    parser.add_argument("--log", help="URL of an empty log: measure it beside a service's own")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     if not shutil.which("wrk"):
@@ -535,7 +564,11 @@ def main() -> None:
             cores=(int(server_core), int(load_core)) if is_pinned else None,
             say=say,
         )
-        results = measure(bench, arguments.policies.split(","))
+        policies = arguments.policies.split(",")
+        if arguments.log:
+            results = measure_log(bench, policies[0], arguments.log)
+        else:
+            results = measure(bench, policies)
     say(f"load at the end: {os.getloadavg()[0]:.1f}")
     if arguments.json:
         print(json.dumps({"machine": where, **results}, indent=2))
