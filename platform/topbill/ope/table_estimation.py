@@ -21,7 +21,7 @@ from topbill.domain.chance import ROUNDING
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.records import Floats
 from topbill.domain.sql import quoted
-from topbill.lake import delta
+from topbill.lake.delta import delta_relation, is_table
 from topbill.ope.diagnostics import Gates
 from topbill.ope.estimators import DEFAULT, chosen
 from topbill.ope.estimators.formula import ONE, Column, Formula, Symbols
@@ -167,8 +167,8 @@ def _rows_in_memory(source: str | Path | Any) -> Any:
 def _relation(source: str | Path | Any) -> str:
     if not isinstance(source, str | Path):
         return _ROWS
-    if isinstance(source, Path) and delta.is_table(source):
-        return delta.relation(source)
+    if isinstance(source, Path) and is_table(source):
+        return delta_relation(source)
     text = str(source)
     if isinstance(source, Path) or text.endswith(".parquet"):
         return f"read_parquet({quoted(text)})"
