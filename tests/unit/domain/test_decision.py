@@ -24,7 +24,17 @@ from topbill.domain.decision import (
     read_sql,
     reward_rows,
 )
-from topbill.domain.records import NULL, Decision, Mask, Placement, RewardEvent
+from topbill.domain.records import (
+    NULL,
+    Decision,
+    EntityUse,
+    Mask,
+    Placement,
+    RewardEvent,
+    ShadowDecision,
+    Stop,
+    Terms,
+)
 from topbill.ope.replay.logged_data import LoggedData
 from topbill.testing import a_decision, an_experiment, temporary_lake
 from topbill.worker.archive import Span, reader
@@ -63,6 +73,10 @@ def decisions(draw: st.DrawFn) -> Decision:
         place=draw(TEXT),
         masks=draw(st.sampled_from([(), (Mask("pins", 0, 1, (0, 2), only=True),)])),
         row_weight=draw(st.one_of(st.none(), st.floats(0.01, 1e6))),
+        entities=draw(st.sampled_from([(), (EntityUse("titles", "v1", 3, 1),)])),
+        stops=draw(st.sampled_from([(), (Stop(1, 0.25, 0.5),)])),
+        shadows=draw(st.sampled_from([(), (ShadowDecision("b", (0.5,), ((0.5, 0.5),), 7),)])),
+        terms=draw(st.sampled_from([None, Terms(((0, 0.5),), 0.1, ((-3, 0, 0),))])),
     )
 
 
@@ -110,10 +124,23 @@ def test_a_reward_comes_back_as_it_was(originals: list[RewardEvent]) -> None:
     assert [event_of(row) for row in read(table, REWARD_COLUMNS)] == originals
 
 
+@settings(max_examples=30)
+@given(st.lists(decisions(), min_size=1, max_size=4))
+def test_many_decisions_become_the_rows_that_each_of_them_becomes(
+    originals: list[Decision],
+) -> None:
+    rows = list(enumerate(originals, 1))
+    one_by_one = pa.concat_tables([decision_rows([row]) for row in rows])
+    assert decision_rows(rows).equals(one_by_one.combine_chunks())
+
+
 def test_a_column_is_added_in_one_place() -> None:
     """In the table, the view, and what evaluation and the worker read back."""
     added: RecordColumn[Decision] = RecordColumn(
-        "request_hash", pa.string(), lambda decision: decision.request_hash, field="request_hash"
+        "request_hash",
+        pa.string(),
+        lambda decisions: [decision.request_hash for decision in decisions],
+        field="request_hash",
     )
     DECISION_COLUMNS.append(added)
     try:
