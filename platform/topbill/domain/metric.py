@@ -465,8 +465,10 @@ def window_over(decided_at: int, window: float, now: int) -> bool:
     return decided_at + microseconds(window) < now
 
 
-def window_over_sql(decided_at: str, window: float, now: int) -> str:
-    """SQL for `window_over`; `decided_at` is the SQL of a TIMESTAMP."""
+def window_over_sql(decided_at: str, window: float, now: int | str) -> str:
+    """SQL for `window_over`; `decided_at` is the SQL of a TIMESTAMP, `now` µs or the SQL of
+    them.
+    """
     return f"epoch_us({decided_at}) + {microseconds(window)} < {now}"
 
 

@@ -177,6 +177,8 @@ class Objective:
         """Whether the objective of a decision is final at `now` (both µs since the epoch)."""
         return window_over(decided_at, self.window, now)
 
-    def mature_sql(self, decided_at: str, now: int) -> str:
-        """SQL for `is_mature`; `decided_at` is the SQL of a TIMESTAMP."""
+    def mature_sql(self, decided_at: str, now: int | str) -> str:
+        """SQL for `is_mature`; `decided_at` is the SQL of a TIMESTAMP, `now` µs or the SQL of
+        them.
+        """
         return window_over_sql(decided_at, self.window, now)

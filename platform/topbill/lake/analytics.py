@@ -3,12 +3,16 @@ one version.
 
 It is written under another name and renamed into place, so that a reader sees one consistent state
 or the next. A reader that holds the file open keeps the state that it opened.
+
+A publication comes every two seconds, and experiments change every few days. So a file begins as a
+copy of one that holds all that follows from the experiments and the audit, and gets what is new.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,8 +25,9 @@ from topbill.domain.alarm import AlarmLine
 from topbill.domain.errors import LogError
 from topbill.domain.records import QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
+from topbill.domain.sql import quoted
 from topbill.lake import views
-from topbill.lake.database import Connection, confine, connect, files_of
+from topbill.lake.database import Connection, confine, connect, connect_for_long, files_of
 from topbill.lake.views import PinnedTable
 from topbill.log.protocol import ConclusionLine, Order, Retention
 from topbill.spec import Experiment
@@ -68,8 +73,10 @@ CREATE TABLE alarms (
     message VARCHAR, raised_at TIMESTAMP, resolved_at TIMESTAMP);
 CREATE SCHEMA metrics;
 """
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {"default_block_size": "16384"}
-"""The smallest block: the file holds views and a few rows, and is written every two seconds."""
+_ATTACHED = "written"
+"""What the file is called while it is written."""
+_BLOCK = 16_384
+"""Bytes of a block, the smallest that there is: the file holds views and a few rows."""
 _UNFIT = (LookupError, ValueError)
 """What a metric kind raises whose SQL names something that there is not."""
 
@@ -174,27 +181,108 @@ class Publication:
     alarms: Sequence[AlarmLine] = ()
 
 
-def write(path: Path, publication: Publication) -> None:
-    """Write the analytics database, replacing the one before.
+class DatabaseWriter:
+    """Writes the analytics database at a path, again and again. For one thread at a time."""
 
-    An experiment whose metrics cannot be computed is told among the problems and has none; it
-    keeps no other from being published. Raises LogError where the file can't be written; the one
-    before is then still there.
-    """
-    try:
-        _write(path, publication, publication.experiments, publication.problems)
-    except (OSError, duckdb.Error, *_UNFIT) as error:
-        # Which experiment it was is looked for only now: as a rule there is none, and this file is
-        # written every two seconds.
-        unfit = _without_metrics(publication.experiments)
-        if not unfit:
-            raise LogError(f"{path}: cannot be written: {error}") from error
-        keys = {problem.subject for problem in unfit}
-        computed = [e for e in publication.experiments if e.key not in keys]
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fresh = path.with_name(f"{path.name}.tmp")
+        self._connection: Connection | None = None
+        """In memory: the file is attached to it while it is written, which takes a fraction of what
+        DuckDB needs to start."""
+        self._begun: tuple[Any, bytes] | None = None
+        """What the last file began with, and what that follows from."""
+
+    def write(self, publication: Publication) -> None:
+        """Write the file, replacing the one before.
+
+        An experiment whose metrics cannot be computed is told among the problems and has none; it
+        keeps no other from being published. Raises LogError where the file can't be written; the
+        one before is then still there.
+        """
         try:
-            _write(path, publication, computed, [*publication.problems, *unfit])
-        except (OSError, duckdb.Error) as other:
-            raise LogError(f"{path}: cannot be written: {other}") from other
+            self._write(publication, publication.experiments, publication.problems)
+        except (OSError, duckdb.Error, *_UNFIT) as error:
+            # Which experiment it was is looked for only now: as a rule there is none, and this file
+            # is written every two seconds.
+            unfit = _without_metrics(publication.experiments)
+            if not unfit:
+                raise LogError(f"{self._path}: cannot be written: {error}") from error
+            keys = {problem.subject for problem in unfit}
+            computed = [e for e in publication.experiments if e.key not in keys]
+            try:
+                self._write(publication, computed, [*publication.problems, *unfit])
+            except (OSError, duckdb.Error) as other:
+                raise LogError(f"{self._path}: cannot be written: {other}") from other
+
+    def _write(
+        self,
+        publication: Publication,
+        computed: Sequence[Experiment],
+        problems: Sequence[Problem],
+    ) -> None:
+        """Write the file; only the `computed` experiments get metrics."""
+        begun = self._beginning(publication, computed)
+        self._clear()
+        self._fresh.write_bytes(begun)
+        with self._attached() as connection:
+            for name, table in publication.tables.items():
+                connection.execute(views.base_view(name, table))
+            _fill_with_news(connection, publication)
+            _insert(connection, "problems", problems)
+            _insert(connection, "published", [_published(self._path, publication)])
+        # Detached, so the write-ahead log is merged into the file. The rename is atomic: whoever
+        # opens the path gets the whole file before or the whole file after, never a part.
+        os.replace(self._fresh, self._path)
+
+    def _beginning(self, publication: Publication, computed: Sequence[Experiment]) -> bytes:
+        """The bytes of a file of these experiments, in which nothing is published yet."""
+        follows_from = (
+            list(publication.experiments),
+            list(computed),
+            set(publication.removed),
+            list(publication.revisions),
+            list(publication.conclusions),
+        )
+        if self._begun is None or self._begun[0] != follows_from:
+            self._clear()
+            with self._attached() as connection:
+                connection.execute(_TABLES)
+                _create_views(connection, computed)
+                _fill(connection, publication)
+            self._begun = (follows_from, self._fresh.read_bytes())
+        return self._begun[1]
+
+    def _clear(self) -> None:
+        """Remove what a killed writer left, which would be taken for the beginning of this file,
+        its write-ahead log above all.
+        """
+        for leftover in (self._fresh, self._fresh.with_name(f"{self._fresh.name}.wal")):
+            leftover.unlink(missing_ok=True)
+
+    @contextmanager
+    def _attached(self) -> Iterator[Connection]:
+        """A transaction on the file: each statement of its own would be synced to the disk by
+        itself.
+        """
+        if self._connection is None:
+            self._connection = connect_for_long()
+        connection = self._connection
+        try:
+            connection.execute(
+                f"ATTACH {quoted(str(self._fresh))} AS {_ATTACHED} (BLOCK_SIZE {_BLOCK})"
+            )
+            connection.execute(f"USE {_ATTACHED}")
+            connection.execute("BEGIN")
+            yield connection
+            connection.execute("COMMIT")
+            connection.execute("USE memory")
+            connection.execute(f"DETACH {_ATTACHED}")
+        except BaseException:
+            # Whatever state it is in, the next one begins anew.
+            connection.close()
+            self._connection = None
+            raise
 
 
 def _without_metrics(experiments: Sequence[Experiment]) -> list[Problem]:
@@ -218,53 +306,22 @@ def empty(experiments: Sequence[Experiment]) -> Connection:
     connection = connect()
     unfit = {problem.subject for problem in _without_metrics(experiments)}
     computed = [experiment for experiment in experiments if experiment.key not in unfit]
-    tables = dict.fromkeys(("decisions", "rewards", "events"), views.EMPTY)
     connection.execute(_TABLES)
-    _create_views(connection, Publication(tables, experiments, 0), computed)
+    _create_views(connection, computed)
     confine(connection)
     return connection
 
 
-def _write(
-    path: Path,
-    publication: Publication,
-    computed: Sequence[Experiment],
-    problems: Sequence[Problem],
-) -> None:
-    """Write the file; only the `computed` experiments get metrics."""
-    fresh = path.with_name(f"{path.name}.tmp")
-    # What a killed writer left would be taken for the beginning of this one, its write-ahead log
-    # above all.
-    for leftover in (fresh, fresh.with_name(f"{fresh.name}.wal")):
-        leftover.unlink(missing_ok=True)
-    with duckdb.connect(str(fresh), config=_CONFIG) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        # One transaction: each of its own would be synced to the disk by itself.
-        connection.execute("BEGIN")
-        connection.execute(_TABLES)
-        _create_views(connection, publication, computed)
-        _fill(connection, publication)
-        _insert(connection, "problems", problems)
-        _insert(connection, "published", [_published(path, publication)])
-        connection.execute("COMMIT")
-    # Closed, so the write-ahead log is merged into the file. The rename is atomic: whoever opens
-    # the path gets the whole file before or the whole file after, never a part.
-    os.replace(fresh, path)
-
-
-def _create_views(
-    connection: duckdb.DuckDBPyConnection,
-    publication: Publication,
-    computed: Sequence[Experiment],
-) -> None:
+def _create_views(connection: duckdb.DuckDBPyConnection, computed: Sequence[Experiment]) -> None:
+    """Every view, over tables that are empty yet."""
     # Each after those that it reads.
-    for name, table in publication.tables.items():
-        connection.execute(views.base_view(name, table))
+    for name in ("decisions", "rewards", "events"):
+        connection.execute(views.base_view(name, views.EMPTY))
     connection.execute(views.PLACEMENTS)
     connection.execute(views.UNITS)
     for experiment in computed:
         connection.execute(views.metrics_view(experiment))
-    connection.execute(views.feedback_view(computed, publication.at))
+    connection.execute(views.feedback_view(computed))
 
 
 def _published(path: Path, publication: Publication) -> tuple[Any, ...]:
@@ -277,7 +334,7 @@ def _published(path: Path, publication: Publication) -> tuple[Any, ...]:
 
 
 def _fill(connection: duckdb.DuckDBPyConnection, publication: Publication) -> None:
-    """The small tables: what the experiment files say, the audit, and the quarantine."""
+    """The tables that change with the experiments: what their files say, and the audit."""
     # Backwards, so that a revision that came back counts from its first time.
     since = {}
     for line in reversed(publication.revisions):
@@ -296,17 +353,21 @@ def _fill(connection: duckdb.DuckDBPyConnection, publication: Publication) -> No
     _insert(connection, "experiments", experiments)
     _insert(connection, "variants", variants)
     _insert(connection, "metrics", metrics)
+    _insert(connection, "revisions", revisions)
+    conclusions = []
+    for ended in publication.conclusions:
+        conclusions.append((*ended[:3], _moment(ended.at), *ended[4:]))
+    _insert(connection, "conclusions", conclusions)
+
+
+def _fill_with_news(connection: duckdb.DuckDBPyConnection, publication: Publication) -> None:
+    """The tables that may change with every publication."""
     quarantine = []
     for row in publication.quarantine:
         at = _moment(row.quarantined_at)
         # All but the body, which is whatever was wrong with it.
         quarantine.append((*row[:7], at))
-    _insert(connection, "revisions", revisions)
     _insert(connection, "quarantine", quarantine)
-    conclusions = []
-    for ended in publication.conclusions:
-        conclusions.append((*ended[:3], _moment(ended.at), *ended[4:]))
-    _insert(connection, "conclusions", conclusions)
     _insert(connection, "orders", [_order_row(order) for order in publication.orders])
     _insert(connection, "launches", [_launch_row(line) for line in publication.launches])
     _insert(connection, "alarms", _alarm_rows(publication.alarms))

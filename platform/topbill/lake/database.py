@@ -78,6 +78,16 @@ def connect(
     return connection
 
 
+def connect_for_long() -> Connection:
+    """A connection in memory for a process that goes on for weeks and asks little at a time: with
+    one thread, which then has not to wake others. Nothing of the files that it reads is kept, since
+    it reads others each time.
+    """
+    connection = connect(threads=1)
+    connection.execute("SET enable_external_file_cache = false")
+    return connection
+
+
 def check_version(connection: Connection, path: Path) -> None:
     """Raises LogError where the database attached as `lake` is of another schema version."""
     ((has_version,),) = connection.execute(_VERSION).fetchall()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import unquote
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from topbill.domain.decision import SEQ
 from topbill.domain.sql import identifier, quoted
-from topbill.lake.database import Connection, connect
+from topbill.lake.database import Connection
 
 IDS = "ids"
 """The folder of the hashes, beside the tables."""
@@ -40,6 +40,8 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "events": ("unit_type", "unit", "event_id"),
 }
 """By which columns a row of each table is known."""
+_TOGETHER = 100
+"""Files that one query hashes."""
 _SPAN = 100_000
 """Rows of the log within which repeated rows are taken out by one commit."""
 _Hashes: TypeAlias = NDArray[np.uint64]
@@ -65,10 +67,12 @@ class IdHashes:
     Args:
         folder: Where they are kept.
         table: The table's name.
+        connection: Gives the connection that computes them, the same one each time.
     """
 
-    def __init__(self, folder: Path, table: str) -> None:
+    def __init__(self, folder: Path, table: str, connection: Callable[[], Connection]) -> None:
         self._folder = folder
+        self._connection = connection
         self._keys = KEYS[table]
         # An event of a unit belongs to no experiment.
         self._is_partitioned = table != "events"
@@ -85,12 +89,11 @@ class IdHashes:
         unknown = [file for file in files if file not in self._known]
         if not unknown:
             return []
-        with connect() as connection:
-            new = {file: self._hashes(file, connection) for file in unknown}
-            suspects, suspected = self._alike(new)
-            rows: list[RepeatedRow] = []
-            if len(suspects):
-                rows = self._read([*suspected, *unknown], suspects, connection)
+        new = self._hashes(unknown)
+        suspects, suspected = self._alike(new)
+        rows: list[RepeatedRow] = []
+        if len(suspects):
+            rows = self._read([*suspected, *unknown], suspects)
         if not rows:
             self._known |= new
         return rows
@@ -99,37 +102,56 @@ class IdHashes:
         """The rows, which have a `seq` each that falls, but those whose id an earlier one of them
         has, or a row of the files in which `repeated` has found none.
         """
-        with connect() as connection:
-            connection.register("fresh", rows)
-            query = f"SELECT {self._hash()} AS h FROM fresh"  # noqa: S608 (own names)
-            hashes: _Hashes = np.sort(connection.sql(query).fetchnumpy()["h"])
-            suspects, suspected = self._alike({"": hashes})
-            if not len(suspects):
-                return rows
-            connection.register("suspects", pa.table({"h": suspects}))
-            keys = ", ".join(map(identifier, self._keys))
-            known = ""
-            if suspected:
-                known = f"""OR ({keys}) IN (
-                    SELECT ({keys}) FROM read_parquet([{", ".join(map(quoted, suspected))}])
-                    WHERE {self._hash()} IN (SELECT h FROM suspects))"""  # noqa: S608
-            query = f"""
-                SELECT {SEQ} FROM (
-                    SELECT {SEQ}, {keys},
-                        row_number() OVER (PARTITION BY {keys} ORDER BY {SEQ} DESC) AS number
-                    FROM fresh WHERE {self._hash()} IN (SELECT h FROM suspects)
-                ) WHERE number > 1 {known}"""  # noqa: S608
-            repeated = pa.array(connection.sql(query).fetchnumpy()[SEQ], pa.int64())
+        connection = self._connection()
+        connection.register("fresh", rows)
+        query = f"SELECT {self._hash()} AS h FROM fresh"  # noqa: S608 (own names)
+        hashes: _Hashes = np.sort(connection.sql(query).fetchnumpy()["h"])
+        suspects, suspected = self._alike({"": hashes})
+        if not len(suspects):
+            return rows
+        connection.register("suspects", pa.table({"h": suspects}))
+        keys = ", ".join(map(identifier, self._keys))
+        known = ""
+        if suspected:
+            known = f"""OR ({keys}) IN (
+                SELECT ({keys}) FROM read_parquet([{", ".join(map(quoted, suspected))}])
+                WHERE {self._hash()} IN (SELECT h FROM suspects))"""  # noqa: S608
+        query = f"""
+            SELECT {SEQ} FROM (
+                SELECT {SEQ}, {keys},
+                    row_number() OVER (PARTITION BY {keys} ORDER BY {SEQ} DESC) AS number
+                FROM fresh WHERE {self._hash()} IN (SELECT h FROM suspects)
+            ) WHERE number > 1 {known}"""  # noqa: S608
+        repeated = pa.array(connection.sql(query).fetchnumpy()[SEQ], pa.int64())
         return rows.filter(pc.invert(pc.is_in(rows[SEQ], repeated)))
 
-    def _hashes(self, file: str, connection: Connection) -> _Hashes:
-        """The hashes of a file's ids: those that are kept, or made anew."""
-        kept = _load(self._path(file))
-        if kept is not None:
-            return kept
-        query = f"SELECT {self._hash()} AS h FROM read_parquet({quoted(file)})"  # noqa: S608
-        hashes: _Hashes = np.sort(connection.sql(query).fetchnumpy()["h"])
-        return _save(self._path(file), hashes)
+    def _hashes(self, files: Sequence[str]) -> dict[str, _Hashes]:
+        """The hashes of the ids of each file: those that are kept, or made anew."""
+        hashes = {}
+        for file in files:
+            kept = _load(self._path(file))
+            if kept is not None:
+                hashes[file] = kept
+        missing = [file for file in files if file not in hashes]
+        for start in range(0, len(missing), _TOGETHER):
+            for file, made in self._made(missing[start : start + _TOGETHER]).items():
+                hashes[file] = _save(self._path(file), made)
+        return hashes
+
+    def _made(self, files: Sequence[str]) -> dict[str, _Hashes]:
+        """The hashes of the ids of each file, computed by one query: what it does beside that takes
+        as long as thousands of ids.
+        """
+        names = ", ".join(map(quoted, files))
+        query = f"""SELECT filename, {self._hash()} AS h
+            FROM read_parquet([{names}], filename = true)"""  # noqa: S608
+        rows = self._connection().sql(query).to_arrow_table()
+        hashes = rows["h"].to_numpy()
+        places = pc.index_in(rows["filename"], pa.array(files)).to_numpy()
+        # By file, and sorted in each.
+        hashes = hashes[np.lexsort((hashes, places))]
+        ends = np.cumsum(np.bincount(places, minlength=len(files)))
+        return dict(zip(files, np.split(hashes, ends[:-1]), strict=True))
 
     def _hash(self) -> str:
         # MD5, since it is the same in every version of every library. Lengths keep (a, bc) from
@@ -149,9 +171,7 @@ class IdHashes:
                 files.append(file)
         return np.unique(np.concatenate(found)), files
 
-    def _read(
-        self, files: Sequence[str], suspects: _Hashes, connection: Connection
-    ) -> list[RepeatedRow]:
+    def _read(self, files: Sequence[str], suspects: _Hashes) -> list[RepeatedRow]:
         """The rows of these hashes whose id an earlier row has, in the order of their `seq`."""
         keys = ", ".join(map(identifier, self._keys))
         options = "union_by_name = true, filename = true, file_row_number = true"
@@ -159,6 +179,7 @@ class IdHashes:
         if self._is_partitioned:
             experiment = "experiment"
             options += ", hive_partitioning = true, hive_types = {'experiment': VARCHAR}"
+        connection = self._connection()
         connection.register("suspects", pa.table({"h": suspects}))
         query = f"""
             SELECT filename, file_row_number, [{keys}], {experiment}, {SEQ}, first, body

@@ -5,12 +5,14 @@ analytics database.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 from deltalake import (
+    ColumnProperties,
     CommitProperties,
     DeltaTable,
     Schema,
@@ -27,7 +29,7 @@ from topbill.domain.records import Decision, QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import analytics, healing
 from topbill.lake.analytics import LaunchLine
-from topbill.lake.database import Error, connect
+from topbill.lake.database import Error, connect, connect_for_long
 from topbill.lake.delta import delta_relation, files_of
 from topbill.lake.distinct import IDS, KEYS, IdHashes, RepeatedRow, take_out
 from topbill.lake.lookup import read_decisions
@@ -52,8 +54,12 @@ file for its columns.
 """
 VERSION = "topbill.schema_version"
 """Property of a table: the version of the columns' names. 0.1.0 set none."""
+CHECKPOINT_EVERY = 10
+"""Commits of a table from one checkpoint to the next. Whoever appends reads all commits since the
+last one, some 0.3 ms each; a checkpoint costs some 5 ms.
+"""
 _SETTINGS = {
-    "delta.checkpointInterval": "100",
+    "delta.checkpointInterval": str(CHECKPOINT_EVERY),
     "delta.logRetentionDuration": "interval 1 hours",
     "delta.enableExpiredLogCleanup": "true",
     "delta.deletedFileRetentionDuration": "interval 1 hours",
@@ -62,7 +68,20 @@ _SETTINGS = {
 in which checkpoints would grow, and with them all that opens a table. `vacuum` deletes the files
 before.
 """
-WRITER = WriterProperties(compression="ZSTD", max_row_group_size=250_000)
+_DISTINCT = ColumnProperties(dictionary_enabled=False)
+"""Of a column whose values hardly ever repeat: a dictionary is made in vain."""
+_TEXT = ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE")
+"""Of JSON text: nobody looks for the smallest and the largest, each as long as a page."""
+WRITER = WriterProperties(
+    compression="ZSTD",
+    max_row_group_size=250_000,
+    column_properties={
+        "seq": _DISTINCT,
+        "decision_id": _DISTINCT,
+        "context": _TEXT,
+        "actions": _TEXT,
+    },
+)
 _ATTEMPTS = 3
 """How often rows that repeat an id are looked for anew, where somebody else appends meanwhile."""
 _TIERS = (8 << 20, 128 << 20)
@@ -93,14 +112,19 @@ class Lake:
     def __init__(self, folder: Path, *, keep_for: float = 1_800.0) -> None:
         self.folder = folder
         self.database_path = folder / DATABASE
+        self._database = analytics.DatabaseWriter(self.database_path)
         self._keep_for = keep_for
         self._folders: dict[str, Path] = {}
         self._tables: dict[str, DeltaTable] = {}
+        self._positions: dict[str, tuple[int, int]] = {}
+        """The version of each table that was looked at, and its position."""
         self._ids: dict[str, IdHashes] = {}
+        # One for all, made when it is needed.
+        connection = cache(connect_for_long)
         for name, columns in schemas().items():
             self._folders[name] = (folder / "lake" / name).resolve()
             self._tables[name] = self._open(self._folders[name], columns)
-            self._ids[name] = IdHashes((folder / "lake" / IDS / name).resolve(), name)
+            self._ids[name] = IdHashes((folder / "lake" / IDS / name).resolve(), name, connection)
         self._seals = Seals((folder / "lake").resolve())
 
     def seal(self) -> dict[Table, int]:
@@ -195,7 +219,12 @@ class Lake:
         """
         table = self._tables[name]
         try:
-            return table.transaction_version(POSITION) or 0
+            # It stands in the commits, and looking there takes a while.
+            version, position = self._positions.get(name, (-1, 0))
+            if version != table.version():
+                position = table.transaction_version(POSITION) or 0
+                self._positions[name] = (table.version(), position)
+            return position
         except (OSError, DeltaError) as error:
             raise LogError(f"{table.table_uri}: cannot be read: {error}") from error
 
@@ -220,6 +249,10 @@ class Lake:
             write_deltalake(
                 table, rows, mode="append", commit_properties=mark, writer_properties=WRITER
             )
+            if (table.version() + 1) % CHECKPOINT_EVERY == 0:
+                # A handle never lets go of the commits that it has read, and goes through all of
+                # them at each append; one that is opened now begins at the checkpoint.
+                self._tables[name] = DeltaTable(str(self._folders[name]))
         except (OSError, DeltaError) as error:
             raise LogError(
                 f"{table.table_uri}: cannot append rows through {through}: {error}"
@@ -234,7 +267,7 @@ class Lake:
         they come before all of the log's.
         """
         table, application = self._tables["events"], HISTORY + source
-        self._distinct_files("events")
+        self.distinct_tables()
         try:
             if through <= (table.transaction_version(application) or 0):
                 return 0
@@ -364,12 +397,24 @@ class Lake:
                 f"{self._folders[name]}: cannot be looked through for repeated ids: {error}"
             ) from error
 
-    def _distinct_files(self, name: str) -> list[str]:
-        """The table's files, with each id once: rows that repeat one were taken out."""
+    def distinct_tables(
+        self, note: Callable[[dict[Table, list[RepeatedRow]]], object] = lambda _: None
+    ) -> dict[str, PinnedTable]:
+        """The tables as they are now, with each id once: rows that repeat one (see `repeated`) are
+        taken out. `note` is called with them before, so that whoever dies in between finds them
+        again.
+        """
+        return {name: self._pinned(name, self._distinct_files(name, note)) for name in schemas()}
+
+    def _distinct_files(
+        self, name: Table, note: Callable[[dict[Table, list[RepeatedRow]]], object]
+    ) -> list[str]:
+        """The table's files, with each id once."""
         for _ in range(_ATTEMPTS):
             files, rows = self._repeated(name)
             if not rows:
                 return files
+            note({name: rows})
             try:
                 take_out(self._tables[name], self._folders[name], rows)
             except (OSError, DeltaError, pa.ArrowException) as error:
@@ -392,9 +437,10 @@ class Lake:
         orders: Sequence[Order] = (),
         launches: Sequence[LaunchLine] = (),
         alarms: Sequence[AlarmLine] = (),
+        tables: Mapping[str, PinnedTable] | None = None,
     ) -> None:
-        """Write a new analytics database pinned to the tables as they are now, and rename it into
-        place. Rows that repeat an id (see `repeated`) are taken out of the tables before.
+        """Write a new analytics database pinned to the `tables`, and rename it into place; by
+        default as `distinct_tables` finds them now.
 
         `at` (µs since the epoch): every log row stamped up to then is in the tables; what is mature
         is judged by it. `removed`: keys of those `experiments` that have no file any more.
@@ -402,9 +448,8 @@ class Lake:
         their age. `conclusions`: how experiments ended. `orders`: what was said without a file.
         `launches`: where launches stand. `alarms`: lines of alarms, oldest first.
         """
-        tables = {name: self._pinned(name, self._distinct_files(name)) for name in self._tables}
         publication = analytics.Publication(
-            tables,
+            self.distinct_tables() if tables is None else tables,
             list(experiments),
             at,
             list(revisions),
@@ -417,7 +462,7 @@ class Lake:
             launches,
             alarms,
         )
-        analytics.write(self.database_path, publication)
+        self._database.write(publication)
 
 
 def _kept_versions(table: DeltaTable, where: Path, seconds: float) -> list[int]:

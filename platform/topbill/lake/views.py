@@ -43,6 +43,7 @@ _OF_DECISION = (
 )
 """What view `feedback` shows of the decision itself."""
 
+_PUBLISHED = "(SELECT epoch_us(published_at) FROM published)"
 PLACEMENTS = """
 CREATE VIEW placements AS
 SELECT decision_id, experiment, variant, unit, decided_at, reason, policy, policy_version,
@@ -74,6 +75,9 @@ def base_view(name: str, table: PinnedTable) -> str:
     """View `decisions`, `rewards` or `events`: a Delta table's files. An empty lake has the same
     columns and no row.
 
+    It takes the place of the view of that name, if there is one: views that read it read the new
+    one.
+
     The files are named one by one. So the view goes on showing the very rows of its version while
     newer ones are appended or files are merged beside it, and readers need no Delta extension.
     """
@@ -88,7 +92,7 @@ def base_view(name: str, table: PinnedTable) -> str:
             columns.append(f"make_timestamp(epoch_us({sql})) AS {sql}")
         else:
             columns.append(sql)
-    selected = f"CREATE VIEW {name} AS SELECT {', '.join(columns)}"
+    selected = f"CREATE OR REPLACE VIEW {name} AS SELECT {', '.join(columns)}"
     if not table.files:
         return f"{selected} WHERE false"
     options = ["hive_partitioning = false"]
@@ -121,11 +125,11 @@ def metrics_view(experiment: Experiment) -> str:
     )
 
 
-def feedback_view(experiments: Sequence[Experiment], at: int) -> str:
+def feedback_view(experiments: Sequence[Experiment]) -> str:
     """View `feedback`: every decision with its metrics and objective, and whether that is final at
-    `at` µs. What has no experiment any more has no metrics.
+    the time of the publication. What has no experiment any more has no metrics.
     """
-    branches = [_feedback_of(experiment, at) for experiment in experiments]
+    branches = [_feedback_of(experiment) for experiment in experiments]
     # A branch for each experiment, with its key as a constant: a condition on `experiment` then
     # reads the files of that one alone.
     others = (
@@ -143,7 +147,7 @@ def feedback_view(experiments: Sequence[Experiment], at: int) -> str:
     )
 
 
-def _feedback_of(experiment: Experiment, at: int) -> str:
+def _feedback_of(experiment: Experiment) -> str:
     """The decisions of one experiment. Only those with an event have a row in its view of metrics:
     the others are at the metrics' defaults."""
     key, goal = experiment.key, experiment.goal
@@ -153,9 +157,10 @@ def _feedback_of(experiment: Experiment, at: int) -> str:
             continue
         value = f"coalesce(e.{metric_column(metric.name)}, {number(metric.default)})"
         pairs.append(f"{quoted(metric.name)}: {value}")
+    is_mature = goal.mature_sql("d.decided_at", _PUBLISHED)
     return (
         f"SELECT {quoted(key)}, {_shown('d')}, MAP {{{', '.join(pairs)}}}, "  # noqa: S608  (quoted)
-        f"coalesce(e.objective, {number(goal.default)}), {goal.mature_sql('d.decided_at', at)} "
+        f"coalesce(e.objective, {number(goal.default)}), {is_mature} "
         f"FROM decisions d LEFT JOIN metrics.{identifier(key)} e ON d.decision_id = e.decision_id "
         f"WHERE d.experiment = {quoted(key)}"
     )

@@ -132,9 +132,7 @@ class Publisher:
         as_of = self._log.clock_time(barrier + 1) - 1
         revisions = self._log.revisions()
         removed = self._removed({e.key for e in experiments}, revisions)
-        # The lake takes them out before it shows itself. Noted first: whoever dies in between
-        # finds them again.
-        set_aside(self._log, repeated_rows(self._lake.repeated()))
+        tables = self._lake.distinct_tables(lambda rows: set_aside(self._log, repeated_rows(rows)))
         quarantine = self._log.quarantine(limit=MOST_QUARANTINED)
         self._lake.write_database(
             [*experiments, *removed],
@@ -148,6 +146,7 @@ class Publisher:
             self._log.orders(),
             self._launches(),
             self._log.alarms(),
+            tables,
         )
         self.published_at = as_of
 

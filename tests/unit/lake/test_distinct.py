@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from deltalake import write_deltalake
 from hypothesis import given, settings
@@ -121,3 +123,21 @@ def test_hashes_that_are_damaged_are_made_anew(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     lake.append("decisions", decision_rows([(2, decision("a", "two", 2))]), 2)
     assert [row.seq for row in lake.repeated()["decisions"]] == [2]
+
+
+def test_the_hashes_of_several_files_are_kept_a_file_of_them_for_each(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    made = [(n, decision(f"é{n}", ("one", "two")[n % 2], n)) for n in range(1, 8)]
+    lake.append("decisions", decision_rows(made), 7)
+    assert lake.repeated() == {}
+    kept = []
+    for file in (tmp_path / "lake" / "ids" / "decisions").iterdir():
+        hashes = np.frombuffer(file.read_bytes()[4:], np.uint64)
+        assert list(hashes) == sorted(hashes)
+        kept.append(set(map(int, hashes)))
+    expected: dict[str, set[int]] = {"one": set(), "two": set()}
+    for _, each in made:
+        text = f"{len(each.decision_id)}|{each.decision_id}".encode()
+        digest = hashlib.md5(text, usedforsecurity=False).digest()
+        expected[each.experiment].add(int.from_bytes(digest[:8], "little"))
+    assert sorted(map(sorted, kept)) == sorted(map(sorted, expected.values()))

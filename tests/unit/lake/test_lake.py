@@ -4,6 +4,7 @@ in Python.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -30,7 +31,8 @@ from topbill.domain.decision import (
 )
 from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.records import Action, Decision, Mask, Placement, RewardEvent, UnitEvent
-from topbill.lake import DATABASE, Lake, connect, sql, tables
+from topbill.lake import DATABASE, Lake, Problem, connect, sql, tables
+from topbill.lake.tables import CHECKPOINT_EVERY
 from topbill.policies.uniform import FixedParams, UniformParams
 from topbill.spec import Experiment, Metric, Variant
 
@@ -239,7 +241,8 @@ def test_compaction_merges_files_and_keeps_every_row(tmp_path: Path) -> None:
 
 
 def parquet(folder: Path) -> set[Path]:
-    return set((folder / "lake" / "decisions").rglob("*.parquet"))
+    """The files of rows, without those of checkpoints."""
+    return set((folder / "lake" / "decisions" / "experiment=home").glob("*.parquet"))
 
 
 def test_what_a_merge_replaced_is_deleted_when_its_readers_had_their_time(tmp_path: Path) -> None:
@@ -398,6 +401,39 @@ def test_an_analytics_database_that_cannot_be_written_leaves_the_old_one(tmp_pat
     with pytest.raises(LogError, match="cannot be written"):
         lake.write_database([experiment("other")], NOW)
     assert rows(tmp_path, "SELECT key FROM experiments") == [("home",)]
+    (tmp_path / f"{DATABASE}.tmp").rmdir()
+    lake.write_database([experiment("other")], NOW)
+    assert rows(tmp_path, "SELECT key FROM experiments") == [("other",)]
+
+
+def test_each_publication_shows_what_holds_by_then(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    everything = (
+        "SELECT (SELECT list(key) FROM experiments), (SELECT list(subject) FROM problems), "
+        "(SELECT count(*) FROM decisions), (SELECT count(*) FROM units), "
+        "(SELECT epoch_us(published_at) FROM published)"
+    )
+    lake.write_database([experiment()], NOW)
+    assert rows(tmp_path, everything) == [(["home"], None, 0, 0, NOW)]
+    publish(lake, [decision(1)])
+    lake.write_database([experiment()], NOW + 1, problems=[Problem("file", "a.yaml", "", "wrong")])
+    assert rows(tmp_path, everything) == [(["home"], ["a.yaml"], 1, 1, NOW + 1)]
+    lake.write_database([experiment()], NOW + 2)
+    assert rows(tmp_path, everything) == [(["home"], None, 1, 1, NOW + 2)]
+    lake.write_database([experiment(), experiment("other")], NOW + 3)
+    assert rows(tmp_path, everything) == [(["home", "other"], None, 1, 1, NOW + 3)]
+
+
+def test_an_append_reads_few_commits_however_many_came_before(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for number in range(1, 36):
+        publish(lake, [decision(number)], after=number - 1)
+    log = tmp_path / "lake" / "decisions" / "_delta_log"
+    newest = json.loads((log / "_last_checkpoint").read_text())["version"]
+    assert lake._tables["decisions"].version() - newest < CHECKPOINT_EVERY
+    assert lake.position("decisions") == 35
+    lake.write_database([experiment()], NOW)
+    assert rows(tmp_path, "SELECT count(DISTINCT decision_id) FROM decisions") == [(35,)]
 
 
 KINDS = ("binary", "max", "sum", "count", "mean", "last")
