@@ -5,9 +5,12 @@ together, for each example experiment and for whole pages.
         [--against ../main/platform]
 
 The examples decide in process first, each into a log of its own. A worker's fold then reads such a
-log from its start, as `topbill verify` does, and a publisher moves it into a new lake. With
-`--against`, another checkout does the same in turn, and the last column says whether both came to
-the same policies, to the last byte. Figures are medians of the rounds.
+log from its start, as `topbill verify` does. A publisher moves the same decisions, again and again
+under new ids, into a new lake: a full step of 20,000 at once, and the ordinary rhythm, 2,000 (what
+1,000 a second make in two seconds) in each of 31 steps, with all that a step does: the tables, the
+analytics database, merging small files, forgetting. With `--against`, another
+checkout does the same in turn, and the last column says whether both came to the same policies, to
+the last byte. Figures are medians of the rounds.
 
 CPU seconds for a million decisions are the same numbers. Beside them stands what a decision with
 its rewards takes on the disk, in the log and in the lake.
@@ -16,6 +19,8 @@ its rewards takes on the disk, in the log and in the lake.
 from __future__ import annotations
 
 import argparse
+import gc
+import itertools
 import os
 import platform
 import resource
@@ -24,6 +29,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +52,7 @@ from topbill.simulation.page_viewers import PageViewers
 from topbill.simulation.page_visits import credited_events
 from topbill.spec import Experiment
 from topbill.worker.policy_fold import PolicyFold
-from topbill.worker.publisher import Publisher
+from topbill.worker.publisher import MINOR, Publisher
 
 ROOT = Path(__file__).parents[1]
 PAGE = "home"
@@ -58,11 +65,19 @@ STEP = 20_000
 DAY = 86_400_000_000
 
 
+RHYTHMS = ((20_000, 1), (2_000, MINOR + 1))
+"""Decisions of a step, and steps: so many that small files are merged once."""
+
+
 class Asked(NamedTuple):
-    """What one process is to do with the log of a folder: learn an experiment, or publish all."""
+    """What one process is to do with the log of a folder: learn an experiment, or publish so many
+    decisions in each of so many steps.
+    """
 
     folder: str
     experiment: str
+    decisions: int = 0
+    steps: int = 0
 
 
 class Answer(NamedTuple):
@@ -114,8 +129,8 @@ def examples(folder: Path) -> list[Experiment]:
     return pages.load_experiments(folder)
 
 
-def record_decisions(folder: Path, experiment: Experiment, count: int) -> None:
-    """A log of single decisions of an experiment."""
+def record_decisions(folder: Path, experiment: Experiment, count: int) -> int:
+    """A log of single decisions of an experiment; returns how many."""
     environment, engine = Environment(experiment), Engine([experiment])
     recorder = Recorder(folder)
     for number in range(count):
@@ -141,15 +156,16 @@ def record_decisions(folder: Path, experiment: Experiment, count: int) -> None:
             )
         recorder.store((decision,), events)
     recorder.finish()
+    return count
 
 
-def record_pages(folder: Path, experiments: list[Experiment], count: int) -> None:
-    """A log of whole pages."""
+def record_pages(folder: Path, experiments: list[Experiment], count: int) -> int:
+    """A log of whole pages; returns how many decisions."""
     (file,) = pages.load_all(folder.parent / "experiments", experiments)
     page = CompiledPage(file, Engine(experiments), file.read_catalog())
     viewers = PageViewers(page.catalog, sources=file.sources)
     declared = {feature.name for e in experiments for feature in e.context if e.key in LAYERS}
-    recorder = Recorder(folder)
+    recorder, decided = Recorder(folder), 0
     for number in range(count):
         viewer, now = number % 500, recorder.now / 1e6
         context = viewers.context(viewer)
@@ -169,7 +185,9 @@ def record_pages(folder: Path, experiments: list[Experiment], count: int) -> Non
         for own in credited_events(composed.answer, played, now).values():
             events += own
         recorder.store(composed.decisions, events)
+        decided += len(composed.decisions)
     recorder.finish()
+    return decided
 
 
 # ------------------------------------------------------------------ the process that is measured
@@ -197,25 +215,62 @@ def learn(log: Log, experiment: Experiment) -> Answer:
     return Answer(seconds, decisions, digest.hexdigest())
 
 
-def publish(log: Log, experiments: list[Experiment]) -> Answer:
-    """Publish all of the log, less what it takes where nothing is new: that is done every two
-    seconds, whatever came.
-    """
+def publish(log: Log, experiments: list[Experiment], decisions: int, steps: int) -> Answer:
+    """Publish what the log holds, again and again, so many decisions in each step."""
+    source = repeated_entries(log)
     with tempfile.TemporaryDirectory() as name:
+        recorder = Recorder(Path(name))
         lake = Lake(Path(name))
-        publisher = Publisher(log, lake, lambda: experiments)
-        times = [cpu_seconds()]
-        for _ in range(3):
-            publisher.publish()
-            times.append(cpu_seconds())
-        decisions = lake.position("decisions")
+        publisher = Publisher(recorder.log, lake, lambda: experiments)
+        # An empty one first: what is made once is made then.
+        publisher.step()
+        seconds, published = 0.0, 0
+        for _ in range(steps):
+            recorder.now += 2_000_000
+            entries, count = [], 0
+            while count < decisions:
+                entries.append(next(source))
+                count += len(entries[-1].decisions)
+            recorder.log.commit(entries)
+            recorder.log.tend(thorough=True)
+            began = cpu_seconds()
+            publisher.step()
+            seconds += cpu_seconds() - began
+            published += count
+        began = cpu_seconds()
+        while publisher.is_compacting:
+            time.sleep(0.01)
+        seconds += cpu_seconds() - began
         files = (Path(name) / "lake").rglob("*.parquet")
         size = sum(file.stat().st_size for file in files)
-    return Answer(times[1] - times[0] - (times[3] - times[2]), decisions, str(size))
+        recorder.log.close()
+    return Answer(seconds, published, str(size))
+
+
+def repeated_entries(log: Log) -> Iterator[Entry]:
+    """What each request of a log decided and what came of it, without an end: each time under new
+    ids.
+    """
+    events: dict[str, list[RewardEvent]] = {}
+    for _, event in log.read_events(0, 2**31):
+        events.setdefault(event.decision_id, []).append(event)
+    requests: dict[str, list[Decision]] = {}
+    for _, decision in log.read_decisions(0, 2**31):
+        requests.setdefault(decision.page or decision.decision_id, []).append(decision)
+    for time_ in itertools.count():
+        for decisions in requests.values():
+            own, theirs = [], []
+            for decision in decisions:
+                decision_id = f"{decision.decision_id}-{time_}"
+                own.append(msgspec.structs.replace(decision, decision_id=decision_id))
+                for event in events.get(decision.decision_id, ()):
+                    theirs.append(msgspec.structs.replace(event, decision_id=decision_id))
+            yield Entry(tuple(own), theirs)
 
 
 def serve() -> None:
     """Answer each line of standard input."""
+    gc.freeze()  # as the worker does
     for line in sys.stdin:
         asked = msgspec.json.decode(line, type=Asked)
         folder = Path(asked.folder)
@@ -225,7 +280,7 @@ def serve() -> None:
                 (experiment,) = [e for e in experiments if e.key == asked.experiment]
                 answer = learn(log, experiment)
             else:
-                answer = publish(log, experiments)
+                answer = publish(log, experiments, asked.decisions, asked.steps)
         print(msgspec.json.encode(answer).decode(), flush=True)
 
 
@@ -268,7 +323,7 @@ class Measured(NamedTuple):
 
     def line(self, label: str) -> str:
         """A line of the table."""
-        text = f"{label:<28}{self.decisions:>9,}"
+        text = f"{label:<36}{self.decisions:>9,}"
         text += "".join(f"{micros:>10.1f} µs" for micros in self.micros)
         if len(self.micros) > 1:
             text += f"{self.micros[1] / self.micros[0]:>8.2f} ×"
@@ -288,10 +343,10 @@ def measure(checkouts: list[Checkout], asked: Asked, rounds: int) -> Measured:
 
 
 def measure_log(
-    checkouts: list[Checkout], folder: Path, keys: tuple[str, ...], rounds: int
+    checkouts: list[Checkout], folder: Path, decisions: int, keys: tuple[str, ...], rounds: int
 ) -> list[float]:
-    """Print what it takes to learn each experiment of a log, and to publish the log. Returns the
-    µs that all of it takes together, by checkout.
+    """Print what it takes to learn each experiment of a log of so many decisions, and to publish
+    the log. Returns the µs that all of it takes together, by checkout.
     """
     measured = []
     for key in keys:
@@ -299,16 +354,20 @@ def measure_log(
         same = "" if len(checkouts) == 1 else "  same" if len(learned.results) == 1 else "  DIFFERS"
         print(learned.line(f"learn {key}") + same, flush=True)
         measured.append(learned)
-    published = measure(checkouts, Asked(str(folder), ""), rounds)
-    log_size = (folder / LOG_FILE).stat().st_size / published.decisions
-    lake_size = float(min(published.results)) / published.decisions
-    print(
-        f"{published.line(f'publish {folder.name}')}  {log_size:,.0f} B in the log, "
-        f"{lake_size:,.0f} B in the lake",
-        flush=True,
-    )
-    measured.append(published)
-    return [sum(one.micros[i] * one.decisions for one in measured) for i in range(len(checkouts))]
+    log_size = (folder / LOG_FILE).stat().st_size / decisions
+    for size, steps in RHYTHMS:
+        published = measure(checkouts, Asked(str(folder), "", size, steps), 1)
+        lake_size = float(min(published.results)) / published.decisions
+        print(
+            f"{published.line(f'publish {folder.name}, {size:,} a step')}  "
+            f"{log_size:,.0f} B in the log, {lake_size:,.0f} B in the lake",
+            flush=True,
+        )
+    totals = []
+    for i in range(len(checkouts)):
+        learned_all = sum(one.micros[i] * one.decisions for one in measured)
+        totals.append(learned_all + published.micros[i] * decisions)
+    return totals
 
 
 def main() -> None:
@@ -338,12 +397,13 @@ def main() -> None:
         for experiment in experiments:
             if experiment.key in EXPERIMENTS and arguments.only in (None, experiment.key):
                 (root / experiment.key).mkdir()
-                record_decisions(root / experiment.key, experiment, arguments.decisions)
-                measure_log(checkouts, root / experiment.key, (experiment.key,), arguments.rounds)
+                count = record_decisions(root / experiment.key, experiment, arguments.decisions)
+                keys = (experiment.key,)
+                measure_log(checkouts, root / experiment.key, count, keys, arguments.rounds)
         if arguments.only in (None, "pages"):
             (root / "pages").mkdir()
-            record_pages(root / "pages", experiments, arguments.pages)
-            totals = measure_log(checkouts, root / "pages", LAYERS, arguments.rounds)
+            count = record_pages(root / "pages", experiments, arguments.pages)
+            totals = measure_log(checkouts, root / "pages", count, LAYERS, arguments.rounds)
             each = ", before ".join(f"{total / arguments.pages / 1e3:.2f}" for total in totals)
             print(f"a page, learned and published: {each} ms of CPU")
     return None

@@ -4,6 +4,7 @@ time.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import time
@@ -334,7 +335,11 @@ def run_worker(
         with lease, beside():
             worker = Worker(experiments, data, remember=remember, keep=keep)
             worker.check()
+            # What is there now stays: the collector need not look through it again and again while
+            # rows are decoded.
+            gc.freeze()
             _work(worker, lease, is_stopped)
+            gc.unfreeze()
         if stop:
             break
 
