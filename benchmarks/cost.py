@@ -1,13 +1,14 @@
 """What a million decisions of the example experiments cost: seconds of CPU, and bytes on disk.
 
-    python -m benchmarks.cost [--seconds 30] [--rounds 1] [--against ../main/platform]
+    python -m benchmarks.cost [--decisions 100_000] [--rounds 1] [--against ../main/platform]
 
-A service and a worker run on the examples, each on its own; simulated viewers open homepages, of
-which each is three decisions, send what comes of them, and stop. The worker then learns and
-publishes the rest. What the two took of the CPU from ready to the end is divided by the decisions
-in the lake, as are the bytes that lie in the data folder at the end: in the log, which lets them go
-past every window, and in the lake. CPU and not the clock, so that other work on the machine hardly
-counts. With `--against`, another checkout does the same in turn.
+A service and a worker run on the examples. Decisions of three of them come over HTTP, one a
+request, and a reward for each fourth; then the worker learns and publishes the rest. What the two
+took of the CPU, less what they take when nothing comes, is divided by the decisions in the lake; so
+are the bytes that came into the data folder: into the log, which takes room ahead and lets rows go
+past every window, and into the lake. CPU and not the clock, so that other work on the machine
+hardly counts; few decisions tell little. With `--against`, another checkout does the same in turn.
+Needs wrk.
 """
 
 from __future__ import annotations
@@ -26,20 +27,42 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
 
-from rich.console import Console
+from benchmarks.service import wrk_with_others
 
-from topbill import lake, spec
+from topbill import lake
 from topbill.cli.supervise import free_port
 from topbill.domain.errors import TopbillError
-from topbill.simulation.demo import run_demo
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "experiments"
 TICKS = os.sysconf("SC_CLK_TCK")
 LONGEST = 600.0
 """Seconds that a start, or what is left to learn and to publish, may take."""
-PACE = 1_000.0
-"""Homepages a second, where the service takes them."""
+IDLE = 10.0
+"""Seconds in which it is seen what the two take when nothing comes any more."""
+SLICE = 5.0
+"""Seconds of requests at a time."""
+CONNECTIONS = 16
+DECIDES = 4 / 5
+"""Share of the requests that ask for a decision."""
+LOAD = """
+local start = os.time() .. "-" .. math.random(1000000000)
+local keys = {"home-artwork", "home-rows", "home-titles"}
+local json = {["content-type"] = "application/json"}
+local made = 0
+request = function()
+  made = made + 1
+  local id = start .. "-" .. made - made % 5
+  if made % 5 == 4 then
+    local body = '{"decision_id": "%s-1", "event": "play", "position": 0, "event_id": "e"}'
+    return wrk.format("POST", "/v1/reward", json, string.format(body, id))
+  end
+  local body = '{"experiment": "%s", "unit": "u%d", "context": {"device": "tv", "hour": 20}, '
+    .. '"decision_id": "%s-%d"}'
+  body = string.format(body, keys[made % 3 + 1], math.random(20000), id, made % 5)
+  return wrk.format("POST", "/v1/decide", json, body)
+end
+"""
 
 
 def environment(checkout: Path) -> dict[str, str]:
@@ -108,33 +131,53 @@ class Cost(NamedTuple):
         return Cost(1_000_000, *(each * share for each in self[1:]))
 
 
-def spent(checkout: Path, data: Path, seconds: float) -> Cost:
-    """What viewers of so many seconds cost with the code of a checkout, in an empty data folder."""
-    port = free_port("127.0.0.1", 8650)
+def spent(checkout: Path, folder: Path, decisions: int) -> Cost:
+    """What about so many cost with the code of a checkout, in an empty folder."""
+    port, data, script = free_port("127.0.0.1", 8650), folder / "data", folder / "load.lua"
+    script.write_text(LOAD)
     options = ["--experiments", str(EXAMPLES), "--data", str(data)]
-    address = f"http://127.0.0.1:{port}"
+    ready = f"http://127.0.0.1:{port}/readyz"
     with (
-        running(
-            checkout, "serve", *options, "--port", str(port), address=f"{address}/readyz"
-        ) as service,
+        running(checkout, "serve", *options, "--port", str(port), address=ready) as service,
         running(checkout, "worker", *options) as worker,
     ):
+        processes = service.pid, worker.pid
         published(data, 0)
-        before = cpu_seconds(service.pid), cpu_seconds(worker.pid)
-        driver = run_demo(
-            address,
-            spec.load_all([EXAMPLES]),
-            Console(quiet=True),
-            seconds=seconds,
-            pages_per_second=PACE,
-        )
-        decisions = published(data, driver.scoreboard.decisions)
-        time.sleep(10)  # the last are learned 6 s after they were made
-        after = cpu_seconds(service.pid), cpu_seconds(worker.pid)
-    in_lake = size(data / "lake") + (data / lake.DATABASE).stat().st_size
-    return Cost(
-        decisions, after[0] - before[0], after[1] - before[1], size(data) - in_lake, in_lake
-    )
+        time.sleep(IDLE)
+        bytes_before = sizes(data)
+        began, before = time.monotonic(), [cpu_seconds(process) for process in processes]
+        made = 0.0
+        while made < decisions:
+            rate, _, refused = wrk_with_others(port, CONNECTIONS, SLICE, script)
+            if refused:
+                raise SystemExit(f"{refused} requests were refused")
+            made += DECIDES * rate * SLICE
+        count = settled(data)
+        after, elapsed = [cpu_seconds(process) for process in processes], time.monotonic() - began
+        time.sleep(IDLE)
+        idle = [cpu_seconds(process) for process in processes]
+        cpu = [
+            now - then - elapsed * (later - now) / IDLE
+            for then, now, later in zip(before, after, idle, strict=True)
+        ]
+        grown = [now - then for now, then in zip(sizes(data), bytes_before, strict=True)]
+    return Cost(count, cpu[0], cpu[1], grown[0], grown[1])
+
+
+def sizes(data: Path) -> tuple[int, int]:
+    """Bytes of a data folder's log, and of its lake."""
+    everything, in_lake = size(data), size(data / "lake") + (data / lake.DATABASE).stat().st_size
+    return everything - in_lake, in_lake
+
+
+def settled(data: Path) -> int:
+    """How many decisions the lake has once no more come, and the last are learned."""
+    count, since = 0, time.monotonic()
+    while time.monotonic() < since + 15:  # the last are learned 6 s after they were made
+        if (now := published(data, 1)) != count:
+            count, since = now, time.monotonic()
+        time.sleep(1)
+    return count
 
 
 def published(data: Path, least: int) -> int:
@@ -194,7 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--decisions", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--against", type=Path, help="the `platform` folder of another checkout")
     given = parser.parse_args()
@@ -205,7 +248,7 @@ def main() -> None:
     for _ in range(given.rounds):
         for checkout, found in zip(checkouts, costs, strict=True):
             with tempfile.TemporaryDirectory() as folder:
-                found.append(spent(checkout, Path(folder) / "data", given.seconds))
+                found.append(spent(checkout, Path(folder), given.decisions))
     counts = ", ".join(f"{cost.decisions:,}" for each in costs for cost in each)
     print(f"{machine()}; measured on {counts} decisions")
     print("\n".join(table(costs)))
