@@ -245,8 +245,11 @@ class CandidateModel:
         """(T,) how much all evidence together speaks for each title: the logarithm of its odds to
         be played.
         """
-        weights = np.array(self.weights, dtype=np.float32)
-        return np.asarray(weights @ np.concatenate([evidence, likeness]))
+        return self._score(np.concatenate([evidence, likeness]))
+
+    def _score(self, said: Matrix) -> Matrix:
+        """(T,) the same of all kinds of EVIDENCE together (EVIDENCE × T)."""
+        return np.asarray(np.array(self.weights, dtype=np.float32) @ said)
 
     def candidates_for(
         self,
@@ -284,7 +287,7 @@ class CandidateModel:
         order_of = dict(zip(SOURCES, orders, strict=True))
         trending_here = self._trending_order(region)
         order_of[_TRENDING_HERE] = trending_here[allowed[trending_here]]
-        score, short_term = self.score(evidence, likeness), self.short_term(watched, worth)
+        score, short_term = self._score(said), self.short_term(watched, worth)
         return Candidates(self, order_of, said, score, short_term, allowed, seed)
 
     def like(self, title: int, allowed: Bools) -> Indices:
@@ -397,7 +400,9 @@ class Candidates:
         rows = np.flatnonzero(self._allowed)
         likely = _best(rows, self.merit[rows], DEPTH)
         new = self._orders["new"][:NAMED]
-        return np.concatenate([likely, new[~np.isin(new, likely)]])
+        is_likely = np.zeros(len(self._allowed), dtype=bool)
+        is_likely[likely] = True
+        return np.concatenate([likely, new[~is_likely[new]]])
 
     def _order(self) -> Indices:
         """(T,) all titles `in_order`, sorted once for a page's rows."""
@@ -440,9 +445,9 @@ class Candidates:
         head, rest = members[: most - 2 * spare], members[most - 2 * spare :]
         is_new = self.sources[rest, SOURCES.index("new")]
         new = rest[is_new][:spare]
-        unused = np.ones(len(self._allowed), dtype=bool)
-        unused[new] = False
-        rest = rest[unused[rest]]
+        is_used = np.zeros(len(self._allowed), dtype=bool)
+        is_used[new] = True
+        rest = rest[~is_used[rest]]
         # Drawn from the page's seed alone: the same page asked for again is the same.
         rng = np.random.Generator(np.random.SFC64(hash64(self._seed, row)))
         chance = rng.choice(rest, size=min(len(rest), most - len(head) - len(new)), replace=False)

@@ -415,11 +415,14 @@ class PageBuilder:
 
     def _reserve_pins(self, rows: Decision) -> None:
         """Set aside of the page's caps what the pins of its rows will use."""
+        nothing = self.page.rules.used([])
         for placement in rows.slate:
-            pinned = [*self.pins.get(placement.action, {}).values()]
-            self.reserved[placement.action] = self.page.rules.used(pinned)
-        for used in self.reserved.values():
-            self.page_left = self.page_left - used
+            self.reserved[placement.action] = nothing
+            pins = self.pins.get(placement.action)
+            if pins:
+                used = self.page.rules.used([*pins.values()])
+                self.reserved[placement.action] = used
+                self.page_left = self.page_left - used
 
     def _keep_titles(self, rows: Decision) -> None:
         """Keep the first titles of the viewer's own rows for them: taken by a row above, they would

@@ -99,14 +99,16 @@ class NumberScaling:
             bound[i] = 1.0
         self._scale = np.array(scale).reshape(-1, 1)
         self._middle = np.array(middle).reshape(-1, 1)
-        self._bound = np.array(bound).reshape(-1, 1)
+        self._most = np.array(bound).reshape(-1, 1)
+        self._least = -self._most
 
     def __call__(self, values: Floats) -> Floats:
         """(n × K) the values of K titles, scaled."""
         if self._is_identity:
             return values
         scaled = (values - self._middle) * self._scale
-        return np.asarray(np.clip(scaled, -self._bound, self._bound))
+        # `np.clip` of so few numbers takes three times as long.
+        return np.asarray(np.minimum(np.maximum(scaled, self._least), self._most))
 
 
 class TitleFeatures:

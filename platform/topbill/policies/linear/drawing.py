@@ -14,6 +14,7 @@ from topbill.policies.linear.chances import SHARES, Chances
 from topbill.policies.linear.models import Contribution, Prediction
 
 _NO_MATRIX = np.zeros((0, 0))
+_NO_ROWS = np.zeros(0, dtype=np.intp)
 _AT_ONCE = 4_096
 """Positions times actions of one call: between two calls somebody looks at the clock."""
 _AT_ONCE_RULED = 16_384
@@ -112,16 +113,17 @@ def _draw_ruled(
     # Nobody looks at the clock before it is done.
     if slots * len(scores) > _AT_ONCE_RULED:
         return None
-    draws = _NO_MATRIX
+    draws, rank = _NO_MATRIX, _NO_ROWS
     if kind == SHARES:
-        draws = np.empty((len(scores), 2 * normals.shape[2]))
+        # A page brings its titles anew for each row: their places by id are for who needs them.
+        draws, rank = np.empty((len(scores), 2 * normals.shape[2])), index.rank
     rows, propensities = np.empty(slots, dtype=np.intp), np.empty(slots)
     models, weights, basis, context = contribution
     own, shared = models.own, models.shared
     count = ruled.score_and_draw_ruled(
         own.mean, own.cov, shared.mean, shared.cov,
         weights, basis, context, index.rows, index.Z, scores, spread, common,
-        kind, factor, noise, alone, chance, normals, index.rank, draws,
+        kind, factor, noise, alone, chance, normals, rank, draws,
         np.frombuffer(request.decision_id.encode(), np.uint8), request.least,
         *rules, rows, propensities,
     )  # fmt: skip
