@@ -28,6 +28,7 @@ from topbill.domain.durable import size_and_hash, sync, with_checksum, without_c
 from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import DATABASE, copies
+from topbill.lake.kept import SUMS
 from topbill.log import LOG_FILE, embedded_log, open_log
 from topbill.log.tombstones import TOMBSTONES, Tombstone, read_tombstones
 from topbill.migration import check
@@ -35,7 +36,7 @@ from topbill.migration import check
 MANIFEST = "manifest.json"
 _NAME = "%Y%m%dT%H%M%S.%fZ"
 _UNFINISHED = ".unfinished"
-_NOT_COPIED = {DATABASE, "lake", "metrics", "answers", "keeper.lock", "migration.lock"}
+_NOT_COPIED = {DATABASE, "lake", "metrics", "answers", SUMS, "keeper.lock", "migration.lock"}
 """Made anew, or of a process at work; the lake is copied by its tables. So is the log, whose files
 begin with `log.`; and copies that migrations made begin with `backup-`.
 """

@@ -8,13 +8,13 @@ beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from topbill.ab.core.effect import Effect
-from topbill.ab.core.units import check_columns, columns_of, is_numeric
+from topbill.ab.core.units import SUMMED, check_columns, columns_of, count_column, is_numeric
 from topbill.ab.metrics import Mean, Metric, Proportion, Quantile, Ratio, Sum
 from topbill.ab.results import Per
 from topbill.domain.errors import BadRequest
@@ -154,6 +154,8 @@ def judged(
         BadRequest: for columns that are missing.
     """
     designs = list(designs)
+    if SUMMED in relation.columns:
+        return _judged_sums(relation, designs)
     columns = [name for design in designs for name in design.columns]
     check_columns(relation.columns, [variant, *([] if unit is None else [unit]), *columns])
     types = dict(zip(relation.columns, map(str, relation.types), strict=True))
@@ -178,6 +180,83 @@ def judged(
         picked = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in derived.items())
         relation = relation.query("unit_rows", f"SELECT *, {picked} FROM unit_rows")  # noqa: S608  (numbers and quoted identifiers)
     return Judged(relation, metrics, as_they_came, limits)
+
+
+# --- Rows that are sums
+
+
+class JudgedColumns(NamedTuple):
+    """SQL by name of columns of a row: `values`, of which metrics are judged, beside those that
+    the rows have, and `outside`, whether a metric's value is cut off."""
+
+    values: dict[str, str]
+    outside: dict[str, str]
+
+
+def judged_columns(designs: Iterable[MetricDesign]) -> JudgedColumns:
+    """What has to be added up of rows, so that `judged` can read the sums in their place. The
+    designs have no quantiles, and are of numbers.
+    """
+    values: dict[str, str] = {}
+    outside: dict[str, str] = {}
+    counts: dict[str, str] = {}
+    designs = list(designs)
+    for design in designs:
+        limit = _limit_of_sums(design)
+        if limit is None:
+            continue
+        counts[design.name] = _value(design, limit)
+        x = f"isfinite({_as_double(design)}) AND {_as_double(design)}"
+        outside[_above(design)] = f"{x} > {number(limit.value)}"
+        if design.weight:
+            outside[_below(design)] = f"{x} < {number(limit.floor)}"
+    for design in designs:
+        _metric(design, counts, values, _limit_of_sums(design))
+    return JudgedColumns(values, outside)
+
+
+def _judged_sums(relation: Any, designs: Sequence[MetricDesign]) -> Judged:
+    """The metrics of rows that are sums of `judged_columns`."""
+    limits: dict[str, Limit] = {}
+    metrics: dict[str, Metric] = {}
+    as_they_came: dict[str, Metric] = {}
+    counts: dict[str, str] = {}
+    for design in designs:
+        limit = _limit_of_sums(design)
+        if limit is None:
+            continue
+        counts[design.name] = _value(design, limit)
+        below = identifier(_below(design)) if design.weight else "0"
+        picked = f"sum({identifier(_above(design))}), sum({below}), " + (
+            f"sum({identifier(count_column(design.name))})"
+        )
+        numbers = relation.aggregate(picked).fetchall()[0]
+        above, below_floor, values = (int(n or 0) for n in numbers)
+        if values:
+            limits[design.name] = Limit(limit.value, limit.floor, above, below_floor, values)
+    for design in designs:
+        metrics[design.name] = _metric(design, counts, {}, None)
+        if design.name in limits and limits[design.name].outside:
+            as_they_came[design.name] = _plain(design, design.name)
+    return Judged(relation, metrics, as_they_came, limits)
+
+
+def _limit_of_sums(design: MetricDesign) -> Limit | None:
+    """Where a metric's values are cut off, as if some were."""
+    if design.binary or design.cap is None:
+        return None
+    return Limit(design.cap, design.floor, 1, 0, 1)
+
+
+def _above(design: MetricDesign) -> str:
+    return f"@above {design.name}"
+
+
+def _below(design: MetricDesign) -> str:
+    return f"@below {design.name}"
+
+
+# --- The metric of a design
 
 
 def _metric(

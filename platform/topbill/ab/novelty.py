@@ -17,13 +17,14 @@ import numpy as np
 
 from topbill.ab import reasons
 from topbill.ab.core.effect import ArmEstimate, Rule, adjusted, checked_rule, effect
-from topbill.ab.core.units import check_columns, resolve
+from topbill.ab.core.units import SUMMED, check_columns, count_column, resolve
 from topbill.domain.errors import BadData
 from topbill.domain.reading import Method
 from topbill.domain.records import Floats
 from topbill.domain.sql import identifier
 from topbill.domain.zones import checked_zone, day_sql
 from topbill.lake.frames import relation_of
+from topbill.stats.moments import Moments
 
 SPANS: tuple[tuple[int, int], ...] = (
     *((day, day) for day in range(7)),
@@ -34,6 +35,8 @@ LEAST_UNITS = 100
 """Units that each of two variants must have on a span for its effect to be told."""
 LEAST_SPANS = 3
 """Spans without which there is no trend."""
+_BATCH = 100_000
+"""Units of which sums are made at once."""
 _DAYS = ("TIMESTAMP", "DATE", "TINYINT", "SMALLINT", "INTEGER", "BIGINT")
 """Types of columns that tell a day."""
 
@@ -146,43 +149,59 @@ def novelty(
 def _curves(relation: Any, unit: str, variant: str, value: str, day: str) -> dict[object, _Curve]:
     """The curve of each variant."""
     u, v, x = identifier(unit), identifier(variant), identifier(value)
-    columns, picked = [], []
+    columns = []
     for k, (since, until) in enumerate(SPANS):
         # The whole span must be over for a unit to count on any of its days.
         inside = f"day - first BETWEEN {since} AND {until} AND first + {until} <= last"
         columns.append(f"coalesce(sum(x) FILTER ({inside}), 0.0) AS x{k}")
-        columns.append(f"count(x) FILTER ({inside})::DOUBLE AS n{k}")
+        columns.append(f"coalesce(sum(n) FILTER ({inside}), 0)::DOUBLE AS n{k}")
+    # How many values a row has, and whether all are known; of a row that is a sum, it may be some.
+    n, is_known = f"CAST({x} IS NOT NULL AS INTEGER)", f"{x} IS NOT NULL"
+    if SUMMED in relation.columns:
+        n = identifier(count_column(value))
+        is_known = f"{n} = {identifier(SUMMED)}"
     names = [f"{letter}{k}" for k in range(len(SPANS)) for letter in "xn"]
-    picked += [f"sum({name})" for name in names]
-    picked += [f"count(*) FILTER (n{k} > 0)" for k in range(len(SPANS))]
-    for i, name in enumerate(names):
-        picked += [f"sum({name} * {other})" for other in names[i:]]
     rows = relation.query(
         "unit_rows",
         f"""WITH dated AS (
-            SELECT {u} AS u, {v} AS v, CAST({x} AS DOUBLE) AS x, {day} AS day
+            SELECT {u} AS u, {v} AS v, CAST({x} AS DOUBLE) AS x, {n} AS n, {is_known} AS known,
+                {day} AS day
             FROM unit_rows WHERE {v} IS NOT NULL
         ), units AS (
             SELECT min(v) AS v, {", ".join(columns)}
             FROM dated JOIN (SELECT u, min(day) AS first FROM dated GROUP BY u) USING (u),
-                (SELECT least(min(day) FILTER (x IS NULL), max(day)) - 1 AS last FROM dated)
+                (SELECT least(min(day) FILTER (NOT known), max(day)) - 1 AS last FROM dated)
             GROUP BY u HAVING min(v) = max(v)
         )
-        SELECT v, count(*), {", ".join(picked)} FROM units GROUP BY v""",  # noqa: S608  (identifiers are quoted)
-    ).fetchall()
-    return {row[0]: _curve(int(row[1]), np.array(row[2:], dtype=np.float64)) for row in rows}
+        SELECT v, {", ".join(names)} FROM units""",  # noqa: S608  (identifiers are quoted)
+    )
+    # Products of batches of units: to add up all of them in SQL takes as long as all before.
+    sums: dict[object, Floats] = {}
+    units: dict[object, Floats] = {}
+    for batch in rows.to_arrow_reader(_BATCH):
+        variants = batch.column(0).dictionary_encode()
+        codes = variants.indices.to_numpy()
+        ones = np.ones(batch.num_rows)
+        matrix = np.column_stack([ones, *(column.to_numpy() for column in batch.columns[1:])])
+        for code, name in enumerate(variants.dictionary.to_pylist()):
+            own = matrix[codes == code]
+            sums[name] = sums.get(name, 0.0) + own.T @ own
+            reached = np.count_nonzero(own[:, 2::2], axis=0)
+            units[name] = units.get(name, 0) + reached
+    curves = {}
+    for name, products in sums.items():
+        count = int(products[0, 0])
+        moments = Moments.from_sums(names, count, products[0, 1:], products[1:, 1:])
+        curves[name] = _curve(moments, units[name])
+    return curves
 
 
-def _curve(units: int, numbers: Floats) -> _Curve:
-    """From sums and products over units: ratios Σx/Σn, and their covariance by the delta method."""
+def _curve(moments: Moments, present: Floats) -> _Curve:
+    """From x and n of each span by turns: ratios Σx/Σn, and their covariance (delta method)."""
     k = len(SPANS)
-    sums, present = numbers[: 2 * k], numbers[2 * k : 3 * k]
-    products = np.zeros((2 * k, 2 * k))
-    products[np.triu_indices(2 * k)] = numbers[3 * k :]
-    products = products + np.triu(products, 1).T
-    means = sums / units
-    scatter = products / units - np.outer(means, means)
-    x, n = means[0::2], means[1::2]
+    units = moments.n
+    scatter = moments.scatter / units
+    x, n = moments.mean[0::2], moments.mean[1::2]
     # Spans that nobody reached have no value; their rows of the covariance are never read.
     safe = np.where(n > 0.0, n, 1.0)
     values = np.where(n > 0.0, x / safe, np.nan)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from topbill.lake.distinct import RepeatedRow
     from topbill.lake.lookup import find_decisions, find_rewards, named_versions
     from topbill.lake.tables import Lake
-    from topbill.lake.views import metric_of, objective_of
+    from topbill.lake.views import metric_of, metrics_sql, objective_of
 else:
     # A service that reads nothing of the record does without DuckDB and Delta, and their 80 MB.
     __getattr__ = late.names(
@@ -29,7 +29,7 @@ else:
             "topbill.lake.distinct": ("RepeatedRow",),
             "topbill.lake.lookup": ("find_decisions", "find_rewards", "named_versions"),
             "topbill.lake.tables": ("Lake",),
-            "topbill.lake.views": ("metric_of", "objective_of"),
+            "topbill.lake.views": ("metric_of", "metrics_sql", "objective_of"),
         },
     )
 
@@ -48,6 +48,7 @@ __all__ = [
     "find_rewards",
     "identifier",
     "metric_of",
+    "metrics_sql",
     "named_versions",
     "objective_of",
     "quoted",

@@ -117,12 +117,14 @@ def metrics_view(experiment: Experiment) -> str:
     """View `metrics."KEY"`: a row for each decision that got an event, with a column for each
     metric, and the objective.
     """
-    rewards = f"r.experiment = {quoted(experiment.key)}"
-    return (
-        f"CREATE VIEW metrics.{identifier(experiment.key)} AS "  # noqa: S608  (quoted)
-        f"SELECT *, {experiment.goal.sql(metric_column)} AS objective "
-        f"FROM ({values_sql(experiment.metrics, rewards)})"
-    )
+    query = metrics_sql(experiment.key, experiment.metrics, experiment.goal)
+    return f"CREATE VIEW metrics.{identifier(experiment.key)} AS {query}"
+
+
+def metrics_sql(key: str, metrics: Sequence[Metric], goal: Objective) -> str:
+    """What that view shows, of whatever view `rewards` does."""
+    values = values_sql(metrics, f"r.experiment = {quoted(key)}")
+    return f"SELECT *, {goal.sql(metric_column)} AS objective FROM ({values})"  # noqa: S608  (quoted)
 
 
 def feedback_view(experiments: Sequence[Experiment]) -> str:

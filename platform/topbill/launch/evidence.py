@@ -17,7 +17,6 @@ from topbill.ab import GuardrailHarm
 from topbill.domain.formatting import label
 from topbill.domain.margin import Margin, amount
 from topbill.reporting.experiment.analysis_rows import AnalysisRows, ExperimentTables
-from topbill.reporting.experiment.build import longest_windows
 from topbill.reporting.experiment.exclusion import counted_decisions
 from topbill.reporting.experiment.health import health
 from topbill.reporting.experiment.model import Note
@@ -102,7 +101,7 @@ def launch_evidence(
             published_us=published_us(database),
             units=rows.units(),
             units_in_step=rows.units(step),
-            troubles=tuple(_troubles(database, tables)),
+            troubles=tuple(_troubles(database, tables, rows)),
         )
         if rows.weighted:
             # Its tests take each row for one decision.
@@ -119,10 +118,12 @@ def launch_evidence(
     )
 
 
-def _troubles(database: AnalyticsDatabase, tables: ExperimentTables) -> list[Note]:
-    windows = longest_windows(tables)
+def _troubles(
+    database: AnalyticsDatabase, tables: ExperimentTables, rows: AnalysisRows
+) -> list[Note]:
+    windows = tables.longest_windows()
     window = tables.objective().window
-    checked = health(database, tables.key, windows, window, tables.published_us)
+    checked = health(database, tables.key, rows.parts, rows.counts, windows, window)
     return health_alarms(health_notes(checked, windows), checked)
 
 

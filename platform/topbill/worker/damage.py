@@ -9,6 +9,7 @@ from pathlib import Path
 
 from topbill.domain.errors import LogError
 from topbill.lake import Lake
+from topbill.lake.kept import SUMS, DamagedSumsError, check, forget, kept_files
 from topbill.lake.tables import Table
 from topbill.log import embedded_log, open_log
 from topbill.log.database import LogDatabase
@@ -32,6 +33,17 @@ def damage(data: Path) -> list[str]:
             found += lake.damage()
             found += [] if found else _counted_twice(path, lake)
         except LogError as error:
+            found.append(str(error))
+    return found + _damaged_sums(data)
+
+
+def _damaged_sums(data: Path) -> list[str]:
+    """What reports keep and would find damaged; they make it anew by themselves."""
+    found = []
+    for path in kept_files(data):
+        try:
+            check(path)
+        except (DamagedSumsError, OSError) as error:
             found.append(str(error))
     return found
 
@@ -67,6 +79,9 @@ def repair(data: Path) -> list[str]:
     """
     done = []
     path = _embedded(data)
+    if _damaged_sums(data):
+        forget(data)
+        done.append(f"{data / SUMS}: deleted; reports make it anew")
     with only_worker(data):
         mended = mend_journal(path)
         if mended is not None:

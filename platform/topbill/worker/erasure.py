@@ -28,6 +28,7 @@ from topbill.lake.erasing import (
     take_history_away,
     units_in_lake,
 )
+from topbill.lake.kept import forget
 from topbill.log import Log, log_place, now_micros, open_log_of
 from topbill.log.erasing import (
     StoredRows,
@@ -227,6 +228,7 @@ def retain(
 def _leave_no_trace(data: Path, experiments: Callable[[], Sequence[Experiment]]) -> None:
     """Have no file hold what was deleted from the tables."""
     shutil.rmtree(data / ANSWERS, ignore_errors=True)
+    forget(data)
     take_history_away(data)
     # Which titles a sample of viewers has played stands there too; the worker makes them anew.
     for signals in data.glob("pages/*.npz"):

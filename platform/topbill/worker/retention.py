@@ -16,6 +16,7 @@ from topbill.domain.errors import BadRequest, LogError
 from topbill.domain.formatting import window
 from topbill.domain.metric import longest_window, microseconds
 from topbill.lake.erasing import AgedRows, aged_rows, delete_aged, has_newer_decisions
+from topbill.lake.kept import forget_until
 from topbill.log import Log, log_place, open_log_of
 from topbill.log.erasing import aged_quarantine, end_retention, note_aged
 from topbill.log.protocol import Retention
@@ -79,6 +80,8 @@ def remove_aged(data: Path, log: Log, since: int) -> Retention:
     # Before anything goes, so that whoever is killed below leaves a version to verify from.
     note_aged(log_place(data), aged.by_experiment, at)
     delete_aged(data, since)
+    # Of whatever time zone days are, they hold nothing from before then that is left.
+    forget_until(data, datetime.fromtimestamp(since / 1e6, UTC).date() + timedelta(days=1))
     retention = _counted(data, aged, since, at)
     end_retention(log_place(data), retention)
     return retention

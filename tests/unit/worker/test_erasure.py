@@ -13,6 +13,8 @@ from copy import copy
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from topbill import backup, spec
@@ -81,6 +83,9 @@ class World:
         )
         (self.data / "answers").mkdir()
         (self.data / "answers" / "1.answer").write_text(VIEWER)
+        (self.data / "sums" / "1" / "units").mkdir(parents=True)
+        kept = self.data / "sums" / "1" / "units" / "2026-03-02-1-1.parquet"
+        pq.write_table(pa.table({"unit": [VIEWER]}), kept)
         self.log.close()
 
     @property

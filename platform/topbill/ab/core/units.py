@@ -44,6 +44,13 @@ _NUMERIC = (
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
 _PLACE, _UNITS = '"@place"', '"@units"'
 """A row's place in the data and the count of units, columns that nobody's data has."""
+SUMMED, LAST = "@rows", "@last"
+"""Columns of data whose rows are sums: how many rows each stands for, and the last one's time.
+
+Such rows are of one unit and variant. A numeric column with a `count_column` beside it holds the
+sum of its values, all of which are finite (NULL where there is none), and `low_column` and
+`high_column` the ends of them or of more; one without is the same in all rows of a unit.
+"""
 _SORTABLE = 50_000_000
 """Above this many rows the check for one row a unit would take more memory than grouping does."""
 _SAMPLE = 200_000
@@ -51,6 +58,21 @@ _SAMPLE = 200_000
 
 
 # --- The rows: checked and described
+
+
+def count_column(column: str) -> str:
+    """Of rows that are sums: how many values a column is the sum of."""
+    return f"@n {column}"
+
+
+def low_column(column: str) -> str:
+    """Of rows that are sums: the least of the values."""
+    return f"@low {column}"
+
+
+def high_column(column: str) -> str:
+    """Of rows that are sums: the greatest of the values."""
+    return f"@high {column}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +130,8 @@ class UnitRows:
     is_moment: bool = False
     zone: str = UTC
     """Whose days are counted where rows have moments."""
+    is_summed: bool = False
+    """Whether rows are sums of several."""
 
     @property
     def one_row_a_unit(self) -> bool:
@@ -127,6 +151,12 @@ class UnitRows:
         if summary.missing or summary.infinite:
             return f"CASE WHEN isfinite({number}) THEN {number} END"
         return number
+
+    def weight(self, column: str) -> str:
+        """SQL for how many values of a column a row has."""
+        if self.is_summed:
+            return f"CAST({identifier(count_column(column))} AS DOUBLE)"
+        return f"CAST({self.value(column)} IS NOT NULL AS DOUBLE)"
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of an SQL query over `unit_rows`."""
@@ -219,10 +249,12 @@ class UnitRows:
             return 0.0, 0.0
         time, variant = identifier(self.time), identifier(self.variant)
         day = f"epoch_us({time}) / 86400e6" if self.is_moment else self._day_number()
+        last = f"epoch_us({identifier(LAST)}) / 86400e6" if self.is_summed else day
         days = (
-            f"SELECT {day} AS day FROM unit_rows WHERE {variant} IS NOT NULL AND {time} IS NOT NULL"  # noqa: S608  (identifiers are quoted)
+            f"SELECT {day} AS day, {last} AS last FROM unit_rows "  # noqa: S608  (identifiers are quoted)
+            f"WHERE {variant} IS NOT NULL AND {time} IS NOT NULL"
         )
-        query = f"SELECT min(day), max(day) FROM ({days})"  # noqa: S608  (our own query)
+        query = f"SELECT min(day), max(last) FROM ({days})"  # noqa: S608  (our own query)
         first, last = self.ask(query)[0]
         return float(first or 0.0), float(last or 0.0)
 
@@ -402,16 +434,32 @@ def read(
             )
     numbers = [name for name in numeric if is_numeric(types[name])]
     whole = unit is not None and types[unit] in _INTEGERS
-    count, unit_check, columns = _describe(relation, unit, whole, numbers)
+    # Rows that each stand for themselves are none that anything was added up in.
+    is_summed = SUMMED in types and bool(_ask_one(relation, f"max({identifier(SUMMED)}) > 1")[0])
+    if is_summed:
+        count, unit_check, columns = _describe_sums(relation, str(unit), numbers)
+    else:
+        count, unit_check, columns = _describe(relation, unit, whole, numbers)
     for name in dict.fromkeys(binary):
-        if name in columns:
+        # What the sums are of was looked at before it was added up.
+        if name in columns and not is_summed:
             _check_binary(relation, name, columns[name])
     for name in numeric:
         if name not in columns:
             _check_empty(relation, name, types[name])
             columns[name] = ColumnSummary(count, 0, 0.0, 0.0, 0.0)
     is_moment = time is not None and types[time].startswith("TIMESTAMP")
-    return UnitRows(relation, unit, variant, count, unit_check, columns, time, is_moment)
+    return UnitRows(
+        relation,
+        unit,
+        variant,
+        count,
+        unit_check,
+        columns,
+        time,
+        is_moment,
+        is_summed=is_summed,
+    )
 
 
 def with_read_times(relation: Any, time: str | None) -> Any:
@@ -500,6 +548,29 @@ def _describe(
             columns[name] = _describe_finite(relation, name, count)
     check = UnitCheck(True) if unit is None else _check_units(relation, unit, count, least, most)
     return count, check, columns
+
+
+def _describe_sums(
+    relation: Any, unit: str, numeric: list[str]
+) -> tuple[int, UnitCheck, dict[str, ColumnSummary]]:
+    """The same of rows that are sums, as of the rows that they stand for."""
+    rows = f"coalesce(sum({identifier(SUMMED)}), 0)"
+    picked = [rows, f"count(DISTINCT {identifier(unit)}) = count(*)"]
+    for name in numeric:
+        x = _as_double(name)
+        if count_column(name) in relation.columns:
+            n = f"sum({identifier(count_column(name))})"
+            low, high = identifier(low_column(name)), identifier(high_column(name))
+        else:
+            n = f"sum({identifier(SUMMED)}) FILTER ({x} IS NOT NULL)"
+            low = high = x
+        picked += [f"coalesce({n}, 0)", f"min({low})", f"max({high})"]
+    count, differ, *numbers = _ask_one(relation, ", ".join(picked))
+    columns = {}
+    for i, name in enumerate(numeric):
+        present, least, most = numbers[3 * i : 3 * i + 3]
+        columns[name] = _summary(int(count - present), 0, least, most)
+    return int(count), UnitCheck(bool(differ)), columns
 
 
 def _summary(missing: int, infinite: int, low: float | None, high: float | None) -> ColumnSummary:
@@ -762,6 +833,8 @@ def _mean_terms(
     metric: Mean | Proportion | Quantile, rows: UnitRows, a: str, b: str, shift: float
 ) -> list[UnitTerm]:
     """Terms of a mean: the sum `a`, and the count `b` unless each unit has exactly one value."""
+    if rows.is_summed:
+        return _mean_terms_of_sums(metric, rows, a, b, shift)
     value = rows.value(metric.column)
     summary = rows.columns[metric.column]
     shifted = f"{value} - {number(shift)}" if shift else value
@@ -778,6 +851,25 @@ def _mean_terms(
         counts = UnitTerm(b, present, f"CAST(count({value}) > 0 AS DOUBLE)")
         one_value_a_unit = complete
     return [sums] if one_value_a_unit else [sums, counts]
+
+
+def _mean_terms_of_sums(
+    metric: Mean | Proportion | Quantile, rows: UnitRows, a: str, b: str, shift: float
+) -> list[UnitTerm]:
+    """The same over rows that are sums of several values each."""
+    value, weight = rows.value(metric.column), rows.weight(metric.column)
+    if metric.per == "row":
+        shifted = f"{value} - {number(shift)} * {weight}" if shift else value
+        sums = UnitTerm(a, _or0(shifted), _or0(f"sum({shifted})"))
+        return [sums, UnitTerm(b, weight, _or0(f"sum({weight})"))]
+    of_row, of_unit = f"{value} / {weight}", f"sum({value}) / sum({weight})"
+    if isinstance(metric, Proportion):
+        # The largest of zeros and ones.
+        of_row, of_unit = (f"CAST({x} > 0 AS DOUBLE)" for x in (value, f"sum({value})"))
+    less = f" - {number(shift)}" if shift else ""
+    sums = UnitTerm(a, _or0(f"{of_row}{less}"), _or0(f"{of_unit}{less}"))
+    counts = UnitTerm(b, f"CAST({weight} > 0 AS DOUBLE)", f"CAST(sum({weight}) > 0 AS DOUBLE)")
+    return [sums] if not rows.columns[metric.column].missing else [sums, counts]
 
 
 def _or0(sql: str) -> str:

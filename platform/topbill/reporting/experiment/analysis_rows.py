@@ -4,9 +4,11 @@ report is computed from: each variant's means, the A/B analysis, and the plan of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from math import isfinite
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,36 +20,54 @@ from topbill import ab
 from topbill.ab import OBJECTIVE, Method
 from topbill.ab.core.quantile import quantiles
 from topbill.ab.core.rates import rate_interval
-from topbill.ab.core.units import Rate, read_rows
+from topbill.ab.core.units import SUMMED, Rate, count_column, read_rows
 from topbill.ab.harm import ALPHA as HARM_ALPHA
 from topbill.ab.judged import judged
 from topbill.ab.phases import Reading
 from topbill.domain.margin import MarginUnit
-from topbill.domain.metric import Metric, metric_column, unit_scope_sql, unit_values_sql
+from topbill.domain.metric import (
+    Metric,
+    longest_window,
+    metric_column,
+    microseconds,
+    unit_scope_sql,
+    unit_values_sql,
+)
 from topbill.domain.objective import Objective
-from topbill.domain.sql import identifier, number
-from topbill.lake import metric_of, objective_of
-from topbill.reporting.experiment.covariates import (
-    COVARIATES,
-    UNIT,
-    json_path,
-    make_covariates,
+from topbill.domain.sql import identifier, number, quoted
+from topbill.lake import metric_of, metrics_sql, objective_of
+from topbill.reporting.experiment.covariates import COVARIATES, UNIT, json_path, make_covariates
+from topbill.reporting.experiment.day_sums import (
+    FIRST_SEQ,
+    MOMENT,
+    OCCURRENCE,
+    VARIANT,
+    are_sums,
+    ends_sql,
+    folded,
+    units_part,
 )
 from topbill.reporting.experiment.differences import Spec
 from topbill.reporting.experiment.exclusion import Counted
+from topbill.reporting.experiment.kept_days import KeptDays
 from topbill.reporting.experiment.model import MeanEstimate
 from topbill.reporting.experiment.phases import (
     EVERYTHING,
+    OCCURRENCE_NUMBER,
     PHASE,
     Excerpt,
     Timeline,
+    counts_part,
     excluded_decisions,
+    read_occurrences,
     with_occurrences,
 )
 from topbill.reporting.experiment.planned import spec_of
 from topbill.reporting.experiment.table_metrics import read_tables
 from topbill.reporting.queries.database import (
     AnalyticsDatabase,
+    DayParts,
+    WholeRecord,
     experiment_row,
     published_us,
     zone_of,
@@ -55,9 +75,9 @@ from topbill.reporting.queries.database import (
 from topbill.spec import Experiment
 from topbill.stats.moments import Moments, ratio
 
-VARIANT, MOMENT, ROW_WEIGHT = "@variant", "@moment", "@row_weight"
-"""Column names that no metric and no feature can have."""
-_TABLE = "report_rows"
+ROW_WEIGHT = "@row_weight"
+"""A column name that no metric and no feature can have."""
+_TABLE, _DAYS = "report_rows", "report_days"
 _FIRST = """SELECT unit, variant, arg_min(decided_at, seq) AS decided_at FROM decisions
 WHERE experiment = $key AND variant IS NOT NULL GROUP BY unit, variant"""
 """A unit's first decision in each variant that it was in."""
@@ -88,6 +108,18 @@ class ExperimentTables(NamedTuple):
     def objective(self) -> Objective:
         """What the experiment is to raise."""
         return objective_of(self.metrics)
+
+    def longest_windows(self) -> dict[str, float]:
+        """Seconds of the longest window of each event that a metric reads."""
+        # An event may be read by several metrics; it is late only where it is so for all of them.
+        windows: dict[str, float] = {}
+        for metric in self.metrics:
+            # What a unit did is no reward, and never late for a decision.
+            if metric.get("scope") == "unit":
+                continue
+            event, window = metric["event"], metric["window_seconds"]
+            windows[event] = max(windows.get(event, 0.0), window)
+        return windows
 
     def design(self) -> ab.Design:
         """What an analysis needs to know of it."""
@@ -158,6 +190,10 @@ class AnalysisRows:
     come is unknown, not zero. A column for each segment, a feature of the context. Units are hashed
     to 64 bits, which takes a quarter of the memory; two of a million collide once in 40 million.
     `counted` says which decisions to read, where they are not those of the record as it is.
+
+    With a data folder to `keep` in, what days that are over add up to is kept there, where the
+    whole record is read, and read from there. Where all metrics are sums, a row is then what a
+    unit's decisions of a variant and phase add up to (see `ab.core.units.SUMMED`).
     """
 
     def __init__(
@@ -167,6 +203,7 @@ class AnalysisRows:
         segments: Sequence[str] = (),
         excerpt: Excerpt = EVERYTHING,
         counted: Counted | None = None,
+        keep: Path | None = None,
     ) -> None:
         self._database = database
         self._tables = tables
@@ -186,20 +223,99 @@ class AnalysisRows:
             zone_of(database, tables.key),
         )
         """What was read of the tables of a warehouse."""
-        self.timeline = Timeline.read(database, tables.key, excerpt)
-        self.weighted = _weighted_decisions(database, tables.key)
+        occurrences = read_occurrences(database, tables.key)
+        self._occurrence, self._decisions = "0", "decisions d"
+        if occurrences:
+            self._occurrence = OCCURRENCE_NUMBER
+            self._decisions = with_occurrences("decisions d")
+        self.parts: DayParts = WholeRecord(database, tables.published_us)
+        if keep is not None and excerpt.is_whole and counted is None:
+            self.parts = KeptDays(
+                database,
+                keep,
+                tables.key,
+                zone=zone_of(database, tables.key),
+                now=tables.published_us,
+                longest=microseconds(longest_window(self._metrics)),
+                occurrences=occurrences,
+            )
+        window = tables.objective().window
+        part = counts_part(tables.key, self._decisions, self._occurrence, window)
+        self.counts = self.parts.relation(part)
+        """SQL of the answer of `counts_part`."""
+        present = database.rows(f"SELECT DISTINCT occurrence FROM {self.counts} ORDER BY 1")  # noqa: S608  (our own query)
+        self.timeline = Timeline.of(occurrences, [row["occurrence"] for row in present], excerpt)
+        self.weighted = self._weighted_decisions()
         """How many decisions stand for another number than one, in a sub-sampled log."""
-        self._make()
+        self._is_summed = isinstance(self.parts, KeptDays) and self._make_of_sums()
+        if not self._is_summed:
+            self._make()
+
+    def _weighted_decisions(self) -> int:
+        row = self._database.row(f"SELECT coalesce(sum(weighted), 0) AS n FROM {self.counts}")  # noqa: S608  (our own query)
+        return int(row["n"])
+
+    def _make_of_sums(self) -> bool:
+        """Make the table of what days add up to; False where that does not say all."""
+        designs = self._tables.design().metrics
+        # A segment of one's own would make all days be asked anew, once for each.
+        if self.weighted or self.covariates or not are_sums(self._metrics):
+            return False
+        if not set(self._segments) <= set(self._tables.category_features()):
+            return False
+        segments = self._tables.category_features()
+        zone = zone_of(self._database, self._tables.key)
+        units = self.parts.relation(units_part(self._rows_sql, designs, segments, zone))
+        phase = None
+        if self.timeline.is_several:
+            phase = PHASE, self.timeline.number_sql(identifier(OCCURRENCE))
+            picked = f"*, {phase[1]} AS {identifier(PHASE)}"
+        else:
+            picked = "*"
+        ends = self._database.row(ends_sql(units, designs))
+        if ends.pop("odd"):
+            return False
+        self._database.execute(
+            f"CREATE OR REPLACE TEMP VIEW {_DAYS} AS SELECT {picked} FROM {units}"  # noqa: S608  (our own query)
+        )
+        sums = folded(units, phase, designs, segments, ends)
+        self._database.execute(f"CREATE OR REPLACE TEMP TABLE {_TABLE} AS {sums}")
+        return True
+
+    def _rows_sql(self, now: int) -> str:
+        """SQL of the decisions that sums are of, with their metrics as at a moment."""
+        key, metrics, objective = self._tables.key, self._metrics, self._tables.objective()
+        columns = [
+            f"hash(d.unit) AS {identifier(UNIT)}",
+            f"d.variant AS {identifier(VARIANT)}",
+            f"d.decided_at AS {identifier(MOMENT)}",
+            f"d.seq AS {identifier(FIRST_SEQ)}",
+            f"{self._occurrence} AS {identifier(OCCURRENCE)}",
+            self._mature("objective", objective, OBJECTIVE, now),
+        ]
+        for metric in metrics:
+            if metric.denominator is None:
+                columns.append(self._mature(metric_column(metric.name), metric, metric.name, now))
+        for segment in self._tables.category_features():
+            value = f"d.context->>{quoted(json_path(segment))}"
+            columns.append(f"{value} AS {identifier(segment)}")
+        return (
+            f"SELECT {', '.join(columns)} FROM {self._decisions} "  # noqa: S608  (quoted)
+            f"LEFT JOIN ({metrics_sql(key, metrics, objective)}) e "
+            "ON d.decision_id = e.decision_id "
+            f"WHERE d.experiment = {quoted(key)} AND d.variant IS NOT NULL"
+        )
 
     def _make(self) -> None:
         tables = self._tables
         parameters: dict[str, object] = {"key": tables.key}
         decisions = "decisions d"
+        now = tables.published_us
         columns = [
             f"hash(d.unit) AS {identifier(UNIT)}",
             f"d.variant AS {identifier(VARIANT)}",
             f"d.decided_at AS {identifier(MOMENT)}",
-            self._mature("objective", tables.objective(), OBJECTIVE),
+            self._mature("objective", tables.objective(), OBJECTIVE, now),
         ]
         if self.weighted:
             columns.append(f"coalesce(d.row_weight, 1.0) AS {identifier(ROW_WEIGHT)}")
@@ -212,7 +328,7 @@ class AnalysisRows:
             elif metric in self._pooled:
                 columns.append(self._of_unit(metric))
             elif metric.denominator is None:
-                columns.append(self._mature(metric_column(metric.name), metric, metric.name))
+                columns.append(self._mature(metric_column(metric.name), metric, metric.name, now))
         for name in self.covariates.values():
             columns.append(f"c.{identifier(name)}")
         for i, segment in enumerate(self._segments):
@@ -244,9 +360,9 @@ class AnalysisRows:
             **parameters,
         )
 
-    def _mature(self, column: str, measured: Metric | Objective, name: str) -> str:
+    def _mature(self, column: str, measured: Metric | Objective, name: str, now: int) -> str:
         """A column where the window is over: what was earned, or the default without an event."""
-        is_mature = measured.mature_sql("d.decided_at", self._tables.published_us)
+        is_mature = measured.mature_sql("d.decided_at", now)
         earned = f"e.{column}"
         # A quantile is of decisions with an event; of all others something is known without one.
         if not isinstance(measured, Metric) or measured.of is None:
@@ -300,11 +416,14 @@ class AnalysisRows:
             del metrics[name]
         names = list(metrics)
         sums, moments = [], []
+        is_summed = SUMMED in counted.relation.columns
+        rows = f"sum({identifier(SUMMED)})" if is_summed else "count(*)"
         # All metrics in one pass. Units without a mature decision count for nothing: n is 0 there.
         pooled = {m.name for m in (*self._pooled, *self._of_events)}
         for i, (name, metric) in enumerate(metrics.items()):
             is_weighted = self.weighted > 0 and name not in pooled
-            x, n, decisions = _sums(metric, is_weighted=is_weighted)
+            totals = partial(_Totals.of, is_weighted=is_weighted, is_summed=is_summed)
+            x, n, decisions = _sums(metric, totals)
             sums.append(f"{x} AS x{i}, {n} AS n{i}, {decisions} AS d{i}")
             moments.append(
                 f"count(*) FILTER (d{i} > 0), sum(x{i}), sum(n{i})::DOUBLE, "
@@ -315,7 +434,7 @@ class AnalysisRows:
             "unit_rows",
             f"""SELECT variant, count(*), sum(decisions)::BIGINT, {", ".join(moments)}
             FROM (
-                SELECT {variant} AS variant, count(*) AS decisions, {", ".join(sums)}
+                SELECT {variant} AS variant, {rows} AS decisions, {", ".join(sums)}
                 FROM unit_rows GROUP BY {variant}, {unit}
             ) GROUP BY variant""",  # noqa: S608  (names of columns, through `identifier`)
         )
@@ -347,7 +466,7 @@ class AnalysisRows:
 
     def excluded(self) -> dict[str, int]:
         """Decisions that no number is made of, by reason."""
-        return excluded_decisions(self._database, self._tables.key, _TABLE, OBJECTIVE)
+        return excluded_decisions(self._database, self.counts)
 
     def analysis(
         self,
@@ -408,7 +527,7 @@ class AnalysisRows:
         if analysis.primary in of_units:
             return []
         found = ab.novelty(
-            self._of_equal_shares(),
+            self._of_equal_shares(_DAYS if self._is_summed else _TABLE),
             unit=UNIT,
             variant=VARIANT,
             control=analysis.control,
@@ -428,7 +547,7 @@ class AnalysisRows:
             if n.variant in compared and len(n.spans) > 1
         ]
 
-    def _of_equal_shares(self) -> Any:
+    def _of_equal_shares(self, table: str) -> Any:
         """The rows of units that came under the shares in force, or the last that compared.
 
         Where shares were changed, variants have other cohorts, whose base rates differ in more than
@@ -436,14 +555,14 @@ class AnalysisRows:
         """
         reading = Reading.of(self.timeline.phases)
         if not self.timeline.is_several or not reading.numbers:
-            return self._database.connection.table(_TABLE)
+            return self._database.connection.table(table)
         strata = reading.strata(reading.numbers)
         last = strata[reading.numbers[-1]]
         same = ", ".join(str(number) for number, stratum in strata.items() if stratum == last)
         unit, phase = identifier(UNIT), identifier(PHASE)
         return self._database.connection.sql(
-            f"""SELECT * FROM {_TABLE} WHERE {phase} IN ({same}) AND {unit} IN (
-                SELECT {unit} FROM {_TABLE} GROUP BY {unit}
+            f"""SELECT * FROM {table} WHERE {phase} IN ({same}) AND {unit} IN (
+                SELECT {unit} FROM {table} GROUP BY {unit}
                 HAVING arg_min({phase}, {identifier(MOMENT)}) IN ({same})
             )"""  # noqa: S608  (whole numbers)
         )
@@ -497,15 +616,6 @@ def _as_if(design: ab.Design, file: ab.Design) -> ab.Design:
     return replace(design, shares=file.shares, control=file.control, phases=tuple(phases))
 
 
-def _weighted_decisions(database: AnalyticsDatabase, key: str) -> int:
-    row = database.row(
-        "SELECT count(*) AS n FROM decisions "
-        "WHERE experiment = $key AND coalesce(row_weight, 1) <> 1",
-        key=key,
-    )
-    return int(row["n"])
-
-
 def _quantiles(relation: Any, metric: ab.Quantile) -> dict[str, MeanEstimate]:
     """The quantile of each variant that has a value."""
     rows = read_rows(
@@ -534,41 +644,48 @@ def _quantiles(relation: Any, metric: ab.Quantile) -> dict[str, MeanEstimate]:
     return estimates
 
 
-def _sums(metric: ab.Metric, *, is_weighted: bool) -> tuple[str, str, str]:
+class _Totals(NamedTuple):
+    """SQL over a unit's rows of a column: the sum of its values, the weight of those that are
+    there, and how many are."""
+
+    total: str
+    weight: str
+    values: str
+
+    @classmethod
+    def of(cls, column: str, *, is_weighted: bool, is_summed: bool) -> _Totals:
+        """Of rows that count as often as their weight says, or that are sums."""
+        name, weight = identifier(column), identifier(ROW_WEIGHT)
+        if is_summed:
+            values = f"sum({identifier(count_column(column))})::BIGINT"
+            return cls(f"sum({name})", values, values)
+        values = f"count({name})"
+        if not is_weighted:
+            return cls(f"sum({name})", values, values)
+        weights = f"coalesce(sum({weight}) FILTER ({name} IS NOT NULL), 0.0)"
+        return cls(f"sum({weight} * {name})", weights, values)
+
+
+def _sums(metric: ab.Metric, totals_of: Callable[[str], _Totals]) -> tuple[str, str, str]:
     """SQL over a unit's rows for what it earned, what that is divided by, and how many of its
-    decisions count. Each row earns, and is divided by, as often as its weight says where it
-    `is_weighted`; decisions are rows always."""
+    decisions count."""
     if isinstance(metric, ab.Ratio):
-        above, _ = _totals(metric.numerator, is_weighted=is_weighted)
-        below, _ = _totals(metric.denominator, is_weighted=is_weighted)
-        decisions = f"count({identifier(metric.denominator)})"
-        return f"coalesce({above}, 0.0)", f"coalesce({below}, 0.0)", decisions
-    column = identifier(metric.column)
-    total, below = _totals(metric.column, is_weighted=is_weighted)
-    decisions = f"count({column})"
+        above, under = totals_of(metric.numerator), totals_of(metric.denominator)
+        return f"coalesce({above.total}, 0.0)", f"coalesce({under.total}, 0.0)", under.values
+    total, below, decisions = totals_of(metric.column)
     if isinstance(metric, ab.Sum) and metric.cap is not None:
         total = (
             f"CASE WHEN {total} > {number(metric.cap)} THEN {number(metric.cap)} ELSE {total} END"
         )
     if isinstance(metric, ab.Proportion) and metric.per == "unit":
-        total = f"max({column})::DOUBLE"
+        # The largest of zeros and ones.
+        total = f"({total} > 0)::DOUBLE"
     of_units = isinstance(metric, ab.Sum) or (
         isinstance(metric, ab.Proportion) and metric.per == "unit"
     )
     if of_units:
         below = f"({decisions} > 0)::BIGINT"
     return f"coalesce({total}, 0.0)", below, decisions
-
-
-def _totals(column: str, *, is_weighted: bool) -> tuple[str, str]:
-    """SQL for the sum of a column over a unit's rows, and for the weight of those with a value."""
-    name, weight = identifier(column), identifier(ROW_WEIGHT)
-    if not is_weighted:
-        return f"sum({name})", f"count({name})"
-    return (
-        f"sum({weight} * {name})",
-        f"coalesce(sum({weight}) FILTER ({name} IS NOT NULL), 0.0)",
-    )
 
 
 def _mean(
@@ -590,11 +707,13 @@ def _mean(
     estimate = MeanEstimate(value=mean.value, units=units, decisions=decisions)
     if units < 2:
         return replace(estimate, reason="too_few_units")
-    se = float(np.sqrt(mean.variance(moments)))
+    variance = mean.variance(moments)
+    se = float(np.sqrt(variance))
     if x == 0.0 and xx == 0.0:
         return replace(estimate, reason="no_events")
-    # Rounding alone leaves a standard error of this size where every unit has the same value.
-    if se < 1e-12 * max(abs(mean.value), 1e-12):
+    # Rounding alone leaves a standard error of this size where every unit has the same value, or
+    # what it is divided by makes up for it.
+    if variance <= mean.rounding(moments) or se < 1e-12 * max(abs(mean.value), 1e-12):
         return replace(estimate, reason="constant_metric")
     # Student's t, since the spread was estimated from these units too.
     half = float(stats.t.isf(0.025, units - 1)) * se

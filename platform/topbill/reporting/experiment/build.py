@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as replace_dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from topbill.ab import OBJECTIVE, Analysis, Method
-from topbill.domain.errors import BadRequest
+from topbill.domain.errors import BadRequest, LogError
 from topbill.domain.formatting import minute
+from topbill.domain.sql import quoted
 from topbill.lake import metric_of
+from topbill.lake.kept import DamagedSumsError, forget
 from topbill.reporting.experiment.analysis_rows import (
     AnalysisRows,
     ExperimentTables,
@@ -42,13 +46,17 @@ from topbill.reporting.experiment.planned import (
 from topbill.reporting.experiment.wording import notes
 from topbill.reporting.queries.action_versions import LABELS, make_action_labels
 from topbill.reporting.queries.database import (
+    LARGE,
     AnalyticsDatabase,
+    DayPart,
+    decisions_of,
     may_be_concluded,
     open_database,
     retained_of,
 )
 from topbill.spec.fields import nearest
 
+_logger = logging.getLogger("topbill")
 Means = Mapping[tuple[str, str], MeanEstimate]
 """By metric (or `objective`) and variant."""
 
@@ -96,7 +104,43 @@ def load_experiment_report(
 
     Weak data never raises: numbers are missing then, and say why.
     """
-    excerpt = Excerpt.of(since, until, revision)
+    read = partial(
+        _read,
+        key,
+        data,
+        Excerpt.of(since, until, revision),
+        segments=segments,
+        method=method,
+        looks=looks,
+        control=control,
+        first_exposure=first_exposure,
+        anew=anew,
+    )
+    try:
+        return read(keep=Path(data))
+    except DamagedSumsError as error:
+        _logger.warning("%s", error)
+        forget(Path(data), key)
+    except (OSError, LogError) as error:
+        # The folder may be another user's, or full: what would be kept there only saves time.
+        _logger.info("%s; all of the record is read instead of what was kept of it", error)
+    return read(keep=None)
+
+
+def _read(
+    key: str,
+    data: Path | str,
+    excerpt: Excerpt,
+    *,
+    segments: Sequence[str] | None,
+    method: Method | None,
+    looks: Sequence[float] | None,
+    control: str | None,
+    first_exposure: bool,
+    anew: bool,
+    keep: Path | None,
+) -> Report:
+    """The report, with what days add up to kept in a data folder, if there is one to `keep` in."""
     is_plain = excerpt.is_whole and not (first_exposure or anew)
     is_plain = is_plain and (segments, method, looks, control) == (None, None, None, None)
     with open_database(data) as database:
@@ -114,7 +158,9 @@ def load_experiment_report(
             segments = tables.category_features()
         method, looks = reading = reading_asked(tables.spec, method, looks)
         counted = counted_decisions(database, key, tables.experiment["spec"])
-        rows = AnalysisRows(database, tables, segments, excerpt, counted)
+        if decisions_of(database, key) < LARGE:
+            keep = None
+        rows = AnalysisRows(database, tables, segments, excerpt, counted, keep)
         reference = _checked_control(tables, rows, control)
         analysis = None
         # Its tests take each row for one decision.
@@ -197,17 +243,18 @@ def _report(
     counts, means = rows.means()
     explored = policy_shares_by_variant(database, tables)
     variants = _variant_lines(tables, counts, means, explored)
-    windows = longest_windows(tables)
+    windows = tables.longest_windows()
     window = tables.objective().window
-    checked = health(database, tables.key, windows, window, tables.published_us)
-    shares, changed_actions = _share_lines(database, tables.key)
+    checked = health(database, tables.key, rows.parts, rows.counts, windows, window)
+    shares, changed_actions = _share_lines(
+        database, tables.key, rows.parts.relation(_shown_part(tables.key))
+    )
     # As ISO 8601, because the report is read by other programs too.
     times = database.row(
-        """SELECT replace(min(decided_at)::VARCHAR, ' ', 'T') || 'Z' AS first_at,
-            replace(max(decided_at)::VARCHAR, ' ', 'T') || 'Z' AS last_at,
+        f"""SELECT replace(min(first_at)::VARCHAR, ' ', 'T') || 'Z' AS first_at,
+            replace(max(last_at)::VARCHAR, ' ', 'T') || 'Z' AS last_at,
             (SELECT replace(published_at::VARCHAR, ' ', 'T') || 'Z' FROM published) AS published_at
-        FROM decisions WHERE experiment = $key AND variant IS NOT NULL""",
-        key=tables.key,
+        FROM {rows.counts} WHERE variant IS NOT NULL"""  # noqa: S608  (our own query)
     )
     about = tables.experiment
     return Report(
@@ -230,7 +277,9 @@ def _report(
         health=checked,
         notes=[
             *change_notes(
-                changes_since_exposure(database, tables.key, tables.spec), tables.spec, *reading
+                changes_since_exposure(database, tables.key, rows.counts, tables.spec),
+                tables.spec,
+                *reading,
             ),
             *_other_control(tables, control),
             *notes(variants, checked, window, windows),
@@ -243,19 +292,6 @@ def _report(
         phases=list(rows.timeline.phases) if analysis is None else analysis.phases,
         excluded={**rows.excluded(), **({} if analysis is None else analysis.excluded)},
     )
-
-
-def longest_windows(tables: ExperimentTables) -> dict[str, float]:
-    """Seconds of the longest window of each event that a metric reads."""
-    # An event may be read by several metrics; it is late only where it is so for all of them.
-    windows: dict[str, float] = {}
-    for metric in tables.metrics:
-        # What a unit did is no reward, and never late for a decision.
-        if metric.get("scope") == "unit":
-            continue
-        event, window = metric["event"], metric["window_seconds"]
-        windows[event] = max(windows.get(event, 0.0), window)
-    return windows
 
 
 def _variant_lines(
@@ -368,20 +404,30 @@ def _metric_lines(
     return lines
 
 
-def _share_lines(database: AnalyticsDatabase, key: str) -> tuple[list[ShareLine], list[Note]]:
-    """What was shown, and a note for each action that stands for something else than it did."""
+def _shown_part(key: str) -> DayPart:
+    """How often (`n`) each variant of each revision showed each action."""
+    query = (
+        "SELECT variant, revision, action, count(*) AS n FROM ("  # noqa: S608  (quoted)
+        "SELECT variant, revision, unnest(slate) AS action FROM decisions "
+        f"WHERE experiment = {quoted(key)} AND variant IS NOT NULL"
+        ") GROUP BY ALL"
+    )
+    return DayPart("report_shown", lambda _now: query)
+
+
+def _share_lines(
+    database: AnalyticsDatabase, key: str, placed: str
+) -> tuple[list[ShareLine], list[Note]]:
+    """What was shown (`placed`, the answer of `_shown_part`), and a note for each action that
+    stands for something else than it did."""
     changes = make_action_labels(database, key)
-    placed = """SELECT variant, revision, unnest(slate) AS action FROM decisions
-        WHERE experiment = $key AND variant IS NOT NULL"""
-    if changes:
-        # Only then, as a join of all placements takes its time.
-        placed = f"""SELECT variant, coalesce(label, p.action) AS action FROM ({placed}) p
-            LEFT JOIN {LABELS} l ON p.revision = l.revision AND p.action = l.action"""  # noqa: S608  (our own name)
     rows = database.rows(
-        f"""SELECT variant, action, count(*)::BIGINT AS shown,
-            count(*) / sum(count(*)) OVER (PARTITION BY variant) AS share
-        FROM ({placed}) GROUP BY variant, action ORDER BY variant, shown DESC, action""",  # noqa: S608  (our own query)
-        key=key,
+        f"""SELECT variant, action, sum(n)::BIGINT AS shown,
+            sum(n) / sum(sum(n)) OVER (PARTITION BY variant) AS share
+        FROM (
+            SELECT variant, coalesce(label, p.action) AS action, n FROM {placed} p
+                LEFT JOIN {LABELS} l ON p.revision = l.revision AND p.action = l.action
+        ) GROUP BY variant, action ORDER BY variant, shown DESC, action"""  # noqa: S608  (our own query)
     )
     noted = []
     for change in changes:

@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from topbill.ab import sequential_srm_of_sums, srm_of_sums
 from topbill.domain.metric import event_inside_sql, window_over_sql
 from topbill.domain.records import Floats
+from topbill.domain.sql import quoted
 from topbill.reporting.experiment.model import ChoiceRatio, Health, PropensityLine
-from topbill.reporting.queries.database import AnalyticsDatabase
+from topbill.reporting.queries.database import AnalyticsDatabase, DayPart, DayParts
 from topbill.stats.sequential import multiplier
 
 SAMPLE = 500_000
@@ -42,42 +43,39 @@ _SKEW = 0.3
 def health(
     database: AnalyticsDatabase,
     key: str,
+    parts: DayParts,
+    counts: str,
     windows: Mapping[str, float],
     objective_window: float,
-    published_us: int,
 ) -> Health:
     """The health of an experiment's record.
 
     Args:
         database: the analytics database.
         key: the experiment's key.
+        parts: what its decisions add up to.
+        counts: the answer of `counts_part`.
         windows: seconds of the longest window of each event that has a metric.
         objective_window: seconds until a decision's objective is whole.
-        published_us: the moment that the report speaks of, in µs since the epoch.
     """
-    reasons = _reasons(database, key)
+    reasons = _reasons(database, counts)
     decisions = sum(reasons.values())
     if decisions == 0:
         return Health()
-    # The same moment for every number of the report: what came since is in the next one.
-    is_mature = window_over_sql("decided_at", objective_window, published_us)
-    own, mature, latency = _maturity_and_latency(database, key, is_mature)
-    events = _events(database, key, windows)
-    was_mature = window_over_sql("decided_at", objective_window, published_us)
-    rewarded = database.row(
-        f"""SELECT count(DISTINCT decision_id) AS decisions FROM rewards
-        WHERE experiment = $key AND variant IS NOT NULL AND {was_mature}""",  # noqa: S608  (a condition of domain.metric)
-        key=key,
-    )["decisions"]
+    own, mature = _maturity(database, counts)
+    latency = _latency(database, parts.relation(_latencies_part(key)))
+    events = _events(database, parts.relation(_events_part(key, windows)))
+    of_rewarded = parts.relation(_rewarded_part(key, objective_window))
+    rewarded = int(database.row(f"SELECT sum(n) AS n FROM {of_rewarded}")["n"])  # noqa: S608  (our own query)
     counted = _count_events(events, windows)
-    lines, sampled = propensity_lines(database, key, decisions)
+    lines, sampled = propensity_lines(database, key, counts, decisions)
     # What was decided at all: decisions outside the experiment are neither good nor bad.
     served = reasons.get("policy", 0) + reasons.get("fallback", 0)
     return Health(
         propensity=lines,
         propensity_ok=_all_ok(lines),
         propensity_sampled=sampled,
-        choices=choice_ratios(database, key, decisions, _most_actions(lines)),
+        choices=choice_ratios(database, key, counts, decisions, _most_actions(lines)),
         reasons=reasons,
         fallback_share=_share(reasons.get("fallback", 0), served),
         mature_share=_share(mature, own),
@@ -88,6 +86,40 @@ def health(
         unread_events=counted.unread,
         latency_ms=latency,
     )
+
+
+def _latencies_part(key: str) -> DayPart:
+    """How many decisions (`n`) of policies took so long (`latency_us`)."""
+    query = (
+        "SELECT latency_us, count(*) AS n FROM decisions "  # noqa: S608  (quoted)
+        f"WHERE experiment = {quoted(key)} AND reason IN ('policy', 'fallback') "
+        "AND latency_us IS NOT NULL GROUP BY latency_us"
+    )
+    return DayPart("report_latencies", lambda _now: query)
+
+
+def _events_part(key: str, windows: Mapping[str, float]) -> DayPart:
+    """How many of each event came (`n`), and how many of them in their window (`joined`)."""
+    inside = [f"({event_inside_sql(event, window)})" for event, window in windows.items()]
+    query = (
+        "SELECT event, count(*) AS n, "  # noqa: S608  (quoted)
+        f"count(*) FILTER ({' OR '.join(inside) or 'false'}) AS joined "
+        f"FROM rewards r WHERE experiment = {quoted(key)} GROUP BY event"
+    )
+    return DayPart("report_events", lambda _now: query)
+
+
+def _rewarded_part(key: str, objective_window: float) -> DayPart:
+    """How many mature decisions of variants got an event (`n`)."""
+
+    def sql(now: int) -> str:
+        return (
+            "SELECT count(DISTINCT decision_id) AS n FROM rewards "  # noqa: S608  (quoted)
+            f"WHERE experiment = {quoted(key)} AND variant IS NOT NULL "
+            f"AND {window_over_sql('decided_at', objective_window, now)}"
+        )
+
+    return DayPart("report_rewarded", sql)
 
 
 def _most_actions(lines: Sequence[PropensityLine]) -> int:
@@ -105,45 +137,43 @@ def _all_ok(lines: Sequence[PropensityLine]) -> bool | None:
     return all(verdicts) if verdicts else None
 
 
-def _reasons(database: AnalyticsDatabase, key: str) -> dict[str, int]:
+def _reasons(database: AnalyticsDatabase, counts: str) -> dict[str, int]:
     rows = database.rows(
-        """SELECT reason, count(*) AS n FROM decisions
-        WHERE experiment = $key GROUP BY reason ORDER BY n DESC""",
-        key=key,
+        f"SELECT reason, sum(n) AS n FROM {counts} GROUP BY reason ORDER BY n DESC, reason"  # noqa: S608  (our own query)
     )
-    return {row["reason"]: row["n"] for row in rows}
+    return {row["reason"]: int(row["n"]) for row in rows}
 
 
-def _maturity_and_latency(
-    database: AnalyticsDatabase, key: str, is_mature: str
-) -> tuple[int, int, dict[str, float]]:
-    """How many decisions were made in a variant, how many of them are mature, and quantiles of the
-    engine's time in ms.
-    """
+def _maturity(database: AnalyticsDatabase, counts: str) -> tuple[int, int]:
+    """How many decisions were made in a variant, and how many of them are mature."""
     row = database.row(
-        f"""SELECT count(variant) AS own, count(variant) FILTER ({is_mature}) AS mature,
-            quantile_disc(latency_us, [0.5, 0.9, 0.99, 1.0])
-                FILTER (reason IN ('policy', 'fallback')) AS latency_us
-        FROM decisions WHERE experiment = $key""",  # noqa: S608  (a condition of domain.metric)
-        key=key,
+        f"""SELECT coalesce(sum(n), 0) AS own, coalesce(sum(mature), 0) AS mature
+        FROM {counts} WHERE variant IS NOT NULL"""  # noqa: S608  (our own query)
     )
+    return int(row["own"]), int(row["mature"])
+
+
+def _latency(database: AnalyticsDatabase, latencies: str) -> dict[str, float]:
+    """Quantiles of the engine's time in ms; none where nothing was served."""
+    rows = database.rows(
+        f"SELECT latency_us, sum(n) AS n FROM {latencies} GROUP BY latency_us ORDER BY latency_us"  # noqa: S608  (our own query)
+    )
+    if not rows:
+        return {}
+    # The least time that so large a share of decisions did not exceed.
+    upto = np.cumsum([int(row["n"]) for row in rows])
     latency_ms = {}
-    # No quantile at all where nothing was served.
-    for name, micros in zip(("p50", "p90", "p99", "max"), row["latency_us"] or (), strict=False):
-        latency_ms[name] = micros / 1000.0
-    return row["own"], row["mature"], latency_ms
+    for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)):
+        place = int(np.searchsorted(upto, share * upto[-1] * (1.0 - 1e-15)))
+        latency_ms[name] = rows[min(place, len(rows) - 1)]["latency_us"] / 1000.0
+    return latency_ms
 
 
-def _events(
-    database: AnalyticsDatabase, key: str, windows: Mapping[str, float]
-) -> list[dict[str, Any]]:
+def _events(database: AnalyticsDatabase, events: str) -> list[dict[str, Any]]:
     """Of each event how many came (`n`), and how many of them in its window (`joined`)."""
-    inside = [f"({event_inside_sql(event, window)})" for event, window in windows.items()]
     return database.rows(
-        f"""SELECT event, count(*) AS n,
-            count(*) FILTER ({" OR ".join(inside) or "false"}) AS joined
-        FROM rewards r WHERE experiment = $key GROUP BY event ORDER BY event""",  # noqa: S608  (conditions of domain.metric)
-        key=key,
+        f"""SELECT event, sum(n)::BIGINT AS n, sum(joined)::BIGINT AS joined
+        FROM {events} GROUP BY event ORDER BY event"""  # noqa: S608  (our own query)
     )
 
 
@@ -174,7 +204,7 @@ def _count_events(rows: Sequence[Mapping[str, Any]], windows: Mapping[str, float
 
 
 def propensity_lines(
-    database: AnalyticsDatabase, key: str, decisions: int
+    database: AnalyticsDatabase, key: str, counts: str, decisions: int
 ) -> tuple[list[PropensityLine], float]:
     """A line for each variant and action, and the share of decisions looked at.
 
@@ -201,12 +231,12 @@ def propensity_lines(
         )
         WHERE p > 0 GROUP BY variant, action ORDER BY variant, action""",
         key=key,
-        after=_before_latest(database, key, share),
+        after=_before_latest(database, counts, share),
     )
     return [propensity_line(row, tests=2 * len(rows)) for row in rows], share
 
 
-def _before_latest(database: AnalyticsDatabase, key: str, share: float) -> int:
+def _before_latest(database: AnalyticsDatabase, counts: str, share: float) -> int:
     """The log position after which about that share of an experiment's decisions lies, the latest
     ones; -1 for all. By `seq`, whose range DuckDB knows for each part of a file: the rest is never
     read.
@@ -214,8 +244,7 @@ def _before_latest(database: AnalyticsDatabase, key: str, share: float) -> int:
     if share >= 1.0:
         return -1
     span = database.row(
-        "SELECT min(seq) AS first, max(seq) AS last FROM decisions WHERE experiment = $key",
-        key=key,
+        f"SELECT min(first_seq) AS first, max(last_seq) AS last FROM {counts}"  # noqa: S608  (our own query)
     )
     return int(span["last"] - round((span["last"] - span["first"]) * share))
 
@@ -251,7 +280,7 @@ def propensity_line(row: Mapping[str, Any], tests: int) -> PropensityLine:
 
 
 def choice_ratios(
-    database: AnalyticsDatabase, key: str, decisions: int, actions: int
+    database: AnalyticsDatabase, key: str, counts: str, decisions: int, actions: int
 ) -> list[ChoiceRatio]:
     """Sample-ratio mismatch inside a bandit: its choices against the sums of the probabilities that
     it logged; a line for each variant that left something to chance, at the first position.
@@ -264,6 +293,7 @@ def choice_ratios(
     Args:
         database: the analytics database.
         key: the experiment's key.
+        counts: the answer of `counts_part`.
         decisions: how many it has.
         actions: the most that a variant has.
     """
@@ -284,7 +314,7 @@ def choice_ratios(
             )
         ) GROUP BY ALL ORDER BY ALL""",
         key=key,
-        after=_before_latest(database, key, min(1.0, PAIRS / max(1, decisions * actions**2))),
+        after=_before_latest(database, counts, min(1.0, PAIRS / max(1, decisions * actions**2))),
     )
     # A variant's matrix of actions comes as rows, because actions may come and go in the log.
     pairs: dict[str, list[dict[str, Any]]] = {}

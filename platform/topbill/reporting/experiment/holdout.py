@@ -17,13 +17,9 @@ from topbill import ab
 from topbill.ab import Method
 from topbill.domain.exclusion import Exclusion
 from topbill.domain.sql import identifier, quoted
-from topbill.reporting.experiment.analysis_rows import (
-    MOMENT,
-    VARIANT,
-    AnalysisRows,
-    ExperimentTables,
-)
+from topbill.reporting.experiment.analysis_rows import AnalysisRows, ExperimentTables
 from topbill.reporting.experiment.covariates import UNIT
+from topbill.reporting.experiment.day_sums import MOMENT, VARIANT
 from topbill.reporting.experiment.exclusion import Counted, exclusion_of
 from topbill.reporting.experiment.model import HoldoutReadout
 from topbill.reporting.experiment.phases import EVERYTHING, PHASE, Excerpt

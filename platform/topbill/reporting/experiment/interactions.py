@@ -20,13 +20,9 @@ from topbill.domain import formatting
 from topbill.domain.errors import BadRequest
 from topbill.domain.sql import identifier
 from topbill.reporting.experiment import wording
-from topbill.reporting.experiment.analysis_rows import (
-    MOMENT,
-    VARIANT,
-    AnalysisRows,
-    ExperimentTables,
-)
+from topbill.reporting.experiment.analysis_rows import AnalysisRows, ExperimentTables
 from topbill.reporting.experiment.covariates import UNIT
+from topbill.reporting.experiment.day_sums import MOMENT, VARIANT
 from topbill.reporting.queries.database import open_database
 from topbill.spec.fields import nearest
 

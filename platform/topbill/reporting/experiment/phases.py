@@ -18,17 +18,18 @@ from topbill.ab import Phase
 from topbill.domain.assignment import assignment_changes
 from topbill.domain.errors import BadRequest, SpecError
 from topbill.domain.instants import instant
+from topbill.domain.metric import window_over_sql
 from topbill.domain.sql import identifier, quoted
 from topbill.reporting.experiment.exclusion import Counted
 from topbill.reporting.queries.action_versions import revisions_of
-from topbill.reporting.queries.database import AnalyticsDatabase
+from topbill.reporting.queries.database import AnalyticsDatabase, DayPart
 from topbill.spec import from_audit
 from topbill.spec.fields import nearest
 
 PHASE = "@phase"
 """A column that no metric and no feature has."""
 _OCCURRENCES = "report_occurrences"
-_NUMBER = "coalesce(own.number, timely.number, 0)"
+OCCURRENCE_NUMBER = "coalesce(own.number, timely.number, 0)"
 """SQL for the occurrence of a decision joined by `with_occurrences`. A revision that the audit does
 not know, as that of an imported log, is what was in force then."""
 
@@ -191,18 +192,23 @@ class Timeline:
     @classmethod
     def read(cls, database: AnalyticsDatabase, key: str, excerpt: Excerpt) -> Timeline:
         """From the audit, and the revisions that decisions carry."""
-        occurrences = _occurrences(database, key)
+        occurrences = read_occurrences(database, key)
         if not occurrences:
             return cls([], {}, None)
-        _make_table(database, occurrences)
         rows = database.rows(
             f"""SELECT o AS occurrence FROM (
-                SELECT {_NUMBER} AS o FROM {with_occurrences("decisions d")}
+                SELECT {OCCURRENCE_NUMBER} AS o FROM {with_occurrences("decisions d")}
                 WHERE d.experiment = $key
             ) GROUP BY o ORDER BY o""",  # noqa: S608  (our own query)
             key=key,
         )
-        present = [int(row["occurrence"]) for row in rows]
+        return cls.of(occurrences, [int(row["occurrence"]) for row in rows], excerpt)
+
+    @classmethod
+    def of(cls, occurrences: list[Occurrence], present: list[int], excerpt: Excerpt) -> Timeline:
+        """From all occurrences and, in their order, the numbers of those that have decisions."""
+        if not occurrences:
+            return cls([], {}, None)
         # What is in force is a phase although nobody came yet, unless only a part is read.
         if excerpt.is_whole or not present:
             present = sorted({*present, len(occurrences) - 1})
@@ -226,10 +232,11 @@ class Timeline:
         """Whether there is more than one phase."""
         return len(self.phases) > 1
 
-    def number_sql(self) -> str:
-        """SQL for the number of a decision's phase, from a table joined by `with_occurrences`."""
+    def number_sql(self, occurrence: str = OCCURRENCE_NUMBER) -> str:
+        """SQL for the number of a decision's phase, from that of its occurrence: by default of a
+        table joined by `with_occurrences`."""
         by_occurrence = [self._numbers.get(i, 0) for i in range(len(self._occurrences))]
-        return f"list_extract({by_occurrence}, {_NUMBER} + 1)::INTEGER"
+        return f"list_extract({by_occurrence}, {occurrence} + 1)::INTEGER"
 
 
 def with_occurrences(decisions: str) -> str:
@@ -241,7 +248,9 @@ def with_occurrences(decisions: str) -> str:
     )
 
 
-def _occurrences(database: AnalyticsDatabase, key: str) -> list[Occurrence]:
+def read_occurrences(database: AnalyticsDatabase, key: str) -> list[Occurrence]:
+    """The audit, the oldest first; makes the tables that `with_occurrences` joins, if there is
+    one."""
     rows = revisions_of(database, key)
     by_spec: dict[str, Phase] = {}
     occurrences = []
@@ -253,6 +262,8 @@ def _occurrences(database: AnalyticsDatabase, key: str) -> list[Occurrence]:
         occurrences.append(
             Occurrence(revision=row["revision"], since=row["revised_at"], phase=phase)
         )
+    if occurrences:
+        _make_table(database, occurrences)
     return occurrences
 
 
@@ -335,20 +346,37 @@ def _phases(
     return tuple(phases)
 
 
-def excluded_decisions(
-    database: AnalyticsDatabase, key: str, table: str, objective: str
-) -> dict[str, int]:
+def counts_part(key: str, decisions: str, occurrence: str, objective_window: float) -> DayPart:
+    """Decisions by variant, reason, revision and its occurrence (see `Timeline`): how many (`n`),
+    how many `weighted` and `mature` ones, from when until when, and where in the log. `decisions`
+    is SQL of them, with the alias `d`.
+    """
+
+    def sql(now: int) -> str:
+        mature = window_over_sql("d.decided_at", objective_window, now)
+        return (
+            "SELECT d.variant AS variant, d.reason AS reason, d.revision AS revision, "  # noqa: S608  (quoted)
+            f"{occurrence} AS occurrence, min(d.seq) AS first_seq, max(d.seq) AS last_seq, "
+            "count(*) AS n, count(*) FILTER (coalesce(d.row_weight, 1) <> 1) AS weighted, "
+            f"count(*) FILTER ({mature}) AS mature, "
+            "min(d.decided_at) AS first_at, max(d.decided_at) AS last_at "
+            f"FROM {decisions} WHERE d.experiment = {quoted(key)} GROUP BY ALL"
+        )
+
+    return DayPart("report_counts", sql)
+
+
+def excluded_decisions(database: AnalyticsDatabase, counts: str) -> dict[str, int]:
     """Decisions that no number is made of, by reason: those of no variant by their own reason, and
-    those whose objective is not final yet."""
+    those whose objective is not final yet. `counts` is the answer of `counts_part`."""
     rows = database.rows(
-        """SELECT reason, count(*) AS n FROM decisions
-        WHERE experiment = $key AND variant IS NULL GROUP BY reason ORDER BY n DESC, reason""",
-        key=key,
+        f"""SELECT reason, sum(n) AS n FROM {counts}
+        WHERE variant IS NULL GROUP BY reason ORDER BY n DESC, reason"""  # noqa: S608  (our own query)
     )
-    counts = {str(row["reason"]): int(row["n"]) for row in rows}
+    excluded = {str(row["reason"]): int(row["n"]) for row in rows}
     immature = database.row(
-        f"SELECT count(*) AS n FROM {table} WHERE {identifier(objective)} IS NULL"  # noqa: S608  (our own name)
+        f"SELECT coalesce(sum(n - mature), 0) AS n FROM {counts} WHERE variant IS NOT NULL"  # noqa: S608  (our own query)
     )["n"]
     if immature:
-        counts["immature"] = int(immature)
-    return counts
+        excluded["immature"] = int(immature)
+    return excluded

@@ -77,19 +77,20 @@ class PlanChange(NamedTuple):
         return f"{' '.join(filter(None, (when, who)))}: {', '.join(self.clauses)}"
 
 
-def changes_since_exposure(database: AnalyticsDatabase, key: str, today: Spec) -> list[PlanChange]:
+def changes_since_exposure(
+    database: AnalyticsDatabase, key: str, counts: str, today: Spec
+) -> list[PlanChange]:
     """How the plan was changed since the first unit was assigned to a variant, step by step, also
     where a later step took an earlier one back. Empty where the audit does not hold what was in
-    force then, as of an imported log."""
+    force then, as of an imported log. `counts` is the answer of `counts_part`."""
     audit = database.rows(
         """SELECT revision, revised_at, who, spec FROM revisions WHERE experiment = $key
         ORDER BY revised_at""",
         key=key,
     )
     exposed = database.row(
-        """SELECT arg_min(revision, decided_at) AS revision, min(decided_at) AS at FROM decisions
-        WHERE experiment = $key AND variant IS NOT NULL""",
-        key=key,
+        f"""SELECT arg_min(revision, first_at) AS revision, min(first_at) AS at
+        FROM {counts} WHERE variant IS NOT NULL"""  # noqa: S608  (our own query)
     )
     start = _in_force(audit, exposed)
     if start is None:

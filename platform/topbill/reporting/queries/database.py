@@ -4,11 +4,11 @@ itself: how new it is, and which experiments it knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 SAMPLE = 200_000
 """Where a picture of what was shown would read more decisions than this, it reads an even sample of
 about so many.
+"""
+
+
+LARGE = 1_000_000
+"""Decisions of an experiment from which on reports keep what days add up to: of fewer, all are read
+as fast.
 """
 
 
@@ -60,6 +66,36 @@ class AnalyticsDatabase:
         # CREATE answers with a count, and DuckDB wants every answer fetched before the next
         # statement.
         self.connection.execute(statement, parameters or None).fetchall()
+
+
+class DayPart(NamedTuple):
+    """A query over the views `decisions` and `rewards` as at a moment (µs since the epoch), whose
+    answers over several days, side by side, are an answer over all of them. It is written once,
+    whatever the views show: all of the record, a part of it, or a day. The rewards of a decision
+    are of its day."""
+
+    name: str
+    sql: Callable[[int], str]
+
+
+class DayParts(Protocol):
+    """Where the answers come from."""
+
+    def relation(self, part: DayPart) -> str:
+        """SQL of the answer, to stand after FROM."""
+
+
+class WholeRecord:
+    """They are asked of all that the views show, as at `now` (µs since the epoch)."""
+
+    def __init__(self, database: AnalyticsDatabase, now: int) -> None:
+        self._database = database
+        self._now = now
+
+    def relation(self, part: DayPart) -> str:
+        """See `DayParts`: a temporary table, since it is small and asked several times."""
+        self._database.execute(f"CREATE OR REPLACE TEMP TABLE {part.name} AS {part.sql(self._now)}")
+        return part.name
 
 
 @contextmanager
@@ -280,14 +316,17 @@ def published_us(database: AnalyticsDatabase) -> int:
     )
 
 
+def decisions_of(database: AnalyticsDatabase, key: str) -> int:
+    """How many decisions the record has of an experiment."""
+    # Counting is cheap: files answer it from their statistics.
+    query = "SELECT count(*) AS decisions FROM decisions WHERE experiment = $key"
+    return int(database.row(query, key=key)["decisions"])
+
+
 def sampled_one_in(database: AnalyticsDatabase, key: str, most: int = SAMPLE) -> int:
     """Read one of so many of an experiment's decisions, so that about `most` are read.
 
     A query keeps them by `hash(seq) % $one_in = 0`, which is even over time and the same sample
     each time it is asked.
     """
-    # Counting is cheap: files answer it from their statistics.
-    counted = database.row(
-        "SELECT count(*) AS decisions FROM decisions WHERE experiment = $key", key=key
-    )
-    return max(1, -(-int(counted["decisions"]) // most))
+    return max(1, -(-decisions_of(database, key) // most))

@@ -1,0 +1,104 @@
+"""Files of what days add up to, kept beside the lake for reports: `DIR/sums/EXPERIMENT/PART`, a
+Parquet file a day, called `DAY-STATE-CHECKSUM.parquet`.
+
+They are no record. All of them can be deleted at any time, and reports make them anew; they hold
+units (hashed), so whatever takes units out of the record deletes them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from datetime import date
+from hashlib import blake2b
+from pathlib import Path
+
+SUMS = "sums"
+"""The folder inside a data folder."""
+_OTHERS = 600.0
+"""Seconds for which files that one report does not read stay, as another one may."""
+_PATTERN = "*/*/*.parquet"
+
+
+class DamagedSumsError(Exception):
+    """A kept file is not as it was written."""
+
+
+class KeptFiles:
+    """The files of one part of an experiment's report.
+
+    Raises:
+        OSError: where the folder cannot be made or read.
+    """
+
+    def __init__(self, data: Path, key: str, part: str) -> None:
+        self._folder = _folder(data, key) / part
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._present = {_name_of(path): path for path in self._folder.glob("*.parquet")}
+
+    def path(self, day: date, state: str, write: Callable[[Path], None]) -> Path:
+        """The file of a day in a state, which `write` writes where there is none yet.
+
+        Raises:
+            DamagedSumsError: It is not as it was written.
+        """
+        name = f"{day}-{state}"
+        path = self._present.get(name)
+        if path is not None:
+            check(path)
+            return path
+        temporary = self._folder / f".{name}-{time.time_ns()}"
+        write(temporary)
+        path = self._folder / f"{name}-{_checksum(temporary)}.parquet"
+        # What a power cut leaves of it has another checksum.
+        temporary.replace(path)
+        self._present[name] = path
+        return path
+
+    def delete_others(self, paths: Collection[Path]) -> None:
+        """Delete what was kept in other states."""
+        before = time.time() - _OTHERS
+        for path in set(self._folder.iterdir()).difference(paths):
+            try:
+                if path.stat().st_mtime < before:
+                    path.unlink()
+            except FileNotFoundError:  # another report was faster
+                continue
+
+
+def check(path: Path) -> None:
+    """Raises DamagedSumsError where a kept file is not as it was written."""
+    if path.stem.rpartition("-")[2] != _checksum(path):
+        raise DamagedSumsError(f"{path}: is not as it was written; the next report makes it anew")
+
+
+def kept_files(data: Path) -> Iterator[Path]:
+    """All that is kept in a data folder."""
+    yield from sorted((data / SUMS).glob(_PATTERN))
+
+
+def forget(data: Path, key: str | None = None) -> None:
+    """Delete what is kept of an experiment, or of all."""
+    shutil.rmtree(data / SUMS if key is None else _folder(data, key), ignore_errors=True)
+
+
+def forget_until(data: Path, last: date) -> None:
+    """Delete what is kept of days up to `last`."""
+    for path in kept_files(data):
+        if path.name[: len(str(last))] <= str(last):
+            path.unlink(missing_ok=True)
+
+
+def _folder(data: Path, key: str) -> Path:
+    # By a hash, as a key may be too long for a name, or no name that a system allows.
+    return data / SUMS / blake2b(key.encode(), digest_size=12).hexdigest()
+
+
+def _name_of(path: Path) -> str:
+    return path.stem.rpartition("-")[0]
+
+
+def _checksum(path: Path) -> str:
+    return f"{zlib.crc32(path.read_bytes()):08x}"

@@ -1,0 +1,183 @@
+"""Answers to parts of a report, kept for the days that are over: `DIR/sums`, a folder for each
+experiment, a Parquet file for each part and day. A report over many days reads those and asks the
+record for the last days alone.
+
+A file is called by all that its answer depends on: the query (and so every metric's definition),
+the day's very rows in the lake, and the audit's lines that they are read by. So a late reward, an
+erased viewer, rows removed by age, an import or another definition make another name: that day is
+asked anew, and what was kept under the old one is deleted. Nothing here is a record: all of it can
+be deleted at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, timedelta
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from topbill.domain.sql import identifier, quoted
+from topbill.domain.zones import local_sql
+from topbill.lake.kept import KeptFiles
+from topbill.reporting.experiment.phases import Occurrence
+from topbill.reporting.queries.database import AnalyticsDatabase, DayPart
+
+FOREVER = 253_370_764_800_000_000
+"""µs since the epoch of a moment at which every window of every decision is over."""
+_DAYS = """
+SELECT {day} AS day, count(*) AS n, bit_xor(hash(seq)) AS hash, min(seq) AS first,
+    max(seq) AS last, max(epoch_us(decided_at)) AS until, {revisions} AS revisions
+FROM {table} WHERE experiment = $key GROUP BY ALL"""
+
+
+class _Rows(NamedTuple):
+    """What one table has of some days: how many rows, a hash of their places in the log, and the
+    first and the last of those."""
+
+    n: int = 0
+    hash: int = 0
+    first: int = 0
+    last: int = -1
+
+    @classmethod
+    def of(cls, row: dict[str, Any] | None) -> _Rows:
+        return cls() if row is None else cls(row["n"], row["hash"], row["first"], row["last"])
+
+    @classmethod
+    def around(cls, rows: Sequence[_Rows]) -> _Rows:
+        """A span that holds all of them."""
+        there = [one for one in rows if one.n]
+        if not there:
+            return cls()
+        n = sum(one.n for one in there)
+        return cls(n, 0, min(one.first for one in there), max(one.last for one in there))
+
+
+class _Span(NamedTuple):
+    """Days of the record: SQL that is true of them, and where their rows are."""
+
+    is_inside: str
+    decisions: _Rows
+    rewards: _Rows
+
+
+class _Day(NamedTuple):
+    """One day; `state` is all that an answer for it depends on, beside the query."""
+
+    day: date
+    span: _Span
+    state: str
+
+
+class KeptDays:
+    """The kept answers of one experiment, which the connection must show whole.
+
+    Days are those of `zone`. A day is over when it is past at `now`, and so are all windows of its
+    decisions (of at most `longest`); all times in µs. Of the others parts are asked as at `now`.
+
+    Raises:
+        OSError, DamagedSumsError, lake.Error: where files cannot be written or read.
+    """
+
+    def __init__(
+        self,
+        database: AnalyticsDatabase,
+        data: Path,
+        key: str,
+        *,
+        zone: str,
+        now: int,
+        longest: int,
+        occurrences: Sequence[Occurrence],
+    ) -> None:
+        self._database = database
+        self._key = key
+        self._now = now
+        self._zone = zone
+        self._local_day = f"CAST({local_sql('decided_at', zone)} AS DATE)"
+        self._home = identifier(str(database.row("SELECT current_database() AS n")["n"]))
+        self._version = database.row("SELECT version() AS v")["v"]
+        self._data = data
+        self._over, self._open = self._days(now - longest, occurrences)
+
+    def _days(self, mature: int, occurrences: Sequence[Occurrence]) -> tuple[list[_Day], _Span]:
+        """The days that are over, the oldest first; and the others as one."""
+        moment = local_sql(f"make_timestamp({self._now})", self._zone)
+        today = self._database.row(f"SELECT CAST({moment} AS DATE) AS day")["day"]
+        decisions = self._by_day("decisions", "list_sort(list(DISTINCT revision))")
+        rewards = self._by_day("rewards", "NULL")
+        over: list[_Day] = []
+        for day, row in decisions.items():
+            if day is None or day >= today or row["until"] >= mature:
+                continue
+            read_by = []
+            for number, one in enumerate(occurrences):
+                # A later line of the audit says nothing of the day (which ends a day after that of
+                # UTC at most), but for the first of one of its revisions, which holds from the
+                # beginning.
+                is_earlier = one.since.date() <= day + timedelta(days=1)
+                if is_earlier or one.revision in row["revisions"]:
+                    read_by.append((number, one.revision, one.since))
+            own = _Rows.of(row), _Rows.of(rewards.get(day))
+            state = msgspec.json.encode([self._zone, self._version, *own, read_by]).decode()
+            span = _Span(f"{self._local_day} = DATE {quoted(str(day))}", *own)
+            over.append(_Day(day, span, state))
+        days = {one.day for one in over}
+        listed = ", ".join(quoted(str(day)) for day in sorted(days))
+        is_open = f"coalesce({self._local_day} NOT IN ({listed}), true)" if listed else "true"
+        others = [
+            _Rows.around([_Rows.of(row) for day, row in table.items() if day not in days])
+            for table in (decisions, rewards)
+        ]
+        return sorted(over), _Span(is_open, *others)
+
+    def _by_day(self, table: str, revisions: str) -> dict[date | None, dict[str, Any]]:
+        query = _DAYS.format(day=self._local_day, table=table, revisions=revisions)
+        return {row["day"]: row for row in self._database.rows(query, key=self._key)}
+
+    def relation(self, part: DayPart) -> str:
+        """SQL of a part's answer, to stand after FROM."""
+        text, files = part.sql(FOREVER), KeptFiles(self._data, self._key, part.name)
+        paths = [
+            files.path(one.day, _state(one, text), partial(self._write, one.span, text))
+            for one in self._over
+        ]
+        files.delete_others(paths)
+        with self._showing(self._open):
+            self._database.execute(
+                f"CREATE OR REPLACE TEMP TABLE {part.name} AS {part.sql(self._now)}"
+            )
+        if not paths:
+            return part.name
+        listed = ", ".join(quoted(str(path)) for path in paths)
+        kept = f"FROM read_parquet([{listed}], hive_partitioning = false)"
+        return f"({kept} UNION ALL BY NAME FROM {part.name})"
+
+    def _write(self, span: _Span, text: str, path: Path) -> None:
+        with self._showing(span):
+            self._database.execute(f"COPY ({text}) TO {quoted(str(path))} (FORMAT parquet)")
+
+    @contextmanager
+    def _showing(self, span: _Span) -> Iterator[None]:
+        """Let the views show a span of days alone."""
+        for table, rows in (("decisions", span.decisions), ("rewards", span.rewards)):
+            # By their places, by which files and parts of files are left out unread.
+            self._database.execute(
+                f"""CREATE OR REPLACE TEMP VIEW {table} AS SELECT * FROM {self._home}.main.{table}
+                WHERE experiment = {quoted(self._key)}
+                    AND seq BETWEEN {rows.first} AND {rows.last} AND {span.is_inside}"""  # noqa: S608  (quoted)
+            )
+        try:
+            yield
+        finally:
+            self._database.execute("DROP VIEW temp.decisions")
+            self._database.execute("DROP VIEW temp.rewards")
+
+
+def _state(day: _Day, text: str) -> str:
+    return blake2b(f"{text}\n{day.state}".encode(), digest_size=16).hexdigest()
