@@ -472,6 +472,10 @@ class Log(Protocol):
     def revisions(self, experiment: str | None = None) -> list[Revision]:
         """The audit, oldest first: of one experiment, or of all."""
 
+    def newest_revisions(self) -> dict[str, str]:
+        """The newest revision of every experiment in the audit, by key."""
+        return {line.experiment: line.revision for line in self.revisions()}
+
     @abstractmethod
     def give_order(self, order: Order, after: int | None = None) -> None:
         """Store an order, stamped now.

@@ -35,6 +35,14 @@ class RevisionTable:
         )
         return [Revision(*row) for row in rows]
 
+    def newest(self) -> dict[str, str]:
+        """The newest revision of every experiment."""
+        rows = self._database.rows(
+            "SELECT experiment, revision FROM revisions "
+            "WHERE seq IN (SELECT max(seq) FROM revisions GROUP BY experiment)"
+        )
+        return dict(rows)
+
     def _newest(self, experiment: str) -> str | None:
         query = "SELECT revision FROM revisions WHERE experiment = ? ORDER BY seq DESC LIMIT 1"
         rows = self._database.rows(query, (experiment,))

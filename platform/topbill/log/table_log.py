@@ -116,6 +116,10 @@ class TableLog(Log):
         """The audit, oldest first: of one experiment, or of all."""
         return self._revisions.read(experiment)
 
+    def newest_revisions(self) -> dict[str, str]:
+        """The newest revision of every experiment in the audit, by key."""
+        return self._revisions.newest()
+
     def give_order(self, order: Order, after: int | None = None) -> None:
         """Store an order, stamped now; see `Log.give_order`."""
         self._orders.give(order, after)

@@ -24,6 +24,7 @@ from topbill.log.tombstones import tombstones_mark
 from topbill.log.unit_ids import unit_ids
 from topbill.service import telemetry, worker_health
 from topbill.service.launch_meters import LaunchMeters
+from topbill.service.other_files import OtherFiles
 from topbill.service.page import PageService
 from topbill.service.settings import Settings
 from topbill.spec.checkout import author_in
@@ -115,6 +116,7 @@ class Follower:
         self._unit_ids = unit_ids(self._data)
         self._erased = tombstones_mark(self._data)
         self._clock_trouble: str | None = None
+        self.other_files = OtherFiles()
         self._file_problems: tuple[FileProblem, ...] = ()
         self.unreadable: dict[str, str] = {}
         """Why the newest version of an experiment can't be read, by experiment."""
@@ -143,6 +145,8 @@ class Follower:
             _logger.warning("%s", clock)
         self._clock_trouble = clock
         self._take_over_files()
+        own = {key: each.revision for key, each in self._engine.experiments.items()}
+        self.other_files.look(self._log, own)
         self._adopt_snapshots()
         if self._engine.follow_tables() and self._page_service is not None:
             self._page_service.renew_features()

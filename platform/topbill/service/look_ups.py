@@ -8,7 +8,7 @@ decisions ──▶ wanted ──▶ one query, in a thread ──▶ every call
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection
+from collections.abc import Collection
 from typing import TypeVar
 
 from topbill.domain.errors import LogError
@@ -20,13 +20,15 @@ _LONGEST = 2.0
 _Read = TypeVar("_Read")
 
 
-async def soon(reading: Awaitable[_Read], log: Log) -> _Read:
+async def soon(reading: asyncio.Future[_Read], log: Log) -> _Read:
     """What is read of a log, which goes on when nobody waits for it any more: it is in a thread.
     Raises LogError where it takes too long, as of a server that stands still.
     """
     try:
         return await asyncio.wait_for(asyncio.shield(reading), _LONGEST)
     except TimeoutError as error:
+        # Whatever becomes of it, nobody asks any more.
+        reading.add_done_callback(lambda read: read.cancelled() or read.exception())
         raise LogError(f"{log.name}: has not answered for {_LONGEST:g} s; try later") from error
 
 

@@ -5,8 +5,9 @@ event loop waits for the network.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,7 @@ from tests.local_client import LocalClient
 from tests.small_page import PAGE, Home
 
 from topbill.log import Log
+from topbill.service import other_files
 from topbill.service.app import create_app
 from topbill.service.settings import Settings
 
@@ -147,3 +149,35 @@ def test_what_two_replicas_are_sent_at_once_is_stored_once(
     assert sorted(d.decision_id for _, d in log.read_decisions(0, 99)) == sorted(
         str(body["decision_id"]) for body in bodies
     )
+
+
+def test_replicas_with_other_files_say_so_until_they_have_the_same(
+    home: Home, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(other_files, "EVERY", 0.1)
+    other = tmp_path / "other"
+    shutil.copytree(home.folder, other)
+    art = other / "art.yaml"
+    same = art.read_text()
+    art.write_text(same.replace("only:", "another:"))
+    one = create_app(Settings(home.folder, tmp_path / "data"))
+    with LocalClient(one) as first, LocalClient(create_app(Settings(other, tmp_path / "data"))):
+
+        def differing() -> list[str]:
+            troubles = first.get("/readyz").json()["troubles"]
+            return [each["message"] for each in troubles if each["code"] == "files_differ"]
+
+        until(differing)
+        revision = log.newest_revisions()["art"]
+        assert differing() == [
+            f"art: another process runs revision {revision}: its files are others"
+        ]
+        art.write_text(same)
+        until(lambda: not differing())
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 60.0
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -750,6 +750,9 @@ def the_audit_notes_a_revision_only_when_it_changed(world: World) -> None:
         ("r1", 3, "pm", '{"i":3}'),
     ]
     assert [r.experiment for r in other.revisions()] == ["home"] * 3 + ["elsewhere"]
+    assert other.newest_revisions() == {"home": "r1", "elsewhere": "r1"}
+    one.revise("elsewhere", "r2", "pm", "{}")
+    assert other.newest_revisions() == {"home": "r1", "elsewhere": "r2"}
 
 
 @law
