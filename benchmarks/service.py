@@ -221,6 +221,14 @@ class Server:
             ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
 
+    def settle(self) -> None:
+        """Wait until all its processes have started: the first one answers before the others."""
+        for _ in range(120):
+            before = self.cpu_seconds()
+            time.sleep(1)
+            if self.cpu_seconds() - before < 0.1:
+                return
+
 
 def _family(pid: int) -> Iterator[int]:
     yield pid
@@ -389,7 +397,9 @@ class Bench:
         command = [sys.executable, "-m", "topbill", "serve", *self.places(data)]
         command += ["--port", str(port), "--processes", str(processes)]
         with running(on_core(self.server_core, command), port, TOPBILL_LOG=log) as process:
-            yield Server(port, process.pid)
+            server = Server(port, process.pid)
+            server.settle()
+            yield server
 
     @contextmanager
     def echo(self) -> Iterator[Server]:

@@ -162,7 +162,8 @@ class SqliteLog(TableLog):
                 # The commonest accident, a deleted data folder, costs one `stat` to notice here.
                 self._journal_guard.check()
                 self._follow(index=bool(ids))
-                self._look_up(ids)
+                if ids:
+                    self._look_up(ids)
                 receipts = [admit(entry, at, self._recent, rows) for entry in entries]
                 if rows:
                     self._write(rows, at)

@@ -157,7 +157,7 @@ class Admission:
         refusal = self._without_right(self._keys, key, scope)
         name = None if key is None else key.name
         if name is not None:
-            telemetry.requests(name).inc()
+            telemetry.count(telemetry.requests(name))
         if refusal is not None:
             self._audit.refused(scope, name, refusal.status, refusal.code)
         elif name is not None and auth.is_about_people(scope["path"]):
@@ -166,7 +166,7 @@ class Admission:
 
     def _foreign(self, scope: Scope) -> Refusal | None:
         """Without keys: why a request is not let in that a web page may have sent."""
-        telemetry.requests("").inc()
+        telemetry.count(telemetry.requests(""))
         why = self._foreign_requests.why(scope)
         if why is None:
             return None

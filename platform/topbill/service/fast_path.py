@@ -147,7 +147,7 @@ class FastPath:
         start = time.perf_counter()
         status, answer = await self._handle(self._routes[path], raw)
         seconds = time.perf_counter() - start
-        telemetry.seconds(path).observe(seconds)
+        telemetry.observe(telemetry.seconds(path), seconds)
         if status != 200:
             self._note_refusal(path, status, seconds)
         return Reply(status, answer)

@@ -31,6 +31,9 @@ from topbill.spec.checkout import author_in
 
 _logger = logging.getLogger("topbill")
 _POLL_SECONDS = 0.3
+_TEND_EVERY = 10
+"""Beside a worker the service tends the log in one step of so many: a worker does it every second.
+Well before a journal is full, should the worker have stopped."""
 _LATEST = 20
 """So many of an experiment's revisions are looked at for when its shares were changed."""
 
@@ -117,6 +120,8 @@ class Follower:
         self._erased = tombstones_mark(self._data)
         self._clock_trouble: str | None = None
         self.other_files = OtherFiles()
+        self._has_worker = False
+        self._steps = 0
         self._file_problems: tuple[FileProblem, ...] = ()
         self.unreadable: dict[str, str] = {}
         """Why the newest version of an experiment can't be read, by experiment."""
@@ -136,10 +141,12 @@ class Follower:
         return (*self._file_problems, *stale, *self._engine.tables.problems.values())
 
     def step(self) -> None:
-        """Move the journal into the log, reload changed files (a broken one leaves all as they
+        """Tend the log, reload changed files (a broken one leaves all as they
         were), note revisions, adopt new snapshots."""
         self._log.check()
-        self._log.tend()
+        self._steps += 1
+        if not self._has_worker or self._steps % _TEND_EVERY == 0:
+            self._log.tend()
         clock = self._log.clock_trouble()
         if clock is not None and clock != self._clock_trouble:
             _logger.warning("%s", clock)
@@ -150,7 +157,9 @@ class Follower:
         self._adopt_snapshots()
         if self._engine.follow_tables() and self._page_service is not None:
             self._page_service.renew_features()
-        worker_health.count(worker_health.worker_health(self._log))
+        health = worker_health.worker_health(self._log)
+        self._has_worker = health.alive
+        worker_health.count(health)
         worker_health.count_alarms(self._log.alarms())
         self._launch_meters.step(any(file.launch is not None for file in self._files))
         if self._page_service is not None:
@@ -272,6 +281,7 @@ async def follow(
     """
     last_message = ""
     while not await _is_set_within(stopped, _POLL_SECONDS):
+        telemetry.flush()
         try:
             await asyncio.to_thread(follower.step)
             # Here, on the loop's thread, which owns most of what is in memory.
@@ -285,6 +295,7 @@ async def follow(
                 defect = None if isinstance(error, TopbillError) else error
                 _logger.warning("%s; trying again", error, exc_info=defect)
             last_message = message
+    telemetry.flush()
 
 
 async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -101,6 +101,38 @@ LAUNCH_WAITS = Gauge(
 )
 
 
+_LARGEST_SUM = 1_000
+"""Durations that wait at most."""
+_counts: dict[Counter, int] = {}
+_durations: dict[Histogram, list[float]] = {}
+"""What every request adds to, since the last `flush`: a meter costs ten times what these do, and
+where processes share a folder twice that again. For the loop's own thread."""
+
+
+def count(counter: Counter) -> None:
+    """Count one, with the next `flush`."""
+    _counts[counter] = _counts.get(counter, 0) + 1
+
+
+def observe(histogram: Histogram, seconds: float) -> None:
+    """Note a duration, with the next `flush`."""
+    waiting = _durations.setdefault(histogram, [])
+    waiting.append(seconds)
+    if len(waiting) >= _LARGEST_SUM:
+        flush()
+
+
+def flush() -> None:
+    """Let the meters show what was counted up to now."""
+    for counter, number in _counts.items():
+        counter.inc(number)
+    _counts.clear()
+    for histogram, durations in _durations.items():
+        for duration in durations:
+            histogram.observe(duration)
+    _durations.clear()
+
+
 # `labels` checks and hashes its arguments at each call; for a label set that comes thousands of
 # times a second it is asked once.
 @cache
@@ -111,7 +143,7 @@ def decided(experiment: str, variant: str | None, reason: str) -> Counter:
 
 def count_decision(decision: Decision) -> None:
     """Count a decision, and what variants in shadow made of it."""
-    decided(decision.experiment, decision.variant, decision.reason).inc()
+    count(decided(decision.experiment, decision.variant, decision.reason))
     for shadow in decision.shadows:
         labels = decision.experiment, shadow.variant
         SHADOWS.labels(*labels, shadow.failure or "ok").inc()
@@ -133,8 +165,9 @@ def seconds(route: str) -> Histogram:
 
 def exposition(multiprocess: bool) -> bytes:
     """The metrics page: of this process, or of all processes when they share a folder
-    (PROMETHEUS_MULTIPROC_DIR).
+    (PROMETHEUS_MULTIPROC_DIR). What others counted since their last flush is not there yet.
     """
+    flush()
     if not multiprocess:
         return generate_latest()
     registry = CollectorRegistry()

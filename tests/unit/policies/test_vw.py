@@ -58,6 +58,21 @@ def test_an_engine_is_here_and_names_its_package_and_version():
     assert fresh().engine == name
 
 
+@every_engine
+@pytest.mark.parametrize("exploration", ["squarecb", "regcb"])
+def test_a_prediction_is_the_same_whatever_was_predicted_and_learned_before(package, exploration):
+    policy = fresh(package, exploration)
+    for example in examples(60):
+        policy.predict(example.x, ACTIONS, EVERYTHING)
+        policy.update([example])
+    state = policy.dump()
+    for x in np.random.default_rng(4).normal(size=(20, 3)):
+        untouched = fresh(package, exploration)
+        untouched.load(state)
+        expected = untouched.predict(x, ACTIONS, EVERYTHING)
+        np.testing.assert_array_equal(policy.predict(x, ACTIONS, EVERYTHING), expected)
+
+
 @both
 @pytest.mark.parametrize("exploration", EXPLORATIONS)
 def test_engines_decide_alike_and_continue_from_each_other(exploration):

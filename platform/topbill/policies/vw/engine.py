@@ -38,8 +38,9 @@ class Workspace(Protocol):
         """An example without a label, to be used in any number of calls below."""
         ...
 
-    def predict(self, shared: Any, actions: Sequence[Any]) -> Sequence[tuple[int, float]]:
-        """(place among `actions`, probability) of each action, in any order. Weights stay."""
+    def predict(self, shared: Features, actions: Sequence[Any]) -> Sequence[tuple[int, float]]:
+        """(place among `actions`, probability) of each action, in any order, in a context of these
+        features. Weights stay."""
         ...
 
     def learn(

@@ -58,11 +58,11 @@ class _Workspace:
         _vw.setup_example(self._workspace, example)
         return example
 
-    def predict(self, shared: _Encoded, actions: Sequence[_Encoded]) -> list[tuple[int, float]]:
-        examples = [shared.example, *(action.example for action in actions)]
-        _vw.predict_multi(self._workspace, examples)
+    def predict(self, shared: Features, actions: Sequence[_Encoded]) -> list[tuple[int, float]]:
+        context = self.encode(shared, shared=True).example
+        _vw.predict_multi(self._workspace, [context, *(action.example for action in actions)])
         # One probability an action, in the order in which they were given.
-        return list(enumerate(shared.example.get_action_scores()))
+        return list(enumerate(context.get_action_scores()))
 
     def learn(
         self,

@@ -20,6 +20,9 @@ class _Workspace:
         self._workspace = workspace
         # The public class only wraps this one, and has no call for a list of examples.
         self._core = workspace._workspace
+        # Kept for predictions, and filled anew for each: to make one takes several times as long.
+        self._context = self.encode({}, shared=True)
+        self._groups: dict[int, Any] = {}
 
     def encode(self, features: Features, *, shared: bool = False) -> Any:
         example = _core.Example()
@@ -28,9 +31,16 @@ class _Workspace:
         example._set_label(_core.CBLabel(shared=shared))
         return example
 
-    def predict(self, shared: Any, actions: Sequence[Any]) -> Sequence[tuple[int, float]]:
+    def predict(self, shared: Features, actions: Sequence[Any]) -> Sequence[tuple[int, float]]:
+        for group in self._groups.values():
+            group.truncate_to(0)
+        for namespace, (hashes, values) in shared.items():
+            group = self._groups.get(namespace)
+            if group is None:
+                group = self._groups[namespace] = self._context[namespace]
+            group.push_many_features(hashes, values)
         return cast(
-            Sequence[tuple[int, float]], self._core.predict_multi_ex_one([shared, *actions])
+            Sequence[tuple[int, float]], self._core.predict_multi_ex_one([self._context, *actions])
         )
 
     def learn(

@@ -128,9 +128,9 @@ class VW:
             self._by_features[key] = example
         return example
 
-    def _shared(self, x: Floats, position: int = 0) -> Any:
-        """VW's shared example: the context and, when learning, the position that was not the
-        first.
+    def _shared(self, x: Floats, position: int = 0) -> Features:
+        """What actions have in common: the context and, when learning, the position that was not
+        the first.
         """
         values = x.astype(np.float32)
         if values.shape != (self.d,) or not np.isfinite(values).all():
@@ -141,7 +141,7 @@ class VW:
         if position:
             place = np.array([min(position, _LAST_POSITION)], dtype=np.uint64)
             features = {**features, _POSITION: (place, _ONE)}
-        return self._workspace.encode(features, shared=True)
+        return features
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
         return _Scored(self, x, actions)
@@ -156,9 +156,11 @@ class VW:
         with self._lock:
             examples = self._encode(actions)
             eligible = [examples[i] for i in remaining.tolist()]
-            pairs = np.array(self._workspace.predict(self._shared(x), eligible))
-        p = np.zeros(len(remaining))
-        p[pairs[:, 0].astype(np.intp)] = np.maximum(pairs[:, 1], 0.0)
+            pairs = self._workspace.predict(self._shared(x), eligible)
+        values = [0.0] * len(remaining)
+        for place, value in pairs:
+            values[place] = max(value, 0.0)
+        p = np.array(values)
         # Ties of regcbopt sum to more than one.
         total = p.sum()
         if not total > 0.0:
@@ -172,8 +174,9 @@ class VW:
         with self._lock:
             for example in examples:
                 encoded = self._encode(example.actions)
+                shared = self._shared(example.x, example.position)
                 self._workspace.learn(
-                    self._shared(example.x, example.position),
+                    self._workspace.encode(shared, shared=True),
                     encoded,
                     example.index,
                     -example.reward,
