@@ -443,15 +443,15 @@ class Candidates:
             return self.in_order(members[:most])
         spare = int(SPARE * most / 2)
         head, rest = members[: most - 2 * spare], members[most - 2 * spare :]
-        is_new = self.sources[rest, SOURCES.index("new")]
-        new = rest[is_new][:spare]
-        is_used = np.zeros(len(self._allowed), dtype=bool)
-        is_used[new] = True
-        rest = rest[~is_used[rest]]
+        new = self.sources[rest, SOURCES.index("new")].nonzero()[0][:spare]
+        others = len(rest) - len(new)
         # Drawn from the page's seed alone: the same page asked for again is the same.
         rng = np.random.Generator(np.random.SFC64(hash64(self._seed, row)))
-        chance = rng.choice(rest, size=min(len(rest), most - len(head) - len(new)), replace=False)
-        return self.in_order(np.concatenate([head, new, chance]))
+        chance = rng.choice(others, size=min(others, most - len(head) - len(new)), replace=False)
+        # Counted among the others: each new title above moves those below it down by one.
+        for place in new.tolist():
+            chance[chance >= place] += 1
+        return self.in_order(np.concatenate([head, rest[new], rest[chance]]))
 
 
 def _align(signals: Signals, catalog: Catalog) -> tuple[Indices, Indices]:

@@ -658,11 +658,14 @@ class PageBuilder:
             rules=lambda: PositionChoices(names, shown.starts),
         )
         self.decisions.append(decision)
-        chosen: dict[int, ShownPicture] = {}
-        for title, drawn in zip(pictured, decision.slate, strict=True):
+        chosen: list[ShownPicture] = []
+        for drawn in decision.slate:
             payload = page.picture_payloads[drawn.action]
-            chosen[title] = ShownPicture(drawn.action, payload, drawn.propensity)
-        return [chosen.get(title, _NO_PICTURE) for title in titles]
+            chosen.append(ShownPicture(drawn.action, payload, drawn.propensity))
+        if len(pictured) == len(titles):
+            return chosen
+        of_title = dict(zip(pictured, chosen, strict=True))
+        return [of_title.get(title, _NO_PICTURE) for title in titles]
 
     def _first_picture(self, title: int) -> ShownPicture:
         pictures = self.page.catalog.pictures[title]

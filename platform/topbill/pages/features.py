@@ -346,7 +346,7 @@ class _TitlePictures(NamedTuple):
 
     ids: list[str]
     matrix: Floats
-    json: str
+    json: bytes
 
 
 class PicturesOnPage(NamedTuple):
@@ -372,21 +372,18 @@ class PictureFeatures:
     ) -> None:
         encoder = experiment.action_encoder
         declared = {feature.name: feature for feature in experiment.sent_action_features}
-        self._per_title: list[_TitlePictures] = []
-        self._ends: list[int] = []
-        """Where each title's pictures end in the matrix of all."""
-        end = 0
+        per_title: list[_TitlePictures] = []
         for pictures in catalog.pictures:
-            encoded = _encode_pictures(pictures, encoder, declared)
-            self._per_title.append(encoded)
-            end += len(encoded.ids)
-            self._ends.append(end)
-        self._matrix: Floats = np.concatenate([encoded.matrix for encoded in self._per_title])
-        every_id = [picture.id for pictures in catalog.pictures for picture in pictures]
+            per_title.append(_encode_pictures(pictures, encoder, declared))
+        self._matrix: Floats = np.concatenate([encoded.matrix for encoded in per_title])
+        self._json = [encoded.json for encoded in per_title]
+        self._ends: Indices = np.cumsum([0, *[len(encoded.ids) for encoded in per_title]])
+        """Where each title's pictures end in the matrix of all, after a 0."""
+        every_id = self._ids = [picture.id for own in catalog.pictures for picture in own]
         self._looked_up = LookedUpColumns(every_id, lookup)
         self._looked_up.write(self._matrix)
         self.several = self.alike = 0
-        for start, end in pairwise([0, *self._ends]):
+        for start, end in pairwise(self._ends.tolist()):
             if end - start > 1:
                 self.several += 1
                 own = self._matrix[start:end]
@@ -394,20 +391,16 @@ class PictureFeatures:
 
     def of(self, titles: Sequence[int]) -> PicturesOnPage:
         """The pictures of these titles."""
-        ids: list[str] = []
-        rows: list[int] = []
-        starts = [0]
-        for title in titles:
-            own = self._per_title[title].ids
-            ids += own
-            end = self._ends[title]
-            rows += range(end - len(own), end)
-            starts.append(len(ids))
-        text = ",".join([self._per_title[title].json for title in titles])
+        chosen = np.array(titles, dtype=np.intp)
+        counts = self._ends[chosen + 1] - self._ends[chosen]
+        ends = counts.cumsum()
+        # Each title's are a stretch of all: moved from where they are to where they are here.
+        rows = np.arange(counts.sum()) + np.repeat(self._ends[chosen + 1] - ends, counts)
+        text = b",".join(map(self._json.__getitem__, titles))
         return PicturesOnPage(
-            Actions(ids, self._matrix[rows]),
-            msgspec.Raw(f"[{text}]".encode()),
-            starts,
+            Actions(map(self._ids.__getitem__, rows.tolist()), self._matrix[rows]),
+            msgspec.Raw(b"[" + text + b"]"),
+            [0, *ends.tolist()],
             self._looked_up.uses(rows),
         )
 
@@ -417,15 +410,15 @@ def _encode_pictures(
 ) -> _TitlePictures:
     ids: list[str] = []
     rows: list[Floats] = []
-    offers: list[str] = []
+    offers: list[bytes] = []
     for picture in pictures:
         features = _declared_part(picture.features, declared)
         ids.append(picture.id)
         rows.append(encoder.encode(features))
-        offers.append(_encode({"id": picture.id, "features": features}).decode())
+        offers.append(_encode({"id": picture.id, "features": features}))
     # The shape is said for titles without pictures, of which NumPy could not know it.
     matrix = np.array(rows).reshape(len(pictures), encoder.size)
-    return _TitlePictures(ids, matrix, ",".join(offers))
+    return _TitlePictures(ids, matrix, b",".join(offers))
 
 
 def _declared_part(features: Mapping[str, Any], declared: Mapping[str, Feature]) -> dict[str, Any]:

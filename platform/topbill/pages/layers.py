@@ -71,7 +71,7 @@ class Layer:
 
     def note(self, decision: Decision) -> Decision:
         """Add what was chosen to the layer's account."""
-        self.log_propensity += plain_sum(math.log(placed.propensity) for placed in decision.slate)
+        self.log_propensity += plain_sum([math.log(placed.propensity) for placed in decision.slate])
         if decision.stops:
             self.length_propensity *= decision.length_propensity
             self.log_propensity += math.log(decision.length_propensity)

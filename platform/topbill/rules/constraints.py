@@ -46,11 +46,10 @@ class RowConstraints:
         self._least = slots if least is None else min(least, slots)
         self._caps, self._slots = caps, slots
         # (P) the caps that each title counts in.
-        self._members: list[list[int]] = []
-        members, start = caps.members.tolist(), 0
-        for end in caps.ends.tolist():
-            self._members.append(members[start:end])
-            start = end
+        members, ends = caps.members.tolist(), caps.ends.tolist()
+        self._members: list[list[int]] = [
+            members[start:end] for start, end in zip([0, *ends], ends, strict=False)
+        ]
         self._pins = {} if pins is None else pins
         # (P,) what may still be drawn; it only ever loses titles.
         self._open: Bools = np.ones(len(caps.ends), dtype=bool)
