@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.processes import topbill
 
 from topbill import cli
 from topbill.backup import back_up
 from topbill.cli.reference import commands
 from topbill.cli.shell import use_log
+from topbill.cli.supervise import free_port
 from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.log_url import LOG_VARIABLE, without_secrets
 from topbill.log import LOG_FILE, Log, has_log, open_log, open_log_of
@@ -207,3 +209,25 @@ def test_a_password_on_the_command_line_is_warned_of_and_not_repeated(
     said = capsys.readouterr().err
     assert "others on this machine can read" in said
     assert "secret" not in said
+
+
+@pytest.mark.parametrize("verb", ["serve", "worker", "migrate", "verify"])
+def test_no_process_says_the_password_of_a_log_that_it_cannot_open(
+    verb: str, folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("psycopg", reason="no psycopg: pip install -r requirements-dev.lock")
+    url = "postgresql://u:secret@127.0.0.1:1/x"
+    options: dict[str, list[object]] = {
+        "serve": ["--experiments", folder, "--port", free_port("127.0.0.1", 0)],
+        "worker": ["--experiments", folder],
+        "migrate": ["--log", url],
+        "verify": ["art"],
+    }
+    data = tmp_path / "data"
+    done = topbill(verb, "--data", data, *options[verb], TOPBILL_LOG=url)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert "postgresql://u@127.0.0.1:1/x: cannot open the log" in said
+    assert "Connection refused" in said
+    assert "secret" not in said
+    assert not data.exists()
