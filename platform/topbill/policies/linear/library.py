@@ -90,6 +90,9 @@ def build() -> Path:
         whole = where.with_name(f"{where.name}.{os.getpid()}.tmp")
         shutil.copy(Path(folder, made.output_file), whole)
         whole.replace(where)
+    for other in where.parent.glob(f"{_NAME}-*{EXTENSION_SUFFIXES[0]}"):
+        if other != where:  # of sources as they were
+            other.unlink(missing_ok=True)
     return where
 
 
