@@ -376,3 +376,25 @@ def test_all_that_is_wrong_is_said_at_once(home: Any) -> None:
         "  - {rule: block, titles: [t01]}\n",
     )
     assert len(told.splitlines()) == 3
+
+
+def test_caps_of_a_pool_are_those_of_its_titles(home: Any) -> None:
+    home.write()
+    rules, catalog = home.compiled_page().rules, home.catalog()
+    rng = np.random.default_rng(1)
+    counted = [
+        {f"at most 3 {name} a row" for name in np.array(catalog.genre_names)[catalog.genres[title]]}
+        | {f"at most 2 {catalog.franchise_names[catalog.franchise[title]]} a page"}
+        for title in range(len(catalog))
+    ]
+    for size in (0, 1, 20):
+        titles = rng.permutation(len(catalog))[:size]
+        caps = rules.caps_of(titles)
+        assert list(caps.names) == [rules.names[cap] for cap in caps.caps]
+        start = 0
+        for title, end in zip(titles.tolist(), caps.ends.tolist(), strict=True):
+            assert {caps.names[place] for place in caps.members[start:end]} == counted[title]
+            start = end
+        used = rules.used(titles)
+        for cap, name in enumerate(rules.names):
+            assert used[cap] == sum(name in counted[title] for title in titles)
