@@ -42,6 +42,13 @@ class Action(msgspec.Struct, frozen=True):
     payload: Any = None
 
 
+class Offer(msgspec.Struct, frozen=True, gc=False):
+    """An action that a decision brought along, as its text says it: the features as they came."""
+
+    id: str
+    features: msgspec.Raw = msgspec.Raw(b"{}")
+
+
 class Actions:
     """The encoded actions of one decision: `ids` (K) and their feature matrix `features` (K × da,
     float64).

@@ -3,35 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
 
 from topbill.domain.errors import BadRequest
-from topbill.domain.records import Actions, Decision, Example, Floats, RewardEvent, TakenActions
+from topbill.domain.example_batch import ExampleBatch
+from topbill.domain.records import (
+    Actions,
+    Decision,
+    Example,
+    Floats,
+    Offer,
+    RewardEvent,
+    TakenActions,
+)
 from topbill.domain.rewards import examined, item_rewards
 from topbill.domain.slate import choices
 from topbill.engine.compiled import CompiledExperiment
-from topbill.engine.logged import (
-    LoggedOffers,
-    OfferedActions,
-    encode_shown,
-    encoded_contexts,
-)
+from topbill.engine.logged import LoggedOffers, Offered, encoded_contexts
 from topbill.policies import learns
 
 CHUNK = 256
 """Decisions that are decoded and encoded together: more would be faster by little, and take more
 memory.
 """
-Matured = tuple[Decision, Sequence[RewardEvent]]
-"""A decision and the events that had come by the time at which it is learned."""
+
+
+class _Matured(NamedTuple):
+    """A decision and the events that had come by the time at which it is learned; and what it
+    offered, where somebody has read that already.
+    """
+
+    decision: Decision
+    events: Sequence[RewardEvent]
+    offers: Sequence[Offer] | None = None
+
+
+_Pair: TypeAlias = tuple[Decision, Sequence[RewardEvent]]
+_Triple: TypeAlias = tuple[Decision, Sequence[RewardEvent], Sequence[Offer] | None]
+"""As `_Matured`."""
+
+
+class _Lesson:
+    """What one decision teaches: an example for each item that has a reward, put together when
+    somebody asks for one. `rows` are those of what was placed, among what was offered.
+
+    Raises ValueError where something was placed that could not be drawn there, KeyError where it
+    was not offered.
+    """
+
+    def __init__(
+        self, decision: Decision, x: Floats, offer: _Offer, rewards: Sequence[float | None]
+    ) -> None:
+        self.decision, self.x, self.offer, self.rewards = decision, x, offer, rewards
+        row_of = offer.offered.row_of
+        self.rows = [row_of[placement.action] for placement in decision.slate]
+        _check_placed(decision, self.rows, offer.eligible)
+
+    @cached_property
+    def examples(self) -> list[Example]:
+        """The examples."""
+        return _examples(self)
 
 
 class _Offer(NamedTuple):
-    """What was offered: the actions, the row of each by its id, and those that were eligible."""
+    """What was offered, and the rows of what was eligible."""
 
-    actions: Actions
-    row_of: dict[str, int]
-    eligible: list[int]
+    offered: Offered
+    eligible: Sequence[int]
+
+
+def _check_placed(decision: Decision, rows: Sequence[int], eligible: Sequence[int]) -> None:
+    """ValueError unless each of these `rows` is placed once, is eligible, and is where the masks
+    let it stand."""
+    # The masks count in places among the eligible, not in rows of actions.
+    places = rows if isinstance(eligible, range) else [eligible.index(row) for row in rows]
+    if len(set(places)) != len(places):
+        raise ValueError("an action is placed twice; expected each once")
+    if not decision.masks:
+        return
+    place_at = {p.position: place for p, place in zip(decision.slate, places, strict=True)}
+    end = max(place_at, default=-1) + 1
+    for mask in decision.masks:
+        for position in range(mask.start, min(mask.stop, end)):
+            place = place_at.get(position)
+            if place is not None and (place in mask.rows) != mask.only:
+                raise ValueError(
+                    f"position {position} has an action that rule {mask.rule!r} kept from it; "
+                    "expected one that could be drawn there"
+                )
 
 
 def examples(
@@ -44,44 +106,48 @@ def examples(
     its propensity was taken over those, and a policy that learned from the others as well would
     take what stood above for refused.
     """
-    return _examples_of(compiled, [(decision, list(events))])[0]
+    matured = [_Matured(decision, list(events))]
+    (lesson,) = _lessons(compiled, LoggedOffers(compiled), matured)
+    return [] if lesson is None else lesson.examples
 
 
-def _examples_of(compiled: CompiledExperiment, matured: Sequence[Matured]) -> list[list[Example]]:
-    """What each of these decisions teaches."""
-    offers = LoggedOffers(compiled)
-    contexts = encoded_contexts(compiled, [decision for decision, _ in matured])
-    taught: list[list[Example]] = []
-    shown: list[tuple[OfferedActions, int]] = []
-    for x, (decision, events) in zip(contexts, matured, strict=True):
-        offer = None if x is None else _offer(offers, decision)
-        if x is None or offer is None:
-            taught.append([])
-            continue
-        rewards = item_rewards(compiled.experiment, decision, events)
-        taught.append(_examples(decision, x, offer, rewards))
-        if isinstance(offer.actions, OfferedActions):
-            shown += [(offer.actions, offer.row_of[p.action]) for p in decision.slate]
-    encode_shown(shown)
-    return taught
+def _lessons(
+    compiled: CompiledExperiment, reader: LoggedOffers, matured: Sequence[_Matured]
+) -> list[_Lesson | None]:
+    """What each of these decisions teaches; None for one in which there is nothing that these
+    policies could use.
+    """
+    contexts, readable = encoded_contexts(compiled, [one.decision for one in matured])
+    lessons: list[_Lesson | None] = []
+    for x, can_read, (decision, events, offers) in zip(contexts, readable, matured, strict=True):
+        offer = _offer(reader, decision, offers) if can_read else None
+        if offer is None:
+            lessons.append(None)
+        else:
+            rewards = item_rewards(compiled.experiment, decision, events)
+            lessons.append(_Lesson(decision, x, offer, rewards))
+    return lessons
 
 
-def _offer(offers: LoggedOffers, decision: Decision) -> _Offer | None:
+def _offer(
+    reader: LoggedOffers, decision: Decision, offers: Sequence[Offer] | None
+) -> _Offer | None:
     """What a decision offered; None where it was logged under another schema, or with actions that
-    are gone since: there is nothing in it that these policies could use.
+    are gone since.
     """
     try:
-        actions = offers.of(decision)
-        row_of = {action: row for row, action in enumerate(actions.ids)}
-        return _Offer(actions, row_of, [row_of[action] for action in decision.eligible])
+        offered = reader.of(decision, offers)
+        if decision.eligible == offered.actions.ids:
+            return _Offer(offered, range(len(decision.eligible)))
+        return _Offer(offered, [offered.row_of[action] for action in decision.eligible])
     except (BadRequest, KeyError):
         return None
 
 
-def _examples(
-    decision: Decision, x: Floats, offer: _Offer, rewards: Sequence[float | None]
-) -> list[Example]:
-    actions, row_of, eligible = offer
+def _examples(lesson: _Lesson) -> list[Example]:
+    """What could be drawn at each position is found going down the slate, as it was drawn."""
+    decision, eligible = lesson.decision, lesson.offer.eligible
+    actions = lesson.offer.offered.actions
     at = decision.decided_at / 1e6
     reach = decision.stops[0].reach if decision.stops else 0.0
     everything = len(eligible) == len(actions) and not decision.masks
@@ -89,9 +155,8 @@ def _examples(
     changes = set[int]().union(*[(mask.start, mask.stop) for mask in decision.masks])
     before = -2
     remaining, above = list(eligible), list[int]()
-    found = []
-    for placement, reward in zip(decision.slate, rewards, strict=True):
-        placed = row_of[placement.action]
+    examples = []
+    for placement, placed, reward in zip(decision.slate, lesson.rows, lesson.rewards, strict=True):
         if decision.masks:
             if placement.position != before + 1 or placement.position in changes:
                 # The masks count in places among the eligible, not in rows of actions.
@@ -104,9 +169,9 @@ def _examples(
             # The first position of an unfiltered slate has all actions: policies cache what they
             # derive from that one object.
             whole = everything and placement.position == 0
-            found.append(
+            examples.append(
                 Example(
-                    x=x,
+                    x=lesson.x,
                     actions=actions if whole else TakenActions(actions, tuple(remaining)),
                     index=index,
                     propensity=placement.propensity,
@@ -117,10 +182,57 @@ def _examples(
                 )
             )
         del remaining[index]
-    return found
+    return examples
 
 
-def teach(compiled: CompiledExperiment, decisions: Iterable[Matured]) -> int:
+def _batch(
+    reader: LoggedOffers, lessons: Sequence[_Lesson | None]
+) -> tuple[ExampleBatch, list[int]]:
+    """All examples of these lessons, and where those of each begin among them; the last number is
+    where they end.
+    """
+    bounds = [0]
+    sources: list[tuple[_Lesson, int]] = []
+    shown: list[tuple[Actions, list[int]]] = []
+    counts, contexts, times, reaches = list[int](), list[Floats](), list[float](), list[float]()
+    ids, positions, rewards = list[str](), list[int](), list[float]()
+    for lesson in lessons:
+        if lesson is not None:
+            decision, rows = lesson.decision, list[int]()
+            for row, placement, reward in zip(
+                lesson.rows, decision.slate, lesson.rewards, strict=True
+            ):
+                if reward is not None:
+                    sources.append((lesson, len(rows)))
+                    rows.append(row)
+                    ids.append(placement.action)
+                    positions.append(placement.position)
+                    rewards.append(reward)
+            counts.append(len(rows))
+            contexts.append(lesson.x)
+            times.append(decision.decided_at / 1e6)
+            reaches.append(decision.stops[0].reach if decision.stops else 0.0)
+            shown.append((lesson.offer.offered.actions, rows))
+        bounds.append(len(ids))
+
+    def example(index: int) -> Example:
+        lesson, place = sources[index]
+        return lesson.examples[place]
+
+    batch = ExampleBatch(
+        contexts=np.repeat(np.array(contexts), counts, axis=0),
+        ids=ids,
+        features=reader.shown_features(shown),
+        rewards=np.array(rewards, dtype=np.float64),
+        positions=np.array(positions, dtype=np.float64),
+        times=np.repeat(times, counts),
+        reaches=np.repeat(reaches, counts),
+        example=example,
+    )
+    return batch, bounds
+
+
+def teach(compiled: CompiledExperiment, decisions: Iterable[_Pair | _Triple]) -> int:
     """Update the policies with what these matured decisions teach, in their order.
 
     A decision teaches the variant that made it, and every variant with `training: shared`. Returns
@@ -128,31 +240,40 @@ def teach(compiled: CompiledExperiment, decisions: Iterable[Matured]) -> int:
     """
     learners = {name for name, policy in compiled.policies.items() if learns(policy)}
     shared = {v.name for v in compiled.experiment.variants if v.training == "shared"}
+    reader = LoggedOffers(compiled)
     count = 0
-    chunk: list[Matured] = []
-    for decision, events in decisions:
+    chunk: list[_Matured] = []
+    for each in decisions:
+        matured = _Matured(*each)
+        decision = matured.decision
         # A fallback, or a variant that is gone, was drawn from no policy of this experiment: its
         # propensities would teach it something false.
         if decision.reason != "policy" or decision.variant not in compiled.policies:
             continue
         taught = {decision.variant} | shared
         if taught & learners:
-            chunk.append((decision, events))
+            chunk.append(matured)
         else:
             # Nobody learns from it, and most of the work would be to make examples of it.
-            count += len(taught) * sum(examined(compiled.experiment, decision, events))
+            count += len(taught) * sum(examined(compiled.experiment, decision, matured.events))
         if len(chunk) == CHUNK:
-            count += _teach(compiled, chunk, shared)
+            count += _teach(compiled, reader, chunk, shared)
             chunk = []
-    return count + _teach(compiled, chunk, shared)
+    return count + _teach(compiled, reader, chunk, shared)
 
 
-def _teach(compiled: CompiledExperiment, matured: Sequence[Matured], shared: set[str]) -> int:
-    batches: dict[str, list[Example]] = {name: [] for name in compiled.policies}
-    for (decision, _), lessons in zip(matured, _examples_of(compiled, matured), strict=True):
+def _teach(
+    compiled: CompiledExperiment,
+    reader: LoggedOffers,
+    matured: Sequence[_Matured],
+    shared: set[str],
+) -> int:
+    batch, bounds = _batch(reader, _lessons(compiled, reader, matured))
+    rows: dict[str, list[int]] = {name: [] for name in compiled.policies}
+    for place, (decision, *_) in enumerate(matured):
         for name in {decision.variant or ""} | shared:
-            batches[name] += lessons
-    for name, batch in batches.items():
-        if batch:
-            compiled.policies[name].update(batch)
-    return sum(map(len, batches.values()))
+            rows[name] += range(bounds[place], bounds[place + 1])
+    for name, own in rows.items():
+        if own:
+            compiled.policies[name].update(batch.take(own))
+    return sum(map(len, rows.values()))

@@ -2,74 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from topbill.domain.errors import BadRequest
 from topbill.domain.features import Encoder, Feature
-from topbill.domain.records import NULL, Actions, Decision, Floats
+from topbill.domain.records import NULL, Actions, Decision, Floats, Offer
 from topbill.domain.typed_features import TypedFeatures, Values, typed_features
 from topbill.engine.compiled import CompiledExperiment, logged_actions
 
 
 class OfferedActions(Actions):
-    """Actions that a decision brought along, encoded when somebody asks for all of them. Those that
-    were shown are encoded before, together with other decisions' (`encode_shown`).
+    """Actions that a decision brought along, all of them encoded when somebody asks for them.
+    `values` are the features of those that were shown, by row: they are encoded together with other
+    decisions' (`shown_features`).
     """
 
-    __slots__ = ("_features", "_shown", "_typed", "_values")
+    __slots__ = ("_encode", "_features", "values")
 
-    def __init__(self, ids: tuple[str, ...], values: list[Values], typed: TypedFeatures) -> None:
-        self.ids = ids
-        self._values, self._typed = values, typed
+    def __init__(
+        self, ids: tuple[str, ...], values: Mapping[int, Values], encode: Callable[[], Floats]
+    ) -> None:
+        self.ids, self.values = ids, values
+        self._encode = encode
         self._features: Floats | None = None
-        self._shown: dict[int, Floats] = {}
 
     @property
     def features(self) -> Floats:  # type: ignore[override]  # as good as the attribute
         if self._features is None:
-            self._features = self._typed.matrix(self._values)
+            self._features = self._encode()
         return self._features
 
-    def at(self, row: int) -> tuple[str, Floats]:
-        features = self._shown.get(row)
-        return self.ids[row], self.features[row] if features is None else features
 
+class Offered(NamedTuple):
+    """What a decision offered: the actions, and the row of each by its id."""
 
-def encode_shown(shown: Sequence[tuple[OfferedActions, int]]) -> None:
-    """Encode single actions of many decisions of an experiment, each given by its row."""
-    if shown:
-        typed = shown[0][0]._typed
-        matrix = typed.matrix([actions._values[row] for actions, row in shown])
-        for (actions, row), features in zip(shown, matrix, strict=True):
-            actions._shown[row] = features
+    actions: Actions
+    row_of: dict[str, int]
 
 
 class _Decoders(NamedTuple):
-    """How a schema's features are read as contexts, and as those of offered actions."""
+    """How a schema's features are read."""
 
     typed: TypedFeatures
-    context: msgspec.json.Decoder[Any]
-    actions: msgspec.json.Decoder[Any]
+    features: msgspec.json.Decoder[Any]
+
+
+_offers = msgspec.json.Decoder(list[Offer])
 
 
 @lru_cache(maxsize=256)
 def _decoders(features: tuple[Feature, ...]) -> _Decoders | None:
     """None where the features have no types of their own."""
     typed = typed_features(features)
-    if typed is None:
-        return None
-    action = msgspec.defstruct(
-        "Offered", [("id", str), ("features", typed.type, typed.type())], frozen=True, gc=False
-    )
-    return _Decoders(
-        typed,
-        msgspec.json.Decoder(typed.type),
-        msgspec.json.Decoder(list[action]),  # type: ignore[valid-type]  # made above
-    )
+    return None if typed is None else _Decoders(typed, msgspec.json.Decoder(typed.type))
 
 
 def _decoders_of(encoder: Encoder) -> _Decoders | None:
@@ -78,26 +69,28 @@ def _decoders_of(encoder: Encoder) -> _Decoders | None:
 
 
 def encoded_contexts(
-    compiled: CompiledExperiment, decisions: Iterable[Decision]
-) -> list[Floats | None]:
-    """The encoded context of each decision; None where the experiment cannot read it any more."""
-    texts = [decision.context for decision in decisions]
+    compiled: CompiledExperiment, decisions: Sequence[Decision]
+) -> tuple[Floats, list[bool]]:
+    """The encoded context of each decision (n × d), and whether the experiment can still read it:
+    where it cannot, the row is 0.
+    """
+    contexts = np.zeros((len(decisions), compiled.encoder.size))
+    readable = [True] * len(decisions)
     decoders = _decoders_of(compiled.encoder)
-    if decoders is None:
-        return [_plain_context(compiled, text) for text in texts]
-    read = [_typed(decoders.context, text) for text in texts]
-    rows = iter(decoders.typed.matrix([values for values in read if values is not None]))
-    contexts = []
-    for text, values in zip(texts, read, strict=True):
-        contexts.append(_plain_context(compiled, text) if values is None else next(rows))
-    return contexts
-
-
-def _plain_context(compiled: CompiledExperiment, text: msgspec.Raw) -> Floats | None:
-    try:
-        return compiled.encoder.encode(msgspec.json.decode(text))
-    except BadRequest:
-        return None
+    rows, values = [], []
+    for row, decision in enumerate(decisions):
+        typed = None if decoders is None else _typed(decoders.features, decision.context)
+        if typed is not None:
+            rows.append(row)
+            values.append(typed)
+            continue
+        try:
+            contexts[row] = compiled.encoder.encode(msgspec.json.decode(decision.context))
+        except BadRequest:
+            readable[row] = False
+    if decoders is not None and rows:
+        contexts[rows] = decoders.typed.matrix(values)
+    return contexts, readable
 
 
 def _typed(decoder: msgspec.json.Decoder[Any], text: msgspec.Raw) -> Any:
@@ -117,16 +110,63 @@ class LoggedOffers:
         # What tables give is looked up for all of a decision's actions.
         if not compiled.experiment.action_entities:
             self._decoders = _decoders_of(compiled.lookup.sent_actions_encoder)
+        self._own = _with_rows(compiled.actions)
 
-    def of(self, decision: Decision) -> Actions:
+    def of(self, decision: Decision, offers: Sequence[Offer] | None = None) -> Offered:
         """As `logged_actions`, but that actions which the decision brought along are encoded later,
-        if at all.
+        if at all. `offers` are these, where somebody has read them already.
         """
-        compiled, decoders = self._compiled, self._decoders
-        if decoders is None or decision.actions == NULL:
-            return logged_actions(compiled, decision)
-        offered = _typed(decoders.actions, decision.actions) or ()
-        ids = tuple([action.id for action in offered])
-        if not ids or len(set(ids)) != len(ids):
-            return logged_actions(compiled, decision)  # which says what is wrong
-        return OfferedActions(ids, [action.features for action in offered], decoders.typed)
+        if self._decoders is not None and decision.actions != NULL:
+            offered = self._offered(self._decoders, decision, offers)
+            if offered is not None:
+                return offered
+        # Says what is wrong with offers, too.
+        actions = logged_actions(self._compiled, decision)
+        return self._own if actions is self._own.actions else _with_rows(actions)
+
+    def _offered(
+        self, decoders: _Decoders, decision: Decision, offers: Sequence[Offer] | None
+    ) -> Offered | None:
+        """None where they don't fit the types, or an id is there twice."""
+        if offers is None:
+            offers = _typed(_offers, decision.actions) or ()
+        ids = tuple([offer.id for offer in offers])
+        row_of = dict(zip(ids, range(len(ids)), strict=True))
+        if not ids or len(row_of) != len(ids):
+            return None
+        decode = decoders.features.decode
+        # Who decided under this very revision read all of them; of another one, all have to fit.
+        shown: Iterable[int] = range(len(ids))
+        if decision.revision == self._compiled.revision:
+            shown = [row_of[placement.action] for placement in decision.slate]
+        try:
+            values = {row: decode(offers[row].features) for row in shown}
+        except (KeyError, msgspec.ValidationError):
+            return None
+
+        def encode() -> Floats:
+            try:
+                return decoders.typed.matrix([decode(offer.features) for offer in offers])
+            except msgspec.ValidationError:
+                return logged_actions(self._compiled, decision).features
+
+        return Offered(OfferedActions(ids, values, encode), row_of)
+
+    def shown_features(self, shown: Sequence[tuple[Actions, list[int]]]) -> Floats:
+        """(n × da) the features of single actions of many decisions, given by their rows."""
+        if not shown:
+            return np.zeros((0, self._compiled.action_encoder.size))
+        own, typed = self._own.actions, None if self._decoders is None else self._decoders.typed
+        if all(actions is own for actions, _ in shown):
+            return own.features[list(chain.from_iterable(rows for _, rows in shown))]
+        values: list[Values] = []
+        for actions, rows in shown:
+            if isinstance(actions, OfferedActions):
+                values += [actions.values[row] for row in rows]
+        if typed is not None and len(values) == sum(len(rows) for _, rows in shown):
+            return typed.matrix(values)
+        return np.concatenate([actions.features[rows] for actions, rows in shown])
+
+
+def _with_rows(actions: Actions) -> Offered:
+    return Offered(actions, dict(zip(actions.ids, range(len(actions)), strict=True)))

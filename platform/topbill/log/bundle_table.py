@@ -14,15 +14,17 @@ from pathlib import Path
 import msgspec
 
 from topbill.domain.errors import LogError
-from topbill.domain.records import Decision
+from topbill.domain.records import Decision, Offer
 from topbill.log.bundles import OpenBundle, decisions_of
 from topbill.log.database import LogDatabase
 from topbill.log.sql_database import checksum
 
 _REFERENCE = struct.Struct("<BIHI")
 """A zero byte, with which no JSON begins; the bundle, the place in it, the bundle's CRC-32."""
-_KEPT = 4
-"""Bundles that are kept at hand: the decisions of one are read together."""
+_KEPT = 64
+"""Bundles that are kept at hand, each of some 200 kB: the decisions of one are read together, and
+once for each of the experiments that learn from them.
+"""
 _NEXT = "SELECT place, content FROM bundles WHERE place > ? ORDER BY place LIMIT 1"
 _IS_REFERENCE = "substr(body, 1, 1) = x'00'"
 """As the index `decisions_bundled` has it."""
@@ -51,12 +53,26 @@ class BundleTable:
             rows.append((decision_id, experiment, _REFERENCE.pack(0, place, index, crc)))
         return rows
 
-    def decision(self, body: bytes) -> Decision:
-        """The decision that a body is or names. Raises ValueError or msgspec.DecodeError where it
-        cannot be read.
+    def decision(self, body: bytes, decided_at: int) -> Decision:
+        """The decision that a body is or names, with that stamp. Raises ValueError or
+        msgspec.DecodeError where it cannot be read.
         """
         if not is_reference(body):
-            return _decode(body)
+            return msgspec.structs.replace(_decode(body), decided_at=decided_at)
+        bundle, index = self._bundle(body)
+        return bundle.decision(index, decided_at)
+
+    def offers(self, body: bytes) -> list[Offer] | None:
+        """What the decision that a body names offered; None where the body is one itself, or its
+        decision brought nothing along. Raises as `decision`.
+        """
+        if not is_reference(body):
+            return None
+        bundle, index = self._bundle(body)
+        return bundle.offers(index)
+
+    def _bundle(self, body: bytes) -> tuple[OpenBundle, int]:
+        """The bundle that a body names, and the place in it."""
         place, index, crc = _unpacked(body)
         bundle = self._at_hand.get(place)
         if bundle is None:
@@ -65,7 +81,7 @@ class BundleTable:
                 self._at_hand.popitem(last=False)
         if index >= len(bundle):
             raise ValueError(f"bundle {place} has no decision {index}")
-        return bundle.decision(index)
+        return bundle, index
 
     def _content(self, place: int, crc: int) -> bytes:
         rows = self._database.rows("SELECT content FROM bundles WHERE place = ?", (place,))

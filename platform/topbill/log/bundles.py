@@ -17,7 +17,7 @@ import msgspec
 
 from topbill.domain.packed import pack, unpack
 from topbill.domain.page_answer import PageAnswer, RowAnswer, Tile, cells_of
-from topbill.domain.records import NULL, Decision, Mask, Placement
+from topbill.domain.records import NULL, Decision, Mask, Offer, Placement
 
 LEAST = 4_096
 """Bytes of offered actions from which on decisions are bundled. A smaller decision is not made much
@@ -29,12 +29,6 @@ MOST = 1 << 16
 _Name: TypeAlias = int | str
 """A text, or its place among those of the bundle."""
 _encode = msgspec.json.Encoder().encode
-
-
-class _Offer(msgspec.Struct, frozen=True, gc=False):
-    """What an offered action is called by."""
-
-    id: str
 
 
 class _Lists(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -86,7 +80,7 @@ _decode_parts = msgspec.json.Decoder(_Parts).decode
 _decode_decision = msgspec.json.Decoder(Decision).decode
 _decode_tiles = msgspec.json.Decoder(list[_Tiles]).decode
 _decode_answer = msgspec.json.Decoder(PageAnswer).decode
-_decode_offers = msgspec.json.Decoder(list[_Offer]).decode
+_decode_offers = msgspec.json.Decoder(list[Offer]).decode
 
 
 def is_bundled(decisions: Sequence[Decision]) -> bool:
@@ -193,8 +187,14 @@ def _numbers(texts: Sequence[str], names: Mapping[str, int]) -> list[_Name]:
 
 def _offered(actions: msgspec.Raw) -> tuple[str, ...] | None:
     """The ids of offered actions; None for a text that offers none."""
+    offers = _offers(actions)
+    return None if offers is None else tuple([offer.id for offer in offers])
+
+
+def _offers(actions: msgspec.Raw) -> list[Offer] | None:
+    """Offered actions; None for a text that offers none."""
     try:
-        return tuple([offer.id for offer in _decode_offers(actions)])
+        return _decode_offers(actions)
     except msgspec.DecodeError:
         return None
 
@@ -212,6 +212,8 @@ class OpenBundle:
             raise ValueError("damaged: has not a list and an offer for each decision")
         self._eligible: list[tuple[str, ...]] = []
         """What is eligible in the first decisions, as far as it was needed."""
+        self._offers: list[list[Offer] | None] = []
+        """What these offered."""
         self._distinct: dict[str, None] = {}
         self._names: list[str] = []
         """Every text of those, and as a list."""
@@ -219,8 +221,14 @@ class OpenBundle:
     def __len__(self) -> int:
         return len(self._parts.decisions)
 
-    def decision(self, index: int) -> Decision:
-        """One of its decisions. Raises as the bundle itself."""
+    def offers(self, index: int) -> list[Offer] | None:
+        """What one of its decisions offered; None where it brought nothing along."""
+        while len(self._offers) <= index:
+            self._offers.append(_offers(self._parts.actions[len(self._offers)]))
+        return self._offers[index]
+
+    def decision(self, index: int, decided_at: int = 0) -> Decision:
+        """One of its decisions, with that stamp. Raises as the bundle itself."""
         parts = self._parts
         lists = parts.lists[index]
         self._count_names(lists, index)
@@ -233,6 +241,7 @@ class OpenBundle:
             actions, slate = _raw(answer), cells_of(answer)
         return msgspec.structs.replace(
             decision,
+            decided_at=decided_at,
             eligible=self._eligible[index],
             slate=slate,
             masks=_masks(lists, self._names),
@@ -254,7 +263,9 @@ class OpenBundle:
             is_page or len(self._eligible) <= index or len(self._distinct) <= last
         ):
             place = len(self._eligible)
-            eligible = _eligible(self._parts.lists[place], self._parts.actions[place])
+            eligible = self._parts.lists[place].eligible
+            if eligible is None:
+                eligible = tuple([offer.id for offer in self.offers(place) or ()])
             self._eligible.append(eligible)
             self._distinct.update(dict.fromkeys(eligible))
         self._names = list(self._distinct)
@@ -266,10 +277,6 @@ def decisions_of(bundle: bytes) -> list[Decision]:
     """The decisions of a bundle. Raises ValueError or msgspec.DecodeError for what is none."""
     opened = OpenBundle(bundle)
     return [opened.decision(index) for index in range(len(opened))]
-
-
-def _eligible(lists: _Lists, actions: msgspec.Raw) -> tuple[str, ...]:
-    return lists.eligible if lists.eligible is not None else _offered(actions) or ()
 
 
 def _slate(lists: _Lists, names: Sequence[str]) -> tuple[Placement, ...]:

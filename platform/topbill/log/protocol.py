@@ -29,6 +29,7 @@ from topbill.domain.errors import AlreadyDecided, Conflict
 from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
     Decision,
+    Offer,
     QuarantinedRow,
     QuarantineStage,
     RewardEvent,
@@ -56,11 +57,14 @@ def now_micros() -> int:
 
 
 class Matured(NamedTuple):
-    """A decision that reached an age, and the reward events that had come by then."""
+    """A decision that reached an age, and the reward events that had come by then; and what it
+    offered, where that was read with it.
+    """
 
     seq: int
     decision: Decision
     events: list[RewardEvent]
+    offers: Sequence[Offer] | None = None
 
 
 class Revision(NamedTuple):

@@ -19,6 +19,7 @@ import msgspec
 from topbill.domain.errors import LogError
 from topbill.domain.records import (
     Decision,
+    Offer,
     QuarantinedRow,
     RewardEvent,
     RowKind,
@@ -511,7 +512,11 @@ class SqliteLog(TableLog):
 
     def _stamped_decision(self, at: int, body: bytes) -> Decision:
         """A row's decision. The stamp is the row's: the body was written before it was final."""
-        return msgspec.structs.replace(self._bundles.decision(body), decided_at=at)
+        return self._bundles.decision(body, at)
+
+    def _offering(self, at: int, body: bytes) -> tuple[Decision, list[Offer] | None]:
+        """A row's decision, and what it offered where that is read with it."""
+        return self._bundles.decision(body, at), self._bundles.offers(body)
 
     def matured(
         self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
@@ -522,7 +527,7 @@ class SqliteLog(TableLog):
                 "decision",
                 f"{_DECISIONS} WHERE experiment = ? AND seq > ? AND at <= ? ORDER BY seq LIMIT ?",
                 (experiment, after_seq, barrier - age, limit),
-                self._stamped_decision,
+                self._offering,
             )
             if decisions or not rows:
                 break
@@ -545,8 +550,9 @@ class SqliteLog(TableLog):
                 event = msgspec.structs.replace(event, occurred_at=occurred_at)
             events.setdefault(event.decision_id, []).append(event)
         matured = []
-        for seq, decision in decisions:
-            matured.append(Matured(seq, decision, events.get(decision.decision_id, [])))
+        for seq, (decision, offers) in decisions:
+            own = events.get(decision.decision_id, [])
+            matured.append(Matured(seq, decision, own, offers))
         return matured
 
     def first_seq(self) -> int | None:

@@ -14,8 +14,9 @@ import numpy as np
 from topbill.candidates import taste_worth
 from topbill.domain.chance import uniform
 from topbill.domain.profile import PROFILE_TYPE, Merge, guests_of
-from topbill.domain.records import Decision, RewardEvent, UnitEvent
+from topbill.domain.records import RewardEvent, UnitEvent
 from topbill.domain.rewards import IMPRESSIONS
+from topbill.log import Matured
 from topbill.rules import Rules
 
 MOST_VIEWERS = 100_000
@@ -60,7 +61,7 @@ class LogReader(Protocol):
     def next_seq(self, experiment: str, after_seq: int) -> int | None: ...
     def matured(
         self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
-    ) -> Iterable[tuple[int, Decision, list[RewardEvent]]]: ...
+    ) -> Sequence[Matured]: ...
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]: ...
     def read_unit_events(self, after_seq: int, limit: int) -> list[tuple[int, UnitEvent]]: ...
     def merges(self, after: int, limit: int) -> list[Merge]: ...
@@ -218,8 +219,8 @@ class ViewingHistory:
         # A barrier is a write: none is made where nobody has asked for a page.
         has_pages = log.next_seq(self.page, self._decision_seq) is not None
         barrier = log.barrier() if has_pages else 0
-        while rows := list(log.matured(self.page, self._decision_seq, 0, barrier, _BATCH)):
-            for seq, page, _ in rows:
+        while rows := log.matured(self.page, self._decision_seq, 0, barrier, _BATCH):
+            for seq, page, *_ in rows:
                 self._decision_seq = seq
                 titles = [cell.action for cell in page.slate]
                 self.shown(page.decision_id, page.unit, titles, page.decided_at / 1e6)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.chance import greedy
+from topbill.domain.example_batch import ExampleBatch
 from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.domain.slate import Slate, SlateRequest
 from topbill.domain.sums import plain_sum
@@ -277,34 +278,33 @@ class Auto:
         return prediction, Contribution(self.curved, curved, self._curved_basis(linear), shared)
 
     def update(self, examples: Sequence[Example]) -> None:
-        waiting: list[Example] = []
-        for example in examples:
-            if example.reach:
-                # What comes now reads what all before it have taught.
-                self._fold(waiting)
-                waiting = []
-                alone = example.actions.take([example.index])
-                expected = example.reach * float(self.score(example.x, alone, 0).mean[0])
-                self.places.note(example.position, expected, example.reward)
-            waiting.append(example)
-        self._fold(waiting)
+        batch = ExampleBatch.of(examples, self.d, self.da)
+        folded = 0
+        for i in np.flatnonzero(batch.reaches).tolist():
+            # What comes now reads what all before it have taught.
+            self._fold(batch[folded:i])
+            folded = i
+            example = batch[i]
+            alone = example.actions.take([example.index])
+            expected = example.reach * float(self.score(example.x, alone, 0).mean[0])
+            self.places.note(example.position, expected, example.reward)
+        self._fold(batch[folded:])
 
-    def _fold(self, examples: Sequence[Example]) -> None:
+    def _fold(self, batch: ExampleBatch) -> None:
         """Fold in examples, the models in one compiled call each."""
-        if not examples:
+        if not len(batch):
             return
-        chosen = [example.actions.at(example.index) for example in examples]
-        linear = extended_contexts(examples, self.d)
-        features = extended_features([z for _, z in chosen], self.da)
+        linear = extended_contexts(batch)
+        chosen = batch.features
         if self._feature_sketch is not None:
-            sketched = [z @ self._feature_sketch for _, z in chosen]
-            features = extended_features(sketched, self._feature_sketch.shape[1])
+            chosen = np.array([z @ self._feature_sketch for z in chosen])
+        features = extended_features(chosen)
         shared = linear
         if self._context_sketch is not None:
             shared = np.array([self._shared(xt) for xt in linear])
         curved = np.array([self._curved_basis(xt) for xt in linear])
-        rows = np.array([self._row(name) for name, _ in chosen], dtype=np.intp)
-        rewards = np.array([example.reward for example in examples], dtype=np.float64)
+        rows = np.array([self._row(name) for name in batch.ids], dtype=np.intp)
+        rewards = batch.rewards
         # Prequential: each is scored by what it expected before it learned.
         predicted = np.concatenate(
             [

@@ -104,7 +104,7 @@ class InstalledPolicy:
         return self._last[1]
 
     def update(self, examples: Sequence[Example]) -> None:
-        self._asked.ask("update", lambda: self.own.update(examples))
+        self._asked.ask("update", lambda: self.own.update(list(examples)))
 
     def dump(self) -> bytes:
         state = self._asked.ask("state", self.own.state)

@@ -185,9 +185,9 @@ class PolicyFold:
     def learn(self, rows: Sequence[Matured]) -> None:
         """Learn from matured decisions, the next ones in the order of the log."""
         lessons = []
-        for seq, decision, events in rows:
-            if seq not in self.set_aside:
-                lessons.append((decision, events))
+        for row in rows:
+            if row.seq not in self.set_aside:
+                lessons.append(row[1:])
         self.learned += teach(self.live, lessons)
         # Last: an error above leaves the watermark where it was. Half of a batch may then be in the
         # policies, so whoever catches it must throw this fold away.

@@ -157,7 +157,7 @@ def test_a_column_is_added_in_one_place() -> None:
                 (evaluated,) = [one.decision for one in logged]
             finally:
                 logged.close()
-            ((_, learned, _),) = reader(data)(Span("home", 0, 9, 0, 2_000_000), [])
+            ((_, learned, *_),) = reader(data)(Span("home", 0, 9, 0, 2_000_000), [])
     finally:
         DECISION_COLUMNS.remove(added)
     assert row == {"request_hash": "5eed"}

@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from topbill.domain.errors import BadRequest
+from topbill.domain.errors import BadRequest, PolicyError
+from topbill.domain.example_batch import ExampleBatch
 from topbill.domain.features import Feature
-from topbill.domain.records import Decision, Placement, TakenActions
-from topbill.engine import CompiledExperiment, examples, logged_actions
-from topbill.engine.logged import LoggedOffers, OfferedActions, encode_shown
+from topbill.domain.records import Decision, Mask, Offer, Placement, Stop, TakenActions
+from topbill.engine import CompiledExperiment, examples, logged_actions, teach
+from topbill.engine.logged import LoggedOffers, OfferedActions
 from topbill.spec import Experiment
 
 FEATURES = (Feature("tone", "category", values=("warm", "dark")), Feature("faces", "number"))
@@ -44,14 +45,40 @@ def decision(offered: object, *slate: str) -> Decision:
 
 
 def test_offered_actions_are_what_the_log_says(compiled: CompiledExperiment) -> None:
-    logged = decision(OFFERED)
-    offered, plain = LoggedOffers(compiled).of(logged), logged_actions(compiled, logged)
+    logged = decision(OFFERED, "c", "b")
+    reader = LoggedOffers(compiled)
+    offered, row_of = reader.of(logged)
+    plain = logged_actions(compiled, logged)
     assert isinstance(offered, OfferedActions)
-    encode_shown([(offered, 2)])
-    assert offered.at(2)[1].tolist() == [0.0, 0.0, -1.5]
-    assert offered.at(0)[1].tolist() == [0.0, 1.0, 2.0]
+    assert row_of == {"a": 0, "b": 1, "c": 2}
+    shown = [0.0, 0.0, -1.5], [0.0, 1.0, 2.0]
+    assert reader.shown_features([(offered, [2, 0])]).tolist() == list(shown)
+    assert reader.shown_features([(plain, [2]), (offered, [0])]).tolist() == list(shown)
     assert (offered.ids, len(offered)) == (plain.ids, 3)
     assert np.array_equal(offered.features, plain.features)
+
+
+def test_of_what_was_decided_under_this_revision_only_what_was_shown_is_read(
+    compiled: CompiledExperiment,
+) -> None:
+    logged = decision([OFFERED[0], {"id": "x", "features": {"faces": "?"}}], "a")
+    reader = LoggedOffers(compiled)
+    with pytest.raises(BadRequest):
+        reader.of(logged)
+    logged = msgspec.structs.replace(logged, revision=compiled.revision)
+    offered, _ = reader.of(logged)
+    assert reader.shown_features([(offered, [0])]).tolist() == [[0.0, 1.0, 2.0]]
+    with pytest.raises(BadRequest):
+        _ = offered.features
+
+
+def test_offers_that_were_read_before_are_those_of_the_text(compiled: CompiledExperiment) -> None:
+    logged = decision(OFFERED, "c", "a")
+    read = msgspec.json.decode(logged.actions, type=list[Offer])
+    offered, row_of = LoggedOffers(compiled).of(logged, read)
+    again, rows_again = LoggedOffers(compiled).of(logged)
+    assert (offered.ids, row_of) == (again.ids, rows_again)
+    assert np.array_equal(offered.features, again.features)
 
 
 def test_an_example_offers_what_could_still_be_drawn(compiled: CompiledExperiment) -> None:
@@ -73,3 +100,58 @@ def test_an_action_that_cannot_be_read_keeps_the_whole_decision_from_teaching(
     with pytest.raises(BadRequest):
         logged_actions(compiled, logged)
     assert examples(compiled, logged, []) == []
+
+
+@pytest.mark.parametrize(
+    ("slate", "masks"),
+    [
+        (("a", "a"), ()),
+        (("a", "b"), (Mask("no b below", 1, 2, (1,)),)),
+        (("a", "b"), (Mask("b first", 0, 1, (1,), only=True),)),
+    ],
+)
+def test_what_could_not_be_drawn_where_it_stands_teaches_nobody(
+    compiled: CompiledExperiment, slate: tuple[str, ...], masks: tuple[Mask, ...]
+) -> None:
+    logged = msgspec.structs.replace(decision(OFFERED, *slate), masks=masks)
+    with pytest.raises(ValueError, match="expected"):
+        examples(compiled, logged, [])
+
+
+class Columns:
+    """A policy that keeps the columns it was given."""
+
+    def __init__(self) -> None:
+        self.batch: ExampleBatch | None = None
+
+    def update(self, batch: ExampleBatch) -> None:
+        self.batch = batch
+
+
+def test_columns_say_what_the_examples_say(compiled: CompiledExperiment) -> None:
+    stops = (Stop(1, 0.2, 0.1, reach=1.5),)
+    matured = [
+        (decision(OFFERED, "c", "a", "b"), []),
+        (decision([{"id": "z"}], "z"), []),  # what was eligible is not there: teaches nothing
+        (msgspec.structs.replace(decision(OFFERED, "b"), decided_at=3_000_000, stops=stops), []),
+    ]
+    policy = Columns()
+    compiled.policies = {"v": policy}  # type: ignore[dict-item]
+    assert teach(compiled, matured) == 4
+    batch = policy.batch
+    assert batch is not None
+    plain = [example for one, events in matured for example in examples(compiled, one, events)]
+    assert len(batch) == len(plain) == 4
+    assert batch.ids == ["c", "a", "b", "b"]
+    again = ExampleBatch.of(plain, 0, 3)
+    for of_columns, of_examples in ((batch, again), (batch[1:], again.take([1, 2, 3]))):
+        assert of_columns.ids == of_examples.ids
+        for name in ("contexts", "features", "rewards", "positions", "times", "reaches"):
+            assert np.array_equal(getattr(of_columns, name), getattr(of_examples, name)), name
+        for own, other in zip(of_columns, of_examples, strict=True):
+            assert (own.actions.ids, own.index) == (other.actions.ids, other.index)
+            assert own.propensity == other.propensity
+    with pytest.raises(PolicyError, match=r"action features have shape \(3,\), expected \(2,\)"):
+        ExampleBatch.of(batch, 0, 2)
+    with pytest.raises(PolicyError, match=r"context has shape \(0,\), expected \(1,\)"):
+        ExampleBatch.of(plain, 1, 3)

@@ -385,9 +385,9 @@ def test_an_archived_decision_comes_back_as_it_was_logged(
     log.append([decision], [msgspec.structs.replace(play(1), event_id="e")])
     clock.now += 10 * SECOND
     Publisher(log, Lake(tmp_path), lambda: [art]).step()
-    ((_, held, events),) = log.matured("art", 0, SECOND, log.barrier(), 10)
+    ((_, held, events, *_),) = log.matured("art", 0, SECOND, log.barrier(), 10)
     span = archive.Span("art", 0, 10, SECOND, clock.now)
-    ((_, read, came),) = archive.reader(tmp_path)(span, log.clock_steps())
+    ((_, read, came, *_),) = archive.reader(tmp_path)(span, log.clock_steps())
     assert read == held
     assert [(e.event, e.position, e.received_at) for e in came] == [
         (e.event, e.position, e.received_at) for e in events

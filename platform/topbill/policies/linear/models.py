@@ -10,13 +10,13 @@ linear link and one block this is ridge regression.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from topbill.domain.errors import PolicyError
-from topbill.domain.records import Actions, Example, Floats, Indices
+from topbill.domain.example_batch import ExampleBatch
+from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.codec import PolicyState
 from topbill.policies.linear.gaussian import GaussianStack
 
@@ -45,30 +45,20 @@ def extended(x: Floats, size: int, position: int) -> Floats:
     return out
 
 
-def extended_contexts(examples: Sequence[Example], size: int) -> Floats:
-    """(n × (size + 2)) `extended` of each example. Raises as it does."""
-    xs = [example.x for example in examples]
-    for x in xs:
-        if x.shape != (size,):
-            raise PolicyError(f"context has shape {x.shape}, expected ({size},)")
-    positions = np.array([example.position for example in examples], dtype=np.float64)
-    out = np.empty((len(xs), size + 2))
+def extended_contexts(batch: ExampleBatch) -> Floats:
+    """(n × (d + 2)) `extended` of each example."""
+    out = np.empty((len(batch), batch.contexts.shape[1] + 2))
     out[:, 0] = 1.0
-    out[:, 1:-1] = xs
-    out[:, -1] = positions / (1.0 + positions)
+    out[:, 1:-1] = batch.contexts
+    out[:, -1] = batch.positions / (1.0 + batch.positions)
     return out
 
 
-def extended_features(chosen: Sequence[Floats], size: int) -> Floats:
-    """(n × (1 + size)) the features of actions that were chosen, each behind a 1. Raises
-    PolicyError for features of another shape.
-    """
-    for z in chosen:
-        if z.shape != (size,):
-            raise PolicyError(f"action features have shape {z.shape}, expected ({size},)")
-    out = np.empty((len(chosen), 1 + size))
+def extended_features(features: Floats) -> Floats:
+    """(n × (1 + da)) the features (n × da) of actions that were chosen, each behind a 1."""
+    out = np.empty((len(features), 1 + features.shape[1]))
     out[:, 0] = 1.0
-    out[:, 1:] = chosen
+    out[:, 1:] = features
     return out
 
 

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.errors import PolicyError
+from topbill.domain.example_batch import ExampleBatch
 from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.domain.slate import Slate, SlateRequest
 from topbill.policies import codec
@@ -311,41 +312,43 @@ class LinearPolicy:
         return None
 
     def update(self, examples: Sequence[Example]) -> None:
-        """Fold examples in, in order."""
-        waiting: list[Example] = []
-        for example in examples:
-            keep = self._kept(example.at)
-            if keep < 1.0 or example.reach:
+        """Fold examples in, in order. Raises PolicyError for contexts and actions of other
+        sizes.
+        """
+        batch = ExampleBatch.of(examples, self.d, self.da)
+        folded = 0
+        reaches = batch.reaches.tolist()
+        for i, at in enumerate(batch.times.tolist()):
+            keep = self._kept(at)
+            if keep < 1.0 or reaches[i]:
                 # What comes now reads what all before it have taught.
-                self._fold(waiting)
-                waiting = []
+                self._fold(batch[folded:i])
+                folded = i
             if keep < 1.0:
                 self._forget(keep)
-            if example.reach:
+            if reaches[i]:
+                example = batch[i]
                 expected = example.reach * self._at_first(example)
                 self.places.note(example.position, expected, example.reward)
-            waiting.append(example)
             self.learned += 1
-        self._fold(waiting)
+        self._fold(batch[folded:])
 
     def learn(self, example: Example) -> None:
         """Fold one example in."""
         self.update([example])
 
-    def _fold(self, examples: Sequence[Example]) -> None:
+    def _fold(self, batch: ExampleBatch) -> None:
         """Fold in examples between which nothing is forgotten, in one compiled call."""
-        if not examples:
+        if not len(batch):
             return
-        chosen = [example.actions.at(example.index) for example in examples]
-        rewards = [example.reward for example in examples]
-        contexts = extended_contexts(examples, self.d)
-        features = extended_features([z for _, z in chosen], self.da)
-        rows = np.array([self._row(name) for name, _ in chosen], dtype=np.intp)
+        contexts = extended_contexts(batch)
+        rows = np.array([self._row(name) for name in batch.ids], dtype=np.intp)
+        features = extended_features(batch.features)
         predicted = self.models.learn(
-            rows, self._bases(contexts), contexts, features, np.array(rewards, dtype=np.float64)
+            rows, self._bases(contexts), contexts, features, batch.rewards
         )
         count, squared, total = self.residuals.tolist()
-        for error, reward in zip(predicted[:, 0].tolist(), rewards, strict=True):
+        for error, reward in zip(predicted[:, 0].tolist(), batch.rewards.tolist(), strict=True):
             count += 1.0
             # What the linear link predicts is its squared error; the logistic link knows its noise.
             squared += 0.0 if self.logistic else error
