@@ -70,12 +70,12 @@ RHYTHMS = ((20_000, 1), (2_000, MINOR + 1))
 
 
 class Asked(NamedTuple):
-    """What one process is to do with the log of a folder: learn an experiment, or publish so many
-    decisions in each of so many steps.
+    """What one process is to do with the log of a folder: learn experiments, or, where it names
+    none, publish so many decisions in each of so many steps.
     """
 
     folder: str
-    experiment: str
+    experiments: tuple[str, ...] = ()
     decisions: int = 0
     steps: int = 0
 
@@ -202,16 +202,17 @@ def cpu_seconds() -> float:
     return total
 
 
-def learn(log: Log, experiment: Experiment) -> Answer:
-    """Fold all of the log."""
-    fold, barrier, decisions = PolicyFold(experiment), log.barrier(), 0
+def learn(log: Log, experiments: list[Experiment]) -> Answer:
+    """Fold all of the log, the experiments by turns, as a worker does."""
+    folds, barrier, decisions = [PolicyFold(one) for one in experiments], log.barrier(), 0
     began = cpu_seconds()
-    while read := fold.step(log, barrier):
+    while read := sum([fold.step(log, barrier) for fold in folds]):
         decisions += read
     seconds = cpu_seconds() - began
     digest = blake2b(digest_size=8)
-    for name, state in sorted(fold.states().items()):
-        digest.update(name.encode() + state)
+    for fold in folds:
+        for name, state in sorted(fold.states().items()):
+            digest.update(name.encode() + state)
     return Answer(seconds, decisions, digest.hexdigest())
 
 
@@ -270,15 +271,20 @@ def repeated_entries(log: Log) -> Iterator[Entry]:
 
 def serve() -> None:
     """Answer each line of standard input."""
-    gc.freeze()  # as the worker does
+    # As a worker does, or did in an earlier checkout.
+    try:
+        from topbill.domain.collecting import collect_rarely
+    except ImportError:
+        gc.freeze()
+    else:
+        collect_rarely()
     for line in sys.stdin:
         asked = msgspec.json.decode(line, type=Asked)
         folder = Path(asked.folder)
         experiments = pages.load_experiments(folder.parent / "experiments")
         with open_log(folder / LOG_FILE, clock=lambda: START + DAY) as log:
-            if asked.experiment:
-                (experiment,) = [e for e in experiments if e.key == asked.experiment]
-                answer = learn(log, experiment)
+            if asked.experiments:
+                answer = learn(log, [e for e in experiments if e.key in asked.experiments])
             else:
                 answer = publish(log, experiments, asked.decisions, asked.steps)
         print(msgspec.json.encode(answer).decode(), flush=True)
@@ -345,18 +351,19 @@ def measure(checkouts: list[Checkout], asked: Asked, rounds: int) -> Measured:
 def measure_log(
     checkouts: list[Checkout], folder: Path, decisions: int, keys: tuple[str, ...], rounds: int
 ) -> list[float]:
-    """Print what it takes to learn each experiment of a log of so many decisions, and to publish
-    the log. Returns the µs that all of it takes together, by checkout.
+    """Print what it takes to learn each experiment of a log of so many decisions, and all of them
+    by turns, and to publish the log. Returns the µs that learning and publishing all takes
+    together, by checkout.
     """
-    measured = []
-    for key in keys:
-        learned = measure(checkouts, Asked(str(folder), key), rounds)
+    together = [keys] if len(keys) > 1 else []
+    for asked in [*[(key,) for key in keys], *together]:
+        learned = measure(checkouts, Asked(str(folder), asked), rounds)
         same = "" if len(checkouts) == 1 else "  same" if len(learned.results) == 1 else "  DIFFERS"
-        print(learned.line(f"learn {key}") + same, flush=True)
-        measured.append(learned)
+        label = asked[0] if len(asked) == 1 else f"{folder.name}, by turns"
+        print(learned.line(f"learn {label}") + same, flush=True)
     log_size = (folder / LOG_FILE).stat().st_size / decisions
     for size, steps in RHYTHMS:
-        published = measure(checkouts, Asked(str(folder), "", size, steps), 1)
+        published = measure(checkouts, Asked(str(folder), (), size, steps), 1)
         lake_size = float(min(published.results)) / published.decisions
         print(
             f"{published.line(f'publish {folder.name}, {size:,} a step')}  "
@@ -364,9 +371,8 @@ def measure_log(
             flush=True,
         )
     totals = []
-    for i in range(len(checkouts)):
-        learned_all = sum(one.micros[i] * one.decisions for one in measured)
-        totals.append(learned_all + published.micros[i] * decisions)
+    for of_learning, of_publishing in zip(learned.micros, published.micros, strict=True):
+        totals.append(of_learning * learned.decisions + of_publishing * decisions)
     return totals
 
 

@@ -54,6 +54,14 @@ def uniforms(*parts: str) -> Callable[[int], float]:
     return at
 
 
+def is_learned(decision_id: str, share: float) -> bool:
+    """Whether policies learn from a decision where they learn from that share of them, in (0, 1].
+    It follows from the id alone: the same decisions whoever asks, and those of a smaller share
+    are among those of a larger one.
+    """
+    return share >= 1.0 or uniform("learn", decision_id) < share
+
+
 def seed_of(decision_id: str) -> int:
     """What drives the sampling inside a policy for a decision."""
     return hash64(decision_id)

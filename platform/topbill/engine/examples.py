@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
@@ -149,7 +150,7 @@ def _examples(lesson: _Lesson) -> list[Example]:
     decision, eligible = lesson.decision, lesson.offer.eligible
     actions = lesson.offer.offered.actions
     at = decision.decided_at / 1e6
-    reach = decision.stops[0].reach if decision.stops else 0.0
+    reach = _reach(decision)
     everything = len(eligible) == len(actions) and not decision.masks
     # Where rules may say something else than at the position above.
     changes = set[int]().union(*[(mask.start, mask.stop) for mask in decision.masks])
@@ -191,45 +192,46 @@ def _batch(
     """All examples of these lessons, and where those of each begin among them; the last number is
     where they end.
     """
-    bounds = [0]
-    sources: list[tuple[_Lesson, int]] = []
+    taught = [lesson for lesson in lessons if lesson is not None]
     shown: list[tuple[Actions, list[int]]] = []
-    counts, contexts, times, reaches = list[int](), list[Floats](), list[float](), list[float]()
     ids, positions, rewards = list[str](), list[int](), list[float]()
-    for lesson in lessons:
-        if lesson is not None:
-            decision, rows = lesson.decision, list[int]()
-            for row, placement, reward in zip(
-                lesson.rows, decision.slate, lesson.rewards, strict=True
-            ):
-                if reward is not None:
-                    sources.append((lesson, len(rows)))
-                    rows.append(row)
-                    ids.append(placement.action)
-                    positions.append(placement.position)
-                    rewards.append(reward)
-            counts.append(len(rows))
-            contexts.append(lesson.x)
-            times.append(decision.decided_at / 1e6)
-            reaches.append(decision.stops[0].reach if decision.stops else 0.0)
-            shown.append((lesson.offer.offered.actions, rows))
-        bounds.append(len(ids))
+    starts, counts = list[int](), list[int]()
+    for lesson in taught:
+        rows, slate, earned = lesson.rows, lesson.decision.slate, lesson.rewards
+        if None in earned:
+            judged = [k for k, reward in enumerate(earned) if reward is not None]
+            rows, slate = [rows[k] for k in judged], tuple([slate[k] for k in judged])
+        starts.append(len(ids))
+        counts.append(len(rows))
+        ids += [placement.action for placement in slate]
+        positions += [placement.position for placement in slate]
+        rewards += [reward for reward in earned if reward is not None]
+        shown.append((lesson.offer.offered.actions, rows))
 
     def example(index: int) -> Example:
-        lesson, place = sources[index]
-        return lesson.examples[place]
+        number = bisect_right(starts, index) - 1
+        return taught[number].examples[index - starts[number]]
 
+    decisions = [lesson.decision for lesson in taught]
     batch = ExampleBatch(
-        contexts=np.repeat(np.array(contexts), counts, axis=0),
+        contexts=np.repeat(np.array([lesson.x for lesson in taught]), counts, axis=0),
         ids=ids,
         features=reader.shown_features(shown),
         rewards=np.array(rewards, dtype=np.float64),
         positions=np.array(positions, dtype=np.float64),
-        times=np.repeat(times, counts),
-        reaches=np.repeat(reaches, counts),
+        times=np.repeat([decision.decided_at / 1e6 for decision in decisions], counts),
+        reaches=np.repeat([_reach(decision) for decision in decisions], counts),
         example=example,
     )
+    of_lesson = iter(counts)
+    bounds = [0]
+    for each in lessons:
+        bounds.append(bounds[-1] + (0 if each is None else next(of_lesson)))
     return batch, bounds
+
+
+def _reach(decision: Decision) -> float:
+    return decision.stops[0].reach if decision.stops else 0.0
 
 
 def teach(compiled: CompiledExperiment, decisions: Iterable[_Pair | _Triple]) -> int:
@@ -268,7 +270,10 @@ def _teach(
     matured: Sequence[_Matured],
     shared: set[str],
 ) -> int:
-    batch, bounds = _batch(reader, _lessons(compiled, reader, matured))
+    lessons = _lessons(compiled, reader, matured)
+    if not any(lessons):
+        return 0
+    batch, bounds = _batch(reader, lessons)
     rows: dict[str, list[int]] = {name: [] for name in compiled.policies}
     for place, (decision, *_) in enumerate(matured):
         for name in {decision.variant or ""} | shared:

@@ -47,10 +47,19 @@ class Offered(NamedTuple):
 
 
 class _Decoders(NamedTuple):
-    """How a schema's features are read."""
+    """How a schema's features are read: of one mapping, and of a list of them."""
 
     typed: TypedFeatures
     features: msgspec.json.Decoder[Any]
+    many: msgspec.json.Decoder[Any]
+
+    def values(self, offers: Iterable[Offer]) -> list[Values]:
+        """The features of some offers, in one call: for most it takes longer than to read them.
+        Raises msgspec.ValidationError where one does not fit.
+        """
+        texts = b",".join([offer.features for offer in offers])
+        values: list[Values] = self.many.decode(b"[" + texts + b"]")
+        return values
 
 
 _offers = msgspec.json.Decoder(list[Offer])
@@ -60,7 +69,10 @@ _offers = msgspec.json.Decoder(list[Offer])
 def _decoders(features: tuple[Feature, ...]) -> _Decoders | None:
     """None where the features have no types of their own."""
     typed = typed_features(features)
-    return None if typed is None else _Decoders(typed, msgspec.json.Decoder(typed.type))
+    if typed is None:
+        return None
+    many = msgspec.json.Decoder(list[typed.type])  # type: ignore[name-defined]  # made above
+    return _Decoders(typed, msgspec.json.Decoder(typed.type), many)
 
 
 def _decoders_of(encoder: Encoder) -> _Decoders | None:
@@ -116,13 +128,15 @@ class LoggedOffers:
         """As `logged_actions`, but that actions which the decision brought along are encoded later,
         if at all. `offers` are these, where somebody has read them already.
         """
-        if self._decoders is not None and decision.actions != NULL:
+        if decision.actions == NULL:
+            if not self._compiled.experiment.action_entities:
+                return self._own
+        elif self._decoders is not None:
             offered = self._offered(self._decoders, decision, offers)
             if offered is not None:
                 return offered
         # Says what is wrong with offers, too.
-        actions = logged_actions(self._compiled, decision)
-        return self._own if actions is self._own.actions else _with_rows(actions)
+        return _with_rows(logged_actions(self._compiled, decision))
 
     def _offered(
         self, decoders: _Decoders, decision: Decision, offers: Sequence[Offer] | None
@@ -134,28 +148,25 @@ class LoggedOffers:
         row_of = dict(zip(ids, range(len(ids)), strict=True))
         if not ids or len(row_of) != len(ids):
             return None
-        decode = decoders.features.decode
         # Who decided under this very revision read all of them; of another one, all have to fit.
         shown: Iterable[int] = range(len(ids))
-        if decision.revision == self._compiled.revision:
-            shown = [row_of[placement.action] for placement in decision.slate]
         try:
-            values = {row: decode(offers[row].features) for row in shown}
+            if decision.revision == self._compiled.revision:
+                shown = [row_of[placement.action] for placement in decision.slate]
+            values = dict(zip(shown, decoders.values([offers[row] for row in shown]), strict=True))
         except (KeyError, msgspec.ValidationError):
             return None
 
         def encode() -> Floats:
             try:
-                return decoders.typed.matrix([decode(offer.features) for offer in offers])
+                return decoders.typed.matrix(decoders.values(offers))
             except msgspec.ValidationError:
                 return logged_actions(self._compiled, decision).features
 
         return Offered(OfferedActions(ids, values, encode), row_of)
 
     def shown_features(self, shown: Sequence[tuple[Actions, list[int]]]) -> Floats:
-        """(n × da) the features of single actions of many decisions, given by their rows."""
-        if not shown:
-            return np.zeros((0, self._compiled.action_encoder.size))
+        """(n × da) the features of single actions of some decisions, given by their rows."""
         own, typed = self._own.actions, None if self._decoders is None else self._decoders.typed
         if all(actions is own for actions, _ in shown):
             return own.features[list(chain.from_iterable(rows for _, rows in shown))]

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -21,9 +22,11 @@ from topbill.log.sql_database import checksum
 
 _REFERENCE = struct.Struct("<BIHI")
 """A zero byte, with which no JSON begins; the bundle, the place in it, the bundle's CRC-32."""
-_KEPT = 64
-"""Bundles that are kept at hand, each of some 200 kB: the decisions of one are read together, and
-once for each of the experiments that learn from them.
+_KEPT = 4
+"""Bundles that are kept at hand: the decisions of one are read together."""
+_TOGETHER = 64
+"""Bundles, each of some 200 kB, whose decisions are read at once by whoever learns: so several
+experiments that learn from the same pages, one after the other, find them at hand.
 """
 _NEXT = "SELECT place, content FROM bundles WHERE place > ? ORDER BY place LIMIT 1"
 _IS_REFERENCE = "substr(body, 1, 1) = x'00'"
@@ -40,6 +43,7 @@ class BundleTable:
     def __init__(self, database: LogDatabase) -> None:
         self._database = database
         self._at_hand: OrderedDict[int, OpenBundle] = OrderedDict()
+        self._kept = _KEPT
 
     def add(self, bundle: bytes, ids: Collection[tuple[str, str]]) -> list[Row]:
         """Store a bundle, inside of a transaction; returns a row for each of its decisions, whose
@@ -51,6 +55,21 @@ class BundleTable:
         rows = []
         for index, (decision_id, experiment) in enumerate(ids):
             rows.append((decision_id, experiment, _REFERENCE.pack(0, place, index, crc)))
+        return rows
+
+    def together(self, rows: list[Any]) -> list[Any]:
+        """The first of some rows of the feed, as many as name bundles that are read at once. These
+        stay at hand until others are read.
+        """
+        places: set[bytes] = set()
+        for count, row in enumerate(rows):
+            body = row[2]
+            if is_reference(body):
+                places.add(body[1:5])
+                if len(places) > _TOGETHER:
+                    rows = rows[:count]
+                    break
+        self._kept = max(_KEPT, len(places))
         return rows
 
     def decision(self, body: bytes, decided_at: int) -> Decision:
@@ -77,7 +96,7 @@ class BundleTable:
         bundle = self._at_hand.get(place)
         if bundle is None:
             bundle = self._at_hand[place] = OpenBundle(self._content(place, crc))
-            if len(self._at_hand) > _KEPT:
+            while len(self._at_hand) > self._kept:
                 self._at_hand.popitem(last=False)
         if index >= len(bundle):
             raise ValueError(f"bundle {place} has no decision {index}")

@@ -210,13 +210,12 @@ class OpenBundle:
         self._parts = parts = _decode_parts(unpack(bundle))
         if not len(parts.decisions) == len(parts.lists) == len(parts.actions):
             raise ValueError("damaged: has not a list and an offer for each decision")
-        self._eligible: list[tuple[str, ...]] = []
-        """What is eligible in the first decisions, as far as it was needed."""
+        # Of the first decisions, as far as it was needed: what they offered, and what was eligible;
+        # every text of the latter, in order, and those of it that were asked for.
         self._offers: list[list[Offer] | None] = []
-        """What these offered."""
+        self._eligible: list[tuple[str, ...]] = []
         self._distinct: dict[str, None] = {}
         self._names: list[str] = []
-        """Every text of those, and as a list."""
 
     def __len__(self) -> int:
         return len(self._parts.decisions)
@@ -231,12 +230,13 @@ class OpenBundle:
         """One of its decisions, with that stamp. Raises as the bundle itself."""
         parts = self._parts
         lists = parts.lists[index]
-        self._count_names(lists, index)
         decision, actions = _decode_decision(parts.decisions[index]), parts.actions[index]
-        slate = _slate(lists, self._names)
+        while len(self._eligible) <= index:
+            self._count_next()
+        slate = self._slate(lists)
         if index == parts.answered:
             answer = _decode_answer(actions)
-            tiles = [_tiles(columns, self._names) for columns in _decode_tiles(parts.tiles)]
+            tiles = [self._tiles(columns) for columns in _decode_tiles(parts.tiles)]
             answer = _with_rows(answer, tiles)
             actions, slate = _raw(answer), cells_of(answer)
         return msgspec.structs.replace(
@@ -244,71 +244,70 @@ class OpenBundle:
             decided_at=decided_at,
             eligible=self._eligible[index],
             slate=slate,
-            masks=_masks(lists, self._names),
+            masks=self._masks(lists),
             # The very object, by which encoders know that there is nothing to say.
             actions=NULL if actions == NULL else actions,
         )
 
-    def _count_names(self, lists: _Lists, index: int) -> None:
-        """Know what is eligible in the first decisions, up to one of them and to all that its lists
-        name; a page's tiles may name anything.
-        """
-        if len(self._eligible) == len(self):
-            return
-        numbers = [name for name in lists.placed if isinstance(name, int)]
-        numbers += [name for name, *_ in lists.masks if isinstance(name, int)]
-        last = max(numbers, default=-1)
-        is_page = index == self._parts.answered
-        while len(self._eligible) < len(self) and (
-            is_page or len(self._eligible) <= index or len(self._distinct) <= last
-        ):
-            place = len(self._eligible)
-            eligible = self._parts.lists[place].eligible
-            if eligible is None:
-                eligible = tuple([offer.id for offer in self.offers(place) or ()])
-            self._eligible.append(eligible)
-            self._distinct.update(dict.fromkeys(eligible))
-        self._names = list(self._distinct)
-        if len(self._names) <= last:
-            raise ValueError(f"damaged: names text {last} of {len(self._names)}")
+    def _slate(self, lists: _Lists) -> tuple[Placement, ...]:
+        texts = self._texts(lists.placed)
+        return tuple(map(Placement, range(len(texts)), texts, lists.propensities))
+
+    def _masks(self, lists: _Lists) -> tuple[Mask, ...]:
+        if not lists.masks:
+            return ()
+        rules = self._texts([mask[0] for mask in lists.masks])
+        masks = []
+        for rule, (_, start, stop, rows, only) in zip(rules, lists.masks, strict=True):
+            masks.append(Mask(rule, start, stop, rows, only))
+        return tuple(masks)
+
+    def _tiles(self, columns: _Tiles) -> list[Tile]:
+        pictures = iter(self._texts([name for name in columns.pictures if name is not None]))
+        return list(
+            map(
+                Tile,
+                self._texts(columns.titles),
+                columns.payloads,
+                columns.propensities,
+                [None if name is None else next(pictures) for name in columns.pictures],
+                columns.picture_payloads,
+                columns.picture_propensities,
+            )
+        )
+
+    def _texts(self, numbers: Sequence[_Name]) -> list[str]:
+        """What some names stand for."""
+        while True:
+            names = self._names
+            try:
+                # Nearly always all of them are numbers, and a page has hundreds: `map` keeps them
+                # in C.
+                return list(map(names.__getitem__, numbers))  # type: ignore[arg-type]
+            except TypeError:
+                last = max((name for name in numbers if isinstance(name, int)), default=-1)
+                if last < len(names):
+                    return [n if isinstance(n, str) else names[n] for n in numbers]
+            except IndexError:
+                pass
+            if len(names) < len(self._distinct):
+                self._names = list(self._distinct)
+            elif len(self._eligible) < len(self):
+                self._count_next()
+            else:
+                raise ValueError(f"damaged: names a text behind the last of {len(names)}")
+
+    def _count_next(self) -> None:
+        """Know what is eligible in one decision more."""
+        place = len(self._eligible)
+        eligible = self._parts.lists[place].eligible
+        if eligible is None:
+            eligible = tuple([offer.id for offer in self.offers(place) or ()])
+        self._eligible.append(eligible)
+        self._distinct.update(dict.fromkeys(eligible))
 
 
 def decisions_of(bundle: bytes) -> list[Decision]:
     """The decisions of a bundle. Raises ValueError or msgspec.DecodeError for what is none."""
     opened = OpenBundle(bundle)
     return [opened.decision(index) for index in range(len(opened))]
-
-
-def _slate(lists: _Lists, names: Sequence[str]) -> tuple[Placement, ...]:
-    texts = _texts(lists.placed, names)
-    return tuple(map(Placement, range(len(texts)), texts, lists.propensities))
-
-
-def _masks(lists: _Lists, names: Sequence[str]) -> tuple[Mask, ...]:
-    masks = []
-    for rule, start, stop, rows, only in lists.masks:
-        masks.append(Mask(_text(rule, names), start, stop, rows, only))
-    return tuple(masks)
-
-
-def _tiles(columns: _Tiles, names: Sequence[str]) -> list[Tile]:
-    pictures = [None if name is None else _text(name, names) for name in columns.pictures]
-    return list(
-        map(
-            Tile,
-            _texts(columns.titles, names),
-            columns.payloads,
-            columns.propensities,
-            pictures,
-            columns.picture_payloads,
-            columns.picture_propensities,
-        )
-    )
-
-
-def _texts(numbers: Sequence[_Name], names: Sequence[str]) -> list[str]:
-    return [name if isinstance(name, str) else names[name] for name in numbers]
-
-
-def _text(name: _Name, names: Sequence[str]) -> str:
-    return name if isinstance(name, str) else names[name]

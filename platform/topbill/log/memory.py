@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from topbill.domain.alarm import AlarmLine, AlarmMessage, AlarmWatch
+from topbill.domain.chance import is_learned
 from topbill.domain.errors import Conflict, LogError
 from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
@@ -353,7 +354,13 @@ class MemoryLog(Log):
         return [(seq, self._store.read(record)) for seq, record in rows[start : start + limit]]
 
     def matured(
-        self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
+        self,
+        experiment: str,
+        after_seq: int,
+        age: int,
+        barrier: int,
+        limit: int,
+        share: float = 1.0,
     ) -> list[Matured]:
         """The next decisions that reached an age, each with its events; see `Log.matured`."""
         self.check()
@@ -364,7 +371,7 @@ class MemoryLog(Log):
             for seq, decision in store.decisions[start:]:
                 if len(matured) == limit or decision.decided_at > barrier - age:
                     break
-                if decision.experiment == experiment:
+                if decision.experiment == experiment and is_learned(decision.decision_id, share):
                     events = [
                         store.in_log_time(event)
                         for _, event in store.by_decision.get(decision.decision_id, [])
@@ -372,6 +379,17 @@ class MemoryLog(Log):
                     ]
                     matured.append(Matured(seq, decision, events))
         return matured
+
+    def last_matured(self, experiment: str, after_seq: int, age: int, barrier: int) -> int | None:
+        """The last decision that reached an age; see `Log.last_matured`."""
+        self.check()
+        last = None
+        with self._store.lock:
+            for seq, decision in self._store.decisions:
+                is_own = seq > after_seq and decision.experiment == experiment
+                if is_own and decision.decided_at <= barrier - age:
+                    last = seq
+        return last
 
     def first_seq(self) -> int | None:
         """The `seq` of the oldest decision that is still here."""

@@ -11,12 +11,13 @@ from __future__ import annotations
 import time
 import zlib
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import msgspec
 
+from topbill.domain.chance import is_learned
 from topbill.domain.errors import Conflict, LogError
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent, RowKind, UnitEvent
 from topbill.log.bundles import decisions_of
@@ -396,20 +397,26 @@ class PostgresLog(TableLog):
                 after_seq = rows[-1][0]
 
     def _records(
-        self, kind: RowKind, query: str, values: Sequence[Any]
+        self,
+        kind: RowKind,
+        query: str,
+        values: Sequence[Any],
+        wanted: Callable[[str], bool] | None = None,
     ) -> tuple[list[Any], list[tuple[int, Any]]]:
-        """The rows of a query, and the records of those that can be read, with their `seq`. One
-        that cannot is set aside: the others must not wait for it.
+        """The rows of a query, and the records of those that can be read, with their `seq`; only
+        of decisions whose id is `wanted`. One that cannot be read is set aside: the others must
+        not wait for it.
         """
         with ExitStack() as snapshot:
             if kind == "decision":
                 # Their bundles are read after them: both as of one moment.
                 snapshot.enter_context(self._database.snapshot())
             rows = self._database.rows(query, values)
-            bundles = self._read_bundles({row[2] for row in rows if row[2] is not None})
+            chosen = [row for row in rows if wanted is None or wanted(row[3])]
+            bundles = self._read_bundles({row[2] for row in chosen if row[2] is not None})
         records = []
         unreadable = []
-        for row in rows:
+        for row in chosen:
             try:
                 records.append((row[0], _record(kind, row, bundles)))
             except _UNREADABLE as error:
@@ -435,7 +442,13 @@ class PostgresLog(TableLog):
         return bundles
 
     def matured(
-        self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
+        self,
+        experiment: str,
+        after_seq: int,
+        age: int,
+        barrier: int,
+        limit: int,
+        share: float = 1.0,
     ) -> list[Matured]:
         """The next decisions that reached an age, each with its events; see `Log.matured`."""
         end = _first_seq((barrier - age) // 1_000 + 1)
@@ -445,10 +458,14 @@ class PostgresLog(TableLog):
                 f"{_FEEDS['decision']} WHERE experiment = ? AND seq > ? AND seq < ? "
                 "ORDER BY seq LIMIT ?",
                 (experiment, after_seq, end, limit),
+                lambda decision_id: is_learned(decision_id, share),
             )
             if decisions or not rows:
                 break
             after_seq = rows[-1][0]
+        by_decision: dict[str, list[RewardEvent]] = {}
+        for _, decision in decisions:
+            by_decision[decision.decision_id] = []
         if not decisions:
             return []
         _, events = self._records(
@@ -457,14 +474,21 @@ class PostgresLog(TableLog):
                 WHERE d.experiment = ? AND d.seq BETWEEN ? AND ?
                 AND (e.seq >> {LOW_BITS}) - (d.seq >> {LOW_BITS}) <= ? ORDER BY e.seq""",
             (experiment, rows[0][0], rows[-1][0], age // 1_000),
+            by_decision.__contains__,
         )
-        by_decision: dict[str, list[RewardEvent]] = {}
         for _, event in events:
-            by_decision.setdefault(event.decision_id, []).append(event)
+            by_decision[event.decision_id].append(event)
         matured = []
         for seq, decision in decisions:
-            matured.append(Matured(seq, decision, by_decision.get(decision.decision_id, [])))
+            matured.append(Matured(seq, decision, by_decision[decision.decision_id]))
         return matured
+
+    def last_matured(self, experiment: str, after_seq: int, age: int, barrier: int) -> int | None:
+        """The last decision that reached an age; see `Log.last_matured`."""
+        query = "SELECT max(seq) FROM decisions WHERE experiment = ? AND seq > ? AND seq < ?"
+        end = _first_seq((barrier - age) // 1_000 + 1)
+        seq: int | None = self._database.rows(query, (experiment, after_seq, end))[0][0]
+        return seq
 
     def first_seq(self) -> int | None:
         """The `seq` of the oldest decision that the log still holds; None when it holds none."""

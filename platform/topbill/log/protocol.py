@@ -314,7 +314,13 @@ class Log(Protocol):
 
     @abstractmethod
     def matured(
-        self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
+        self,
+        experiment: str,
+        after_seq: int,
+        age: int,
+        barrier: int,
+        limit: int,
+        share: float = 1.0,
     ) -> list[Matured]:
         """The next decisions of an experiment that were `age` µs old at `barrier`, in order, each
         with the events that had come when it reached that age.
@@ -327,7 +333,15 @@ class Log(Protocol):
             after_seq: The last decision that was read before.
             age: µs between a decision and the last event that counts (that one included).
             barrier: What `barrier` returned.
-            limit: Most decisions of the answer.
+            limit: Most decisions of the answer. It may have fewer where there are more: only an
+                empty one says that there are no more.
+            share: Only of those that `chance.is_learned` draws for this share.
+        """
+
+    @abstractmethod
+    def last_matured(self, experiment: str, after_seq: int, age: int, barrier: int) -> int | None:
+        """The `seq` of the last decision that `matured` looks at, whatever its share; None where
+        there is none.
         """
 
     @abstractmethod

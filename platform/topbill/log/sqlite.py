@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from topbill.domain.chance import is_learned
 from topbill.domain.errors import LogError
 from topbill.domain.records import (
     Decision,
@@ -123,6 +124,8 @@ class SqliteLog(TableLog):
         super().__init__(self._database, clock)
         self._set_aside: set[tuple[RowKind, int]] = set()
         """Rows that this handle could not read, and has noted."""
+        self._barrier = 0
+        """The last that it gave: up to it the tables hold everything."""
         self._remembered = RememberedIds(self._database)
         self._bundles = BundleTable(self._database)
         self._recent = RecentIds()
@@ -317,7 +320,8 @@ class SqliteLog(TableLog):
                 self._database.execute(
                     "INSERT OR REPLACE INTO clock_look VALUES (0, ?, ?, ?)", look
                 )
-        return at - 1
+        self._barrier = at - 1
+        return self._barrier
 
     def _stamps(self) -> Stamps:
         """What stamps go on from, as the tables say now."""
@@ -484,10 +488,14 @@ class SqliteLog(TableLog):
         with self._database.snapshot():
             rows = self._database.rows(query, values)
             records, unreadable = self._decoded(kind, rows, decode)
+        self._note_unreadable(unreadable)
+        return rows, records
+
+    def _note_unreadable(self, unreadable: Sequence[QuarantinedRow]) -> None:
+        """Set rows aside that cannot be read."""
         if unreadable:
             self.set_aside(unreadable)
             self._set_aside.update((row.kind, row.seq) for row in unreadable)
-        return rows, records
 
     def _decoded(
         self, kind: RowKind, rows: Sequence[Any], decode: Callable[[int, bytes], _T]
@@ -519,41 +527,68 @@ class SqliteLog(TableLog):
         return self._bundles.decision(body, at), self._bundles.offers(body)
 
     def matured(
-        self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
+        self,
+        experiment: str,
+        after_seq: int,
+        age: int,
+        barrier: int,
+        limit: int,
+        share: float = 1.0,
     ) -> list[Matured]:
         """The next decisions that reached an age, each with its events; see `Log.matured`."""
-        while True:
-            rows, decisions = self._records(
-                "decision",
-                f"{_DECISIONS} WHERE experiment = ? AND seq > ? AND at <= ? ORDER BY seq LIMIT ?",
-                (experiment, after_seq, barrier - age, limit),
-                self._offering,
-            )
-            if decisions or not rows:
-                break
-            after_seq = rows[-1][0]
+        if barrier > self._barrier:
+            self.drain()
+        decisions = self._matured_decisions(experiment, after_seq, barrier - age, limit, share)
         if not decisions:
             return []
         events: dict[str, list[RewardEvent]] = {}
-        _, event_records = self._records(
-            "reward",
+        for _, (decision, _) in decisions:
+            events[decision.decision_id] = []
+        event_rows = self._database.rows(
             f"""{_EVENTS} e JOIN decisions d USING (decision_id)
                 WHERE d.experiment = ? AND d.seq BETWEEN ? AND ? AND e.at <= d.at + ?
                 ORDER BY e.seq""",
-            (experiment, rows[0][0], rows[-1][0], age),
-            _stamped_event,
+            (experiment, decisions[0][0], decisions[-1][0], age),
         )
+        # The last of a row's columns is its decision's id.
+        own_rows = [row for row in event_rows if row[-1] in events]
         steps = self.clock_steps()
-        for _, event in event_records:
+        came, unreadable = self._decoded("reward", own_rows, _stamped_event)
+        self._note_unreadable(unreadable)
+        for _, event in came:
             if steps and event.occurred_at is not None:
                 occurred_at = event.occurred_at + offset_at(steps, event.received_at)
                 event = msgspec.structs.replace(event, occurred_at=occurred_at)
-            events.setdefault(event.decision_id, []).append(event)
+            events[event.decision_id].append(event)
         matured = []
         for seq, (decision, offers) in decisions:
-            own = events.get(decision.decision_id, [])
-            matured.append(Matured(seq, decision, own, offers))
+            matured.append(Matured(seq, decision, events[decision.decision_id], offers))
         return matured
+
+    def _matured_decisions(
+        self, experiment: str, after_seq: int, until: int, limit: int, share: float
+    ) -> list[tuple[int, tuple[Decision, list[Offer] | None]]]:
+        """The decisions of `matured`, each with what it offered; empty where there are no more."""
+        query = f"{_DECISIONS} WHERE experiment = ? AND seq > ? AND at <= ? ORDER BY seq LIMIT ?"
+        while True:
+            # A row may name a bundle, which is read then: both as of one moment.
+            with self._database.snapshot():
+                rows = self._database.rows(query, (experiment, after_seq, until, limit))
+                rows = self._bundles.together(rows)
+                chosen = rows
+                if share < 1.0:
+                    chosen = [row for row in rows if is_learned(row[4], share)]
+                decisions, unreadable = self._decoded("decision", chosen, self._offering)
+            self._note_unreadable(unreadable)
+            if decisions or not rows:
+                return decisions
+            after_seq = rows[-1][0]
+
+    def last_matured(self, experiment: str, after_seq: int, age: int, barrier: int) -> int | None:
+        """The last decision that reached an age; see `Log.last_matured`."""
+        query = "SELECT max(seq) FROM decisions WHERE experiment = ? AND seq > ? AND at <= ?"
+        seq: int | None = self._feed(query, (experiment, after_seq, barrier - age))[0][0]
+        return seq
 
     def first_seq(self) -> int | None:
         """The `seq` of the oldest decision that the log still holds; None when it holds none."""

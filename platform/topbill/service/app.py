@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import multiprocessing
 import os
 import re
@@ -24,6 +23,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from topbill import __version__, lake, pages, process_log, tracing
+from topbill.domain.collecting import collect_rarely
 from topbill.domain.errors import BadRequest, DamagedSnapshot, LogError, Malformed, NotFound
 from topbill.domain.records import Decision
 from topbill.engine import CompiledExperiment, Engine
@@ -134,10 +134,7 @@ async def _lifespan(
         # Before the first request: what was learned is served from the start, and the revisions
         # that decisions name are in the log before any decision.
         follower.step()
-        # What is loaded now stays: no collection has to walk through it again. Decisions make few
-        # objects that only a collector could free, so it may come more rarely than by default.
-        gc.freeze()
-        gc.set_threshold(20_000, 50, 50)
+        collect_rarely()
         stopped = asyncio.Event()
         following = asyncio.create_task(follow(follower, stopped, backend.forget_viewers))
         admission.queue.start(asyncio.get_running_loop())

@@ -41,7 +41,7 @@ _AS_READ = (
         "holdout",
         "slots",
     ),
-    *("feedback", "click_model", "refit", "personalizer", "budget_ms", "method"),
+    *("feedback", "click_model", "refit", "learn_share", "personalizer", "budget_ms", "method"),
 )
 """Keys that become fields of the experiment without more ado."""
 LARGEST_COVARIANCES = 2**28
@@ -78,6 +78,11 @@ def build(content: Content, raw: dict[str, Any], at: Location) -> Experiment | N
     variants = _variants(content, raw, at.key("variants"))
     _check_slots(content, at)
     _check_personalizer(content, at)
+    if content.get("learn_share") == 0.0:
+        expected = (
+            "more than 0%: a variant that shall not learn has policy fixed, uniform or scored"
+        )
+        at.key("learn_share").wrong(Verbatim("0%"), expected)
     # Only now: each check tells what it finds, so that a file is mended in one go.
     if not at.problems:
         sizes = Encoder(context).size, Encoder(action_features).size, len(actions)

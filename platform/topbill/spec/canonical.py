@@ -167,6 +167,8 @@ def _taught(experiment: Any) -> dict[str, Any]:
         experiment.feedback,
         experiment.click_model,
         experiment.reward_delay,
+        # All of them is what there was before shares.
+        *([experiment.learn_share] if experiment.learn_share < 1.0 else []),
     )
     return {
         "context": _form(experiment.context),

@@ -116,6 +116,7 @@ class Experiment:
     click_model: ClickModelName = "independent"
     reward_delay: float = 0.0
     refit: Literal["never", "daily"] = "never"
+    learn_share: float = 1.0
     method: Method = "sequential"
     looks: tuple[float, ...] = (1.0,)
     personalizer: bool = False

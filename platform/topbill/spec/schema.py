@@ -667,6 +667,11 @@ EXPERIMENT = Section(
             Choice(("never", "daily")),
             "daily: learn the recent log again with late rewards (default never).",
         ),
+        "learn_share": Key(
+            Percent(),
+            "Share of the decisions that policies learn from, drawn by their ids (default 100%): "
+            "where more is decided than one worker can learn.",
+        ),
         "budget_ms": Key(
             Number(0, 10_000, above=True),
             "Milliseconds a policy may take before the control steps in.",

@@ -4,10 +4,14 @@ put in force.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from topbill.alerts.standing_still import LearningTrouble
 from topbill.domain.errors import Conflict, LogError
+from topbill.domain.metric import microseconds
 from topbill.entities import NO_TABLES, EntityStore
 from topbill.log import Log
 from topbill.spec import Experiment
@@ -18,6 +22,56 @@ from topbill.worker.setting_aside import set_aside_decisions
 
 DAY = 86_400_000_000
 """Microseconds between two refits."""
+MOST_LAG = 5.0
+"""Seconds that a decision may wait to be learned, beyond the age at which it is."""
+_MEASURED = 10.0
+"""Seconds after which a pace is told."""
+_SPARE = 0.8
+"""Of what a worker gets through, what a share may ask of it."""
+
+
+class Pace(NamedTuple):
+    """How far a fold was at a time (s, monotonic): it had to learn what was decided until `due`,
+    and had learned what was decided until `reached` (µs, log time), that `share` of it."""
+
+    at: float
+    due: int
+    reached: int
+    share: float
+
+    @property
+    def lag(self) -> float:
+        """Seconds that the next decision has waited to be learned."""
+        return (self.due - self.reached) / 1e6
+
+
+class Behind(NamedTuple):
+    """An experiment that has more to learn than it gets through: where it was when that began, and
+    where it is now. As text it says how far behind, and what would keep up.
+    """
+
+    since: Pace
+    now: Pace
+
+    @property
+    def speed(self) -> float | None:
+        """Seconds of the log that are learned in one second; None before that can be told."""
+        seconds = self.now.at - self.since.at
+        if seconds < _MEASURED:
+            return None
+        return (self.now.reached - self.since.reached) / 1e6 / seconds
+
+    def __str__(self) -> str:
+        text = f"it learns decisions that have waited for {self.now.lag:,.0f} s (lag_seconds)"
+        if self.speed is None:
+            return text
+        if self.speed > 1.0:
+            return f"{text}, and catches up: {self.speed:.1f} s of the log in a second"
+        text += f", and falls behind: it gets through {self.speed:.2f} s of the log in a second"
+        share = math.floor(self.now.share * self.speed * _SPARE * 100.0)
+        if share < 1:
+            return text
+        return f"{text}; learn_share: {share}% would keep up"
 
 
 class Learner:
@@ -42,9 +96,12 @@ class Learner:
         # Experiments that failed to learn a batch, which then learn a decision at a time until they
         # are past it.
         self._careful: set[str] = set()
-        # Experiments with more to read than one step takes: they publish nothing until they are
-        # through.
-        self._behind: set[str] = set()
+        # Experiments that get through what they have to read too slowly: they publish nothing until
+        # they have caught up.
+        self._behind: dict[str, Behind] = {}
+        self.lags: dict[str, float] = {}
+        """Seconds that the next decision of each experiment has waited to be learned, after the
+        last step; 0 where none is left that was due then."""
         self._set_aside = 0
         self._experiments: dict[str, Experiment] = {}
         self._folds: dict[str, PolicyFold] = {}
@@ -64,7 +121,7 @@ class Learner:
                 # fingerprint is the same, so that an edit of, say, a title costs no learning.
                 self._folds.pop(key, None)
                 self._refits.pop(key, None)
-                self._behind.discard(key)
+                self._behind.pop(key, None)
                 self.failures.forget(key)
 
     def abandon_refits(self) -> None:
@@ -95,21 +152,47 @@ class Learner:
         return through
 
     def step(self) -> int:
-        """Fold what has matured, at most a batch an experiment; returns the number of decisions
-        read.
+        """Fold what has matured, some `BATCH` decisions at most; returns how many were read.
 
-        An experiment that can't learn doesn't keep the others from it: it is tried again later,
-        from its newest version. Raises LogError, and Conflict when another worker was faster.
+        Experiments take turns, a few pages each: those that learn from the same pages read them one
+        after the other. One that can't learn doesn't keep the others from it: it is tried again
+        later, from its newest version. Raises LogError, and Conflict when another worker was
+        faster.
         """
         # One barrier for all, taken before anything is read: what is committed while this step runs
         # is left to the next.
         barrier = self._log.barrier()
         self._take_over_quarantine()
-        read = 0
-        for key in self._experiments:
-            if not self.failures.is_waiting(key):
-                read += self._attempt(key, barrier)
-        return read
+        keys = [key for key in self._experiments if not self.failures.is_waiting(key)]
+        total, last = 0, dict[str, int]()
+        while True:
+            for key in keys:
+                last[key] = self._attempt(key, self._read, barrier)
+            # One that fails is out until the next step, at the earliest.
+            keys = [key for key in keys if key not in self.failures]
+            read = sum(last.values())
+            total += read
+            if not read or total >= BATCH:
+                break
+        for key in keys:
+            self._note_pace(key, barrier, has_more=last[key] > 0)
+            if key not in self._behind:
+                self._attempt(key, self._publish, barrier)
+        return total
+
+    def _note_pace(self, key: str, barrier: int, *, has_more: bool) -> None:
+        """Note whether an experiment falls behind."""
+        fold = self._folds.get(key)
+        pace = None
+        if fold is not None and has_more:
+            due = barrier - microseconds(fold.live.experiment.reward_delay)
+            pace = Pace(time.monotonic(), due, fold.reached, fold.live.experiment.learn_share)
+        self.lags[key] = 0.0 if pace is None else max(pace.lag, 0.0)
+        if pace is None or pace.lag <= MOST_LAG:
+            self._behind.pop(key, None)
+        else:
+            since = self._behind[key].since if key in self._behind else pace
+            self._behind[key] = Behind(since, pace)
 
     def unreadable(self) -> list[tuple[str, str]]:
         """(experiment, what is wrong) where the newest version can't be read."""
@@ -118,8 +201,9 @@ class Learner:
     def troubles(self) -> dict[str, LearningTrouble]:
         """Which experiments don't learn as they should: they can't, or have more to read than they
         get through. The watch for alarms asks from a thread of its own."""
-        behind = "it reads older decisions, and gets through them too slowly"
-        troubles = {key: LearningTrouble("learning_behind", behind) for key in self._behind.copy()}
+        troubles = {}
+        for key, behind in self._behind.copy().items():
+            troubles[key] = LearningTrouble("learning_behind", str(behind))
         for key, message in self.failures:
             troubles[key] = LearningTrouble("learning_fails", message)
         return troubles
@@ -133,12 +217,12 @@ class Learner:
                 for key, fold in folds.items():
                     fold.set_aside = set_aside_decisions(self._log, key)
 
-    def _attempt(self, key: str, barrier: int) -> int:
-        """One experiment's step; 0 where it failed, which is noted."""
+    def _attempt(self, key: str, turn: Callable[[str, PolicyFold, int], int], barrier: int) -> int:
+        """One experiment's turn; 0 where it failed, which is noted."""
         try:
             if key not in self._folds or key in self.failures:
                 self._folds[key] = self._begin(key)
-            read = self._advance(key, self._folds[key], barrier)
+            read = turn(key, self._folds[key], barrier)
         except LogError:
             # Not this experiment's fault: the log itself is in trouble, for all of them.
             raise
@@ -162,21 +246,21 @@ class Learner:
         fold.careful = key in self._careful
         return fold
 
-    def _advance(self, key: str, fold: PolicyFold, barrier: int) -> int:
-        read = fold.step(self._log, barrier)
-        if read < BATCH:
-            self._behind.discard(key)
-        else:
-            self._behind.add(key)
-        # A full batch means that there is more to read at once. While it catches up, a fold
-        # publishes nothing: every version would be out of date, and cost a write of the whole
-        # state.
-        if read < BATCH and fold.should_publish:
+    def _read(self, key: str, fold: PolicyFold, barrier: int) -> int:
+        """Learn the next decisions; returns how many were read."""
+        read = fold.step(self._log, barrier, limit=BATCH)
+        return max(read, self._advance_refit(key, fold, barrier))
+
+    def _publish(self, key: str, fold: PolicyFold, _barrier: int) -> int:
+        """Publish what was learned, where it is time to. A fold that catches up publishes nothing:
+        every version would be out of date, and cost a write of the whole state.
+        """
+        if fold.should_publish:
             fold.publish(self._log)
             # Past what it failed at, and that is behind it for good.
             self._careful.discard(key)
             fold.careful = False
-        return max(read, self._advance_refit(key, fold, barrier))
+        return 0
 
     def _advance_refit(self, key: str, fold: PolicyFold, barrier: int) -> int:
         """Fold what the log holds once more with all its rewards, a batch at a time; then let it

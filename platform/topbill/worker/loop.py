@@ -15,6 +15,7 @@ from types import FrameType
 
 from topbill import pages, spec, tracing
 from topbill.alerts.watcher import Watcher
+from topbill.domain.collecting import collect_rarely
 from topbill.domain.errors import (
     BadRequest,
     FileProblem,
@@ -335,9 +336,7 @@ def run_worker(
         with lease, beside():
             worker = Worker(experiments, data, remember=remember, keep=keep)
             worker.check()
-            # What is there now stays: the collector need not look through it again and again while
-            # rows are decoded.
-            gc.freeze()
+            collect_rarely()
             _work(worker, lease, is_stopped)
             gc.unfreeze()
         if stop:

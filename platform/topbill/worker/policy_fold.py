@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from topbill.domain.chance import is_learned
 from topbill.domain.errors import LogError, NotFound, PolicyError
 from topbill.domain.metric import microseconds
 from topbill.domain.records import (
@@ -59,6 +60,7 @@ class PolicyFold:
         start: The `seq` after which this fold began; above 0 for a refit, which begins with what
             the log still holds.
         watermark: The last `seq` that is folded in.
+        reached: When the last decision was made that is folded in (µs, log time); 0 before any.
         published_through: The last `seq` that no fold has to read again, because a published
             version holds it or it had nothing to teach. The log may let go what is before it.
         refit_at: Splits the log (µs since the epoch): decisions that had reached the longest window
@@ -82,6 +84,7 @@ class PolicyFold:
         self.version = 0
         self.start = start
         self.watermark = start
+        self.reached = 0
         self.published_through = start
         self.refit_at = refit_at
         self.learned = 0
@@ -157,6 +160,8 @@ class PolicyFold:
         for age, reached in self.ages(barrier):
             rows = self._next_rows(log, age, reached, limit)
             rows = [row for row in rows if row[0] <= through]
+            if not rows and self.live.experiment.learn_share < 1.0:
+                self._pass_unlearned(log, age, reached, through)
             if rows and self.careful:
                 self._learn_carefully(log, rows)
             elif rows:
@@ -164,6 +169,14 @@ class PolicyFold:
             if rows:
                 return len(rows)
         return 0
+
+    def _pass_unlearned(self, log: Log, age: int, reached: int, through: int) -> None:
+        """Be past the decisions that are left, none of which is in the share that is learned: the
+        log need not keep them.
+        """
+        last = log.last_matured(self.live.experiment.key, self.watermark, age, reached)
+        if last is not None and last <= through:
+            self._move_to(last)
 
     def _next_rows(self, log: Log, age: int, reached: int, limit: int) -> list[Matured]:
         key = self.live.experiment.key
@@ -180,18 +193,28 @@ class PolicyFold:
                 raise PolicyError(f"what the log has let go is not there yet: {error}") from error
             if rows:
                 return rows
-        return log.matured(key, self.watermark, age, reached, limit)
+        share = self.live.experiment.learn_share
+        return log.matured(key, self.watermark, age, reached, limit, share)
 
     def learn(self, rows: Sequence[Matured]) -> None:
-        """Learn from matured decisions, the next ones in the order of the log."""
+        """Learn from matured decisions, the next ones in the order of the log: from those of the
+        experiment's `learn_share`.
+        """
+        share = self.live.experiment.learn_share
         lessons = []
         for row in rows:
-            if row.seq not in self.set_aside:
+            seq, decision = row[:2]
+            if seq not in self.set_aside and is_learned(decision.decision_id, share):
                 lessons.append(row[1:])
         self.learned += teach(self.live, lessons)
         # Last: an error above leaves the watermark where it was. Half of a batch may then be in the
         # policies, so whoever catches it must throw this fold away.
-        self.watermark = rows[-1][0]
+        seq, decision, *_ = rows[-1]
+        self.reached = decision.decided_at
+        self._move_to(seq)
+
+    def _move_to(self, seq: int) -> None:
+        self.watermark = seq
         if self.learned == self._learned_when_published:
             # Nothing was learned since: there is no version to wait for, and an experiment whose
             # decisions teach nothing (paused, or fallbacks only) doesn't keep them in the log.
@@ -245,8 +268,9 @@ class PolicyFold:
     def should_publish(self) -> bool:
         """Whether enough was learned since the last version, or long enough ago."""
         before = self._learned_when_published
-        if self.problem and self.watermark >= self._recovers_through:
-            return True  # a version that can be read takes the place of one that can't
+        if self.problem:
+            # A version that can be read takes the place of one that can't, once it holds as much.
+            return self.watermark >= self._recovers_through
         if self.learned == before:
             return False
         grown = self.learned >= before * (1.0 + GROWTH)

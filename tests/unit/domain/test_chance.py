@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from topbill.domain.chance import draw, greedy, hash64, uniform, uniforms, with_min_probability
+from topbill.domain.chance import (
+    draw,
+    draws_of,
+    greedy,
+    hash64,
+    is_learned,
+    uniform,
+    uniforms,
+    with_min_probability,
+)
 
 weights = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=150).filter(lambda w: sum(w) > 1e-3)
 
@@ -73,3 +82,16 @@ def test_few_and_many_actions_draw_alike():
         p = rng.dirichlet(np.ones(12))
         u = float(rng.random())
         assert draw(p, u) == draw(np.r_[p, np.zeros(100)], u)
+
+
+def test_a_share_that_is_learned_is_a_fair_sample_of_all():
+    ids = [f"decision-{i}" for i in range(20_000)]
+    learned = {i for i in ids if is_learned(i, 0.25)}
+    assert learned == {i for i in ids if is_learned(i, 0.25)}
+    assert abs(len(learned) - 5_000) < 4 * (20_000 * 0.25 * 0.75) ** 0.5
+    # A smaller share is a part of it, and all of them are all.
+    assert {i for i in ids if is_learned(i, 0.1)} < learned
+    assert all(is_learned(i, 1.0) for i in ids)
+    # Whether a decision is learned says nothing about what was drawn for it.
+    drawn = [draws_of(i)(0) for i in learned]
+    assert stats.kstest(drawn, "uniform").pvalue > 1e-3

@@ -11,7 +11,7 @@ import pytest
 from topbill.domain.errors import BadRequest, PolicyError
 from topbill.domain.example_batch import ExampleBatch
 from topbill.domain.features import Feature
-from topbill.domain.records import Decision, Mask, Offer, Placement, Stop, TakenActions
+from topbill.domain.records import Decision, Mask, Offer, Placement, RewardEvent, Stop, TakenActions
 from topbill.engine import CompiledExperiment, examples, logged_actions, teach
 from topbill.engine.logged import LoggedOffers, OfferedActions
 from topbill.spec import Experiment
@@ -118,6 +118,16 @@ def test_what_could_not_be_drawn_where_it_stands_teaches_nobody(
         examples(compiled, logged, [])
 
 
+@pytest.mark.parametrize("revision", ["r", "own"])
+def test_what_was_placed_and_not_offered_is_an_error(
+    compiled: CompiledExperiment, revision: str
+) -> None:
+    own = compiled.revision if revision == "own" else revision
+    logged = msgspec.structs.replace(decision(OFFERED, "a", "x"), revision=own)
+    with pytest.raises(KeyError):
+        examples(compiled, logged, [])
+
+
 class Columns:
     """A policy that keeps the columns it was given."""
 
@@ -130,7 +140,7 @@ class Columns:
 
 def test_columns_say_what_the_examples_say(compiled: CompiledExperiment) -> None:
     stops = (Stop(1, 0.2, 0.1, reach=1.5),)
-    matured = [
+    matured: list[tuple[Decision, list[RewardEvent]]] = [
         (decision(OFFERED, "c", "a", "b"), []),
         (decision([{"id": "z"}], "z"), []),  # what was eligible is not there: teaches nothing
         (msgspec.structs.replace(decision(OFFERED, "b"), decided_at=3_000_000, stops=stops), []),

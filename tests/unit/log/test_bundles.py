@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topbill.domain.errors import Conflict
+from topbill.domain.packed import unpack
 from topbill.domain.page_answer import PageAnswer, RowAnswer, Tile, cells_of
-from topbill.domain.records import NULL, Decision, Mask, Placement
+from topbill.domain.records import NULL, Decision, Mask, Offer, Placement
 from topbill.log import Entry
 from topbill.log.bundle_table import undo_bundles
 from topbill.log.bundles import LEAST, bundle_of, decisions_of, is_bundled
@@ -209,3 +210,39 @@ def test_undone_every_decision_has_a_body_of_its_own(tmp_path: Path) -> None:
 def test_one_decision_that_offers_much_is_one_too() -> None:
     offers = msgspec.json.encode([{"id": f"a{i}"} for i in range(LEAST // 8)])
     assert is_bundled([decision("d", actions=msgspec.Raw(offers))])
+
+
+def test_experiments_that_learn_from_the_same_pages_open_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[bytes] = []
+
+    def noting_unpack(bundle: bytes) -> bytes:
+        opened.append(bundle)
+        return unpack(bundle)
+
+    monkeypatch.setattr("topbill.log.bundles.unpack", noting_unpack)
+    monkeypatch.setattr("topbill.log.bundle_table._TOGETHER", 5)
+    names = [f"page-{i}" for i in range(12)]
+    with closing(SqliteLog(tmp_path / "log.sqlite")) as log:
+        for name in names:
+            log.append(page(name))
+        barrier = log.barrier()
+        after = {"home": 0, "page-titles": 0}
+        read: dict[str, list[Decision]] = {key: [] for key in after}
+        counts = []
+        for _ in range(4):
+            for key in after:
+                rows = log.matured(key, after[key], 0, barrier, 100)
+                read[key] += [row.decision for row in rows]
+                after[key] = rows[-1].seq if rows else after[key]
+                for row in rows:
+                    offers = None if row.decision.layer == "page" else row.decision.actions
+                    if offers in (None, NULL):
+                        assert row.offers is None
+                    else:
+                        assert row.offers == msgspec.json.decode(offers, type=list[Offer])
+            counts.append(len(opened))
+    assert counts == [5, 10, 12, 12]
+    assert unstamped(read["home"]) == [page(name)[0] for name in names]
+    assert unstamped(read["page-titles"]) == [each for name in names for each in page(name)[1:]]

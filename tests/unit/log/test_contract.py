@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests import postgres_server
 
 from topbill.domain.alarm import AlarmLine, AlarmMessage, AlarmState, AlarmWatch
+from topbill.domain.chance import is_learned
 from topbill.domain.errors import AlreadyDecided, Conflict, LogError, NotFound
 from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
@@ -340,6 +341,29 @@ def after_a_barrier_nothing_is_added_at_or_before_it(world: World) -> None:
     other.append([decision("late")], [event("early", "late")])
     assert stamp(other.read_decisions(0, 9)[-1][1]) > barrier
     assert stamp(other.read_events(0, 9)[-1][1]) > barrier
+
+
+@law
+def of_a_share_matured_gives_the_decisions_that_it_draws(world: World) -> None:
+    log = world.log()
+    ids = [f"d{i}" for i in range(40)]
+    world.now = 1_000_000
+    log.append([decision(i) for i in ids], [event(i, "e") for i in ids])
+    world.now = 2_000_000
+    log.append([decision("young")])
+    barrier = log.barrier()
+    rows, after = list[Matured](), 0
+    while more := log.matured("home", after, 900_000, barrier, 7, share=0.25):
+        rows += more
+        after = more[-1].seq
+    drawn = [row.decision.decision_id for row in rows]
+    assert drawn == [i for i in ids if is_learned(i, 0.25)]
+    assert 4 <= len(drawn) <= 18
+    assert all([e.decision_id for e in row.events] == [row.decision.decision_id] for row in rows)
+    everything = log.matured("home", 0, 900_000, barrier, 100)
+    assert log.last_matured("home", 0, 900_000, barrier) == everything[-1].seq
+    assert log.last_matured("home", everything[-1].seq, 900_000, barrier) is None
+    assert log.last_matured("elsewhere", 0, 0, barrier) is None
 
 
 @law
@@ -1010,10 +1034,29 @@ class CommitsOutOfOrder(MemoryLog):
 
 class CountsLateEvents(MemoryLog):
     def matured(
-        self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
+        self,
+        experiment: str,
+        after_seq: int,
+        age: int,
+        barrier: int,
+        limit: int,
+        share: float = 1.0,
     ) -> list[Matured]:
-        rows = super().matured(experiment, after_seq, age, barrier, limit)
+        rows = super().matured(experiment, after_seq, age, barrier, limit, share)
         return [row._replace(events=self.events(row.decision.decision_id)) for row in rows]
+
+
+class LearnsEverything(MemoryLog):
+    def matured(
+        self,
+        experiment: str,
+        after_seq: int,
+        age: int,
+        barrier: int,
+        limit: int,
+        share: float = 1.0,  # noqa: ARG002
+    ) -> list[Matured]:
+        return super().matured(experiment, after_seq, age, barrier, limit)
 
 
 class ForgetsTooMuch(MemoryLog):
@@ -1179,6 +1222,7 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
     PromisesTheFuture: {"after_a_barrier_nothing_is_added_at_or_before_it"},
     CommitsOutOfOrder: {"writers_at_once_store_every_row_once_and_a_reader_skips_none"},
     CountsLateEvents: {"matured_gives_each_decision_the_events_that_had_come_at_that_age"},
+    LearnsEverything: {"of_a_share_matured_gives_the_decisions_that_it_draws"},
     ForgetsTooMuch: {"forgetting_takes_only_what_is_old_and_safe_elsewhere_with_its_events"},
     RemembersNothing: {
         "what_was_let_go_is_remembered_and_is_not_stored_again",

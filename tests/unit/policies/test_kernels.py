@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import topbill
 from topbill.policies.linear import kernels, sampling
+from topbill.policies.linear.compiled import IS_COMPILED
 
 SIZES = st.integers(0, 40)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -207,3 +208,17 @@ def test_processes_that_compile_at_once_and_one_that_cannot_write_give_the_same_
     assert not list(sealed.rglob("*.nbc"))
     again = run(fresh)
     assert again.communicate(timeout=300)[0] == ended[0][0][0]
+
+
+@given(seed=SEEDS, p=SIZES, share=st.floats(0.0, 1.0))
+def test_what_is_zero_adds_nothing_to_the_last_bit(seed, p, share):
+    rng = np.random.default_rng(seed)
+    cov = covariance(rng, p)
+    phi = np.where(rng.random(p) < share, 0.0, rng.normal(size=p))
+    g, plain = np.full(p, np.nan), np.zeros(p)
+    kernels.gain(cov, phi, g)
+    for i in range(p):
+        plain += phi[i] * cov[i]
+    if IS_COMPILED:
+        assert g.tobytes() == plain.tobytes()
+    close(g, plain)

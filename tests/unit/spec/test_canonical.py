@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import yaml
 
+from topbill.domain.errors import SpecError
 from topbill.policies import KINDS
 from topbill.spec import Experiment, Metric, Variant, canonical, from_audit, load
 from topbill.spec.model import Guardrail
@@ -77,7 +78,7 @@ def test_the_file_of_every_key_has_every_key_and_every_policy() -> None:
     written = yaml.safe_load(text)
     # `personalizer` leaves no room for the rest, and the others came later.
     later = {"personalizer", "method", "looks", "entities", "audience", "overrides", "launch"}
-    later |= {"conclusion", "alerts"}
+    later |= {"conclusion", "alerts", "learn_share"}
     top = set(json_schema()["properties"]) - later
     assert top <= set(written)
     assert {parts["policy"] for parts in written["variants"].values()} == set(KINDS) - {"scored"}
@@ -154,7 +155,26 @@ def test_a_new_key_with_another_value_is_something_that_the_file_says() -> None:
 def test_a_default_that_is_written_out_alters_no_fingerprint(tmp_path: Path) -> None:
     written = dict(as_it_was("tests/data/experiments/midnight-run.yaml").raw)
     written |= {"holdout": "0%", "slots": 1, "feedback": "item", "refit": "never"}
+    written["learn_share"] = "100%"
     written["variants"]["thompson"] |= {"min_probability": "0%", "samples": 128, "training": "own"}
     written["metrics"]["play"] |= {"cap": 1, "better": "higher"}
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
     assert prints(load(tmp_path / "x.yaml")) == PINNED["tests/data/experiments/midnight-run.yaml"]
+
+
+def test_another_share_of_decisions_is_learned_under_another_print(tmp_path: Path) -> None:
+    before = as_it_was("tests/data/experiments/midnight-run.yaml")
+    (tmp_path / "x.yaml").write_text(
+        yaml.safe_dump(before.raw | {"learn_share": "25%"}, sort_keys=False)
+    )
+    after = load(tmp_path / "x.yaml")
+    assert after.learn_share == 0.25
+    assert after.fingerprint != before.fingerprint
+    assert after.learning_fingerprint != before.learning_fingerprint
+
+
+def test_no_share_at_all_is_refused(tmp_path: Path) -> None:
+    before = as_it_was("tests/data/experiments/midnight-run.yaml")
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(before.raw | {"learn_share": "0%"}))
+    with pytest.raises(SpecError, match="learn_share: got 0%; expected more than 0%"):
+        load(tmp_path / "x.yaml")

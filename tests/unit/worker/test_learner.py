@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from topbill.domain.chance import is_learned
 from topbill.domain.errors import Conflict, NotFound, PolicyError
 from topbill.domain.records import Decision, Mask, Placement, RewardEvent
 from topbill.domain.rewards import item_rewards
@@ -110,6 +111,58 @@ def test_an_experiment_is_behind_while_there_is_more_to_read_than_a_step_takes(
         "art": "learning_behind"
     }
     learner.step()
+    assert learner.troubles() == {}
+
+
+def test_of_a_share_the_same_decisions_are_learned_whoever_folds_them(
+    log: Log, clock: Clock, art: Experiment
+) -> None:
+    art = replace(art, learn_share=0.25)
+    learner = Learner(log, [art])
+    for part in range(4):
+        live_through(log, clock, art, 50, start=50 * part)
+        learner.step()
+    clock.now += 10 * SECOND
+    run(learner)
+    held, states = fold_again(log, art, nothing_gone)
+    assert states == held.states
+    # As from a log that has no others.
+    ids = [f"d{i}" for i in range(200) if is_learned(f"d{i}", 0.25)]
+    assert 25 <= len(ids) <= 75
+    rows = log.matured("art", 0, SECOND, log.barrier(), 1_000)
+    fold = PolicyFold(art)
+    fold.learn([row for row in rows if row.decision.decision_id in ids])
+    assert fold.states() == held.states
+    everything = PolicyFold(replace(art, learn_share=1.0))
+    everything.learn(rows)
+    assert everything.states() != held.states
+    # Nobody waits for those that are not learned: the log may let them go.
+    assert learner.needed_after() == 2**62
+
+
+def test_a_worker_that_falls_behind_says_by_how_much_and_which_share_would_keep_up(
+    log: Log, clock: Clock, art: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("topbill.worker.learner.BATCH", 30)
+    monkeypatch.setattr("topbill.worker.learner.time.monotonic", lambda: now)
+    live_through(log, clock, art, 300)  # half a minute
+    learner = Learner(log, [art])
+    learner.step()
+    ((_, (_, message)),) = learner.troubles().items()
+    assert message == "it learns decisions that have waited for 26 s (lag_seconds)"
+    now = 12.0
+    learner.step()  # three seconds of the log in twelve
+    ((_, (_, message)),) = learner.troubles().items()
+    assert message == (
+        "it learns decisions that have waited for 23 s (lag_seconds), and falls behind: it gets "
+        "through 0.25 s of the log in a second; learn_share: 20% would keep up"
+    )
+    for _ in range(5):
+        learner.step()
+    ((_, (_, message)),) = learner.troubles().items()
+    assert "catches up: 1.5 s of the log in a second" in message
+    run(learner)
     assert learner.troubles() == {}
 
 

@@ -44,8 +44,10 @@ def gain(cov: Matrix, phi: Vector, g: Vector) -> float:
     """C·φ into `g` (p,), and φᵀ·C·φ."""
     g[:] = 0.0
     for i in range(phi.size):
-        for j in range(phi.size):
-            g[j] += phi[i] * cov[i, j]
+        # Most are 0 where features are categories and genres, and add nothing, to the last bit.
+        if phi[i] != 0.0:
+            for j in range(phi.size):
+                g[j] += phi[i] * cov[i, j]
     return dot(g, phi)
 
 

@@ -316,6 +316,10 @@ class LinearPolicy:
         sizes.
         """
         batch = ExampleBatch.of(examples, self.d, self.da)
+        if not self._forgets and not batch.reaches.any():
+            self._fold(batch)
+            self.learned += len(batch)
+            return
         folded = 0
         reaches = batch.reaches.tolist()
         for i, at in enumerate(batch.times.tolist()):
@@ -370,6 +374,11 @@ class LinearPolicy:
         if row is None:
             row = self.index[name] = self.models.own.add()
         return row
+
+    @property
+    def _forgets(self) -> bool:
+        """Whether it has a half-life."""
+        return self.params.half_life is not None or self.params.half_life_seconds is not None
 
     def _kept(self, at: float) -> float:
         """The share of all evidence that the half-life leaves of what there was the last time that
