@@ -8,7 +8,7 @@ both variants have the same cohorts on each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf, sqrt
 from typing import Any, NamedTuple
 
@@ -35,8 +35,8 @@ LEAST_UNITS = 100
 """Units that each of two variants must have on a span for its effect to be told."""
 LEAST_SPANS = 3
 """Spans without which there is no trend."""
-_BATCH = 100_000
-"""Units of which sums are made at once."""
+_ROWS = 20_000_000
+"""Rows that are looked at at once, about, which takes two gigabytes."""
 _DAYS = ("TIMESTAMP", "DATE", "TINYINT", "SMALLINT", "INTEGER", "BIGINT")
 """Types of columns that tell a day."""
 
@@ -149,51 +149,74 @@ def novelty(
 def _curves(relation: Any, unit: str, variant: str, value: str, day: str) -> dict[object, _Curve]:
     """The curve of each variant."""
     u, v, x = identifier(unit), identifier(variant), identifier(value)
-    columns = []
-    for k, (since, until) in enumerate(SPANS):
-        # The whole span must be over for a unit to count on any of its days.
-        inside = f"day - first BETWEEN {since} AND {until} AND first + {until} <= last"
-        columns.append(f"coalesce(sum(x) FILTER ({inside}), 0.0) AS x{k}")
-        columns.append(f"coalesce(sum(n) FILTER ({inside}), 0)::DOUBLE AS n{k}")
     # How many values a row has, and whether all are known; of a row that is a sum, it may be some.
     n, is_known = f"CAST({x} IS NOT NULL AS INTEGER)", f"{x} IS NOT NULL"
     if SUMMED in relation.columns:
         n = identifier(count_column(value))
         is_known = f"{n} = {identifier(SUMMED)}"
-    names = [f"{letter}{k}" for k in range(len(SPANS)) for letter in "xn"]
-    rows = relation.query(
+    dated = f"""SELECT {u} AS u, {v} AS v, CAST({x} AS DOUBLE) AS x, {n} AS n,
+        {is_known} AS known, {day} AS day FROM unit_rows WHERE {v} IS NOT NULL"""  # noqa: S608  (identifiers are quoted)
+    variants = relation.query(
         "unit_rows",
-        f"""WITH dated AS (
-            SELECT {u} AS u, {v} AS v, CAST({x} AS DOUBLE) AS x, {n} AS n, {is_known} AS known,
-                {day} AS day
-            FROM unit_rows WHERE {v} IS NOT NULL
-        ), units AS (
-            SELECT min(v) AS v, {", ".join(columns)}
-            FROM dated JOIN (SELECT u, min(day) AS first FROM dated GROUP BY u) USING (u),
-                (SELECT least(min(day) FILTER (NOT known), max(day)) - 1 AS last FROM dated)
-            GROUP BY u HAVING min(v) = max(v)
-        )
-        SELECT v, {", ".join(names)} FROM units""",  # noqa: S608  (identifiers are quoted)
-    )
-    # Products of batches of units: to add up all of them in SQL takes as long as all before.
-    sums: dict[object, Floats] = {}
-    units: dict[object, Floats] = {}
-    for batch in rows.to_arrow_reader(_BATCH):
-        variants = batch.column(0).dictionary_encode()
-        codes = variants.indices.to_numpy()
-        ones = np.ones(batch.num_rows)
-        matrix = np.column_stack([ones, *(column.to_numpy() for column in batch.columns[1:])])
-        for code, name in enumerate(variants.dictionary.to_pylist()):
-            own = matrix[codes == code]
-            sums[name] = sums.get(name, 0.0) + own.T @ own
-            reached = np.count_nonzero(own[:, 2::2], axis=0)
-            units[name] = units.get(name, 0) + reached
-    curves = {}
-    for name, products in sums.items():
+        f"SELECT DISTINCT {v} AS v FROM unit_rows WHERE {v} IS NOT NULL ORDER BY 1",  # noqa: S608  (identifiers are quoted)
+    ).fetchall()
+    ((rows,),) = relation.aggregate("count(*)").fetchall()
+    parts = 1 + rows // _ROWS
+    # The whole span must be over for a unit to count on any of its days.
+    spans = "CASE"
+    for k, (since, until) in enumerate(SPANS):
+        spans += f" WHEN day - first BETWEEN {since} AND {until} AND first + {until} <= last"
+        spans += f" THEN {k}"
+    spans += f" ELSE {len(SPANS)} END"
+    sums: dict[int, Floats] = {}
+    reached: dict[int, Floats] = {}
+    for part in range(parts):
+        # Sums by unit and span are made in NumPy: in SQL each would be a pass over all rows.
+        columns = relation.query(
+            "unit_rows",
+            f"""WITH dated AS ({dated}),
+            arms AS (
+                SELECT v, row_number() OVER (ORDER BY v) - 1 AS arm
+                FROM (SELECT DISTINCT v FROM dated)
+            ), units AS (
+                SELECT u, first, arm, row_number() OVER () - 1 AS code FROM (
+                    SELECT u, min(v) AS v, min(day) AS first FROM dated
+                    WHERE hash(u) % {parts} = {part} GROUP BY u HAVING min(v) = max(v)
+                ) JOIN arms USING (v)
+            )
+            SELECT code, arm, coalesce(x, 0.0) AS x, n::DOUBLE AS n, ({spans})::TINYINT AS span
+            FROM dated JOIN units USING (u),
+                (SELECT least(min(day) FILTER (NOT known), max(day)) - 1 AS last FROM dated)""",  # noqa: S608  (identifiers are quoted)
+        ).fetchnumpy()
+        for arm, matrix in _by_unit(columns):
+            sums[arm] = sums.get(arm, 0.0) + matrix.T @ matrix
+            reached[arm] = reached.get(arm, 0.0) + np.count_nonzero(matrix[:, 2::2], axis=0)
+    names = [f"{letter}{k}" for k in range(len(SPANS)) for letter in "xn"]
+    curves: dict[object, _Curve] = {}
+    for arm, products in sums.items():
         count = int(products[0, 0])
         moments = Moments.from_sums(names, count, products[0, 1:], products[1:, 1:])
-        curves[name] = _curve(moments, units[name])
+        curves[variants[arm][0]] = _curve(moments, reached[arm])
     return curves
+
+
+def _by_unit(columns: Mapping[str, Any]) -> Iterator[tuple[int, Floats]]:
+    """Of rows with the code of their unit and variant, x, n and the number of their span (the last
+    for none): each variant's units with 1, and x and n of each span by turns."""
+    codes, size = columns["code"], len(SPANS) + 1
+    if not codes.size:
+        return
+    units = int(codes.max()) + 1
+    arms = np.empty(units, dtype=np.int64)
+    arms[codes] = columns["arm"]
+    places = codes * size + columns["span"]
+    sums = np.empty((units, 2 * size - 1))
+    sums[:, 0] = 1.0
+    for column, name in enumerate("xn"):
+        of_spans = np.bincount(places, columns[name], units * size).reshape(units, size)
+        sums[:, 1 + column :: 2] = of_spans[:, :-1]
+    for arm in np.unique(arms):
+        yield int(arm), sums[arms == arm]
 
 
 def _curve(moments: Moments, present: Floats) -> _Curve:

@@ -12,7 +12,7 @@ from topbill.lake.places import DATABASE
 
 if TYPE_CHECKING:
     from topbill.lake.analytics import LaunchLine, Problem, empty
-    from topbill.lake.database import Connection, Error, connect, read, sql
+    from topbill.lake.database import Connection, Error, connect, read, sql, view_files
     from topbill.lake.delta import delta_relation
     from topbill.lake.distinct import RepeatedRow
     from topbill.lake.lookup import find_decisions, find_rewards, named_versions
@@ -24,7 +24,14 @@ else:
         __name__,
         {
             "topbill.lake.analytics": ("LaunchLine", "Problem", "empty"),
-            "topbill.lake.database": ("Connection", "Error", "connect", "read", "sql"),
+            "topbill.lake.database": (
+                "Connection",
+                "Error",
+                "connect",
+                "read",
+                "sql",
+                "view_files",
+            ),
             "topbill.lake.delta": ("delta_relation",),
             "topbill.lake.distinct": ("RepeatedRow",),
             "topbill.lake.lookup": ("find_decisions", "find_rewards", "named_versions"),
@@ -54,4 +61,5 @@ __all__ = [
     "quoted",
     "read",
     "sql",
+    "view_files",
 ]

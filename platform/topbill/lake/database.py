@@ -20,6 +20,8 @@ Error: TypeAlias = duckdb.Error
 _VERSION = """SELECT count(*) FILTER (column_name = 'schema_version') FROM duckdb_columns()
 WHERE database_name = 'lake' AND schema_name = 'main' AND table_name = 'published'"""
 _TABLES = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
+_PARQUET = re.compile(r"'((?:[^']|'')*\.parquet)'")
+"""A file's name in a view's text."""
 _VIEWS = """SELECT sql FROM duckdb_views() WHERE database_name = 'lake' AND NOT internal
 ORDER BY view_name = 'feedback' AND schema_name = 'main', schema_name <> 'main', view_name"""
 """Every view after those that it reads: feedback reads those of schema metrics, they read the
@@ -105,6 +107,14 @@ def check_version(connection: Connection, path: Path) -> None:
             f"{path}: is of schema version {version}; expected at most {SCHEMA_VERSION}: "
             "a newer Topbill wrote it, install that one"
         )
+
+
+def view_files(connection: Connection, view: str) -> list[str]:
+    """The Parquet files that a view of the analytics database reads."""
+    query = """SELECT sql FROM duckdb_views() WHERE database_name = current_database()
+    AND schema_name = 'main' AND view_name = $view"""
+    ((sql,),) = connection.execute(query, {"view": view}).fetchall()
+    return [path.replace("''", "'") for path in _PARQUET.findall(sql)]
 
 
 def files_of(database: Path) -> str:

@@ -14,7 +14,13 @@ from collections.abc import Callable, Collection, Iterator
 from datetime import date
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
+import msgspec
+
+from topbill.domain.durable import sealed, unsealed
+
+Index = TypeVar("Index", bound=dict[str, Any])
 SUMS = "sums"
 """The folder inside a data folder."""
 _OTHERS = 600.0
@@ -66,6 +72,30 @@ class KeptFiles:
                     path.unlink()
             except FileNotFoundError:  # another report was faster
                 continue
+
+
+class KeptIndex(Generic[Index]):
+    """What is kept of the lake's own files, for an experiment and a question: one file of a type,
+    behind its checksum."""
+
+    def __init__(self, data: Path, key: str, question: str, kind: type[Index]) -> None:
+        name = blake2b(question.encode(), digest_size=12).hexdigest()
+        self._path = _folder(data, key) / f"{name}.index"
+        self._kind = kind
+
+    def read(self) -> Index:
+        """What was kept; nothing where there is none, or it is damaged."""
+        try:
+            return msgspec.msgpack.decode(unsealed(self._path.read_bytes()), type=self._kind)
+        except (FileNotFoundError, ValueError, msgspec.DecodeError):
+            return self._kind()
+
+    def write(self, content: Index) -> None:
+        """Keep this instead. Raises OSError."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(f".{time.time_ns()}")
+        temporary.write_bytes(sealed(msgspec.msgpack.encode(content)))
+        temporary.replace(self._path)
 
 
 def check(path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,16 @@ class Evaluation:
                 return pair.estimates
         pairs = ", ".join(f"{pair.target} to {pair.baseline}" for pair in self.differences)
         raise NotFound(f"no difference of {target} to {baseline}; expected one of {pairs}")
+
+    def half_width_of_all(self, estimate: Estimate) -> float | None:
+        """Half of how wide the interval of an estimate is to be expected once all units are read
+        instead of a sample; of all, what it is. None where there is no interval.
+
+        Units are sampled by their hash, whoever they are, and an interval narrows as 1/√units.
+        """
+        if estimate.low is None or estimate.high is None:
+            return None
+        return (estimate.high - estimate.low) / 2.0 * sqrt(self.sampled)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON."""

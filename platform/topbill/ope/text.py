@@ -22,6 +22,7 @@ def render(result: Evaluation, console: Console) -> None:
     for name, estimates in result.targets.items():
         console.print(_table(name, estimates, result))
         _explain(estimates, console)
+        _tell_sample(estimates, result, console)
     pairs = [pair for pair in result.differences if pair.baseline != THE_LOG]
     if pairs:
         console.print(_pairs(result))
@@ -142,6 +143,20 @@ def _against(e: Estimate, logged: Estimate) -> str:
     if e.value is None or logged.value is None or logged.value <= 0.0:
         return ""
     return f"{e.value / logged.value - 1:+.1%}"
+
+
+def _tell_sample(estimates: Estimates, result: Evaluation, console: Console) -> None:
+    """How well a sample knows it, and what all units would add."""
+    e = estimates.recommended
+    if result.sampled >= 1.0 or e is None or e.low is None or e.high is None:
+        return
+    console.print(
+        f"  a sample: {result.sampled:.2g} of all units were read; {e.estimator} is known to "
+        f"±{(e.high - e.low) / 2.0:.2g}, and with all units it would be to about "
+        f"±{result.half_width_of_all(e):.2g}",
+        style="dim",
+        highlight=False,
+    )
 
 
 def _explain(estimates: Estimates, console: Console) -> None:

@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from rich.console import Console
 
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Decision, Placement, RewardEvent, Snapshot
 from topbill.log import open_log
 from topbill.ope import Evaluation, Gates, evaluate
+from topbill.ope.text import render
 
 from .conftest import CANDIDATE, CLICKS, ONE_SLOT, SECOND, START, World, lay
 
@@ -492,3 +495,22 @@ def test_rewards_beyond_the_ends_of_the_objective_are_counted_and_warned_of(
     assert below.startswith(f"5 of {len(scored)} decisions have play below 0 and count as that end")
     clean = evaluate("home", "uniform", published(n=400).data, estimators=("ips",))
     assert clean.clipped == {}
+
+
+def test_a_sample_says_what_all_units_would_add(published: Make) -> None:
+    data = published().data
+    whole, part = (evaluate("home", "uniform", data, most=most) for most in (None, 1_000))
+    assert (whole.sampled, part.sampled) == (1.0, 0.25)
+    of_all, of_sample = (found.targets["uniform"].recommended for found in (whole, part))
+    assert of_all is not None
+    assert of_sample is not None
+    expected = part.half_width_of_all(of_sample)
+    assert expected == pytest.approx(whole.half_width_of_all(of_all), rel=0.2)
+    assert f"with all units it would be to about ±{expected:.2g}" in told(part)
+    assert "a sample" not in told(whole)
+
+
+def told(found: Evaluation) -> str:
+    text = StringIO()
+    render(found, Console(file=text, width=200))
+    return text.getvalue()

@@ -225,7 +225,8 @@ class AnalysisRows:
         """What was read of the tables of a warehouse."""
         occurrences = read_occurrences(database, tables.key)
         self._occurrence, self._decisions = "0", "decisions d"
-        if occurrences:
+        # One alone is in force throughout; to find which one is takes as long as all else.
+        if len(occurrences) > 1:
             self._occurrence = OCCURRENCE_NUMBER
             self._decisions = with_occurrences("decisions d")
         self.parts: DayParts = WholeRecord(database, tables.published_us)

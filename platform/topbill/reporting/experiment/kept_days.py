@@ -17,22 +17,29 @@ from datetime import date, timedelta
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from topbill.domain.sql import identifier, quoted
 from topbill.domain.zones import local_sql
-from topbill.lake.kept import KeptFiles
+from topbill.lake import view_files
+from topbill.lake.kept import KeptFiles, KeptIndex
 from topbill.reporting.experiment.phases import Occurrence
 from topbill.reporting.queries.database import AnalyticsDatabase, DayPart
 
 FOREVER = 253_370_764_800_000_000
 """µs since the epoch of a moment at which every window of every decision is over."""
-_DAYS = """
-SELECT {day} AS day, count(*) AS n, bit_xor(hash(seq)) AS hash, min(seq) AS first,
-    max(seq) AS last, max(epoch_us(decided_at)) AS until, {revisions} AS revisions
-FROM {table} WHERE experiment = $key GROUP BY ALL"""
+_DAYS_OF_FILES = """
+SELECT parse_filename(filename) AS file, {day} AS day, count(*) AS n, bit_xor(hash(seq)) AS hash,
+    min(seq) AS first, max(seq) AS last, max(epoch_us(decided_at)) AS until,
+    {revisions} AS revisions
+FROM (
+    SELECT * REPLACE (make_timestamp(epoch_us(decided_at)) AS decided_at)
+    FROM read_parquet([{files}], filename = true, hive_partitioning = true,
+        hive_types = {{'experiment': VARCHAR}})
+    WHERE experiment = {key}
+) GROUP BY ALL"""
 
 
 class _Rows(NamedTuple):
@@ -45,8 +52,8 @@ class _Rows(NamedTuple):
     last: int = -1
 
     @classmethod
-    def of(cls, row: dict[str, Any] | None) -> _Rows:
-        return cls() if row is None else cls(row["n"], row["hash"], row["first"], row["last"])
+    def of(cls, row: _DayRows | None) -> _Rows:
+        return cls() if row is None else cls(row.n, row.hash, row.first, row.last)
 
     @classmethod
     def around(cls, rows: Sequence[_Rows]) -> _Rows:
@@ -58,12 +65,40 @@ class _Rows(NamedTuple):
         return cls(n, 0, min(one.first for one in there), max(one.last for one in there))
 
 
+class _DayRows(msgspec.Struct, frozen=True):
+    """What one table, or a file of it, has of a day; `until` is when its last decision was (µs),
+    `revisions` those of its decisions. No day where a row does not say."""
+
+    day: date | None
+    n: int
+    hash: int
+    first: int
+    last: int
+    until: int | None
+    revisions: list[str] = []
+
+    def __add__(self, other: _DayRows) -> _DayRows:
+        return _DayRows(
+            self.day,
+            self.n + other.n,
+            self.hash ^ other.hash,
+            min(self.first, other.first),
+            max(self.last, other.last),
+            max(self.until or 0, other.until or 0),
+            sorted({*self.revisions, *other.revisions}),
+        )
+
+
 class _Span(NamedTuple):
     """Days of the record: SQL that is true of them, and where their rows are."""
 
     is_inside: str
     decisions: _Rows
     rewards: _Rows
+
+
+_Index = dict[str, list[_DayRows]]
+"""By a file's name, what it has of each day."""
 
 
 class _Day(NamedTuple):
@@ -110,10 +145,10 @@ class KeptDays:
         moment = local_sql(f"make_timestamp({self._now})", self._zone)
         today = self._database.row(f"SELECT CAST({moment} AS DATE) AS day")["day"]
         decisions = self._by_day("decisions", "list_sort(list(DISTINCT revision))")
-        rewards = self._by_day("rewards", "NULL")
+        rewards = self._by_day("rewards", "[]::VARCHAR[]")
         over: list[_Day] = []
         for day, row in decisions.items():
-            if day is None or day >= today or row["until"] >= mature:
+            if day is None or day >= today or (row.until or 0) >= mature:
                 continue
             read_by = []
             for number, one in enumerate(occurrences):
@@ -121,7 +156,7 @@ class KeptDays:
                 # UTC at most), but for the first of one of its revisions, which holds from the
                 # beginning.
                 is_earlier = one.since.date() <= day + timedelta(days=1)
-                if is_earlier or one.revision in row["revisions"]:
+                if is_earlier or one.revision in row.revisions:
                     read_by.append((number, one.revision, one.since))
             own = _Rows.of(row), _Rows.of(rewards.get(day))
             state = msgspec.json.encode([self._zone, self._version, *own, read_by]).decode()
@@ -136,9 +171,29 @@ class KeptDays:
         ]
         return sorted(over), _Span(is_open, *others)
 
-    def _by_day(self, table: str, revisions: str) -> dict[date | None, dict[str, Any]]:
-        query = _DAYS.format(day=self._local_day, table=table, revisions=revisions)
-        return {row["day"]: row for row in self._database.rows(query, key=self._key)}
+    def _by_day(self, table: str, revisions: str) -> dict[date | None, _DayRows]:
+        """What a table has of each day: of files that were looked at before, as that was kept,
+        since the lake never changes a file."""
+        paths = {Path(path).name: path for path in view_files(self._database.connection, table)}
+        kept = KeptIndex(self._data, self._key, f"{table} {self._zone} {self._version}", _Index)
+        index = {name: rows for name, rows in kept.read().items() if name in paths}
+        new = [path for name, path in paths.items() if name not in index]
+        if new:
+            query = _DAYS_OF_FILES.format(
+                day=self._local_day,
+                revisions=revisions,
+                files=", ".join(map(quoted, new)),
+                key=quoted(self._key),
+            )
+            index.update({Path(path).name: [] for path in new})
+            for row in self._database.rows(query):
+                index[row.pop("file")].append(_DayRows(**row))
+            kept.write(index)
+        by_day: dict[date | None, _DayRows] = {}
+        for rows in index.values():
+            for one in rows:
+                by_day[one.day] = by_day[one.day] + one if one.day in by_day else one
+        return by_day
 
     def relation(self, part: DayPart) -> str:
         """SQL of a part's answer, to stand after FROM."""
