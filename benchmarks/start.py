@@ -3,11 +3,11 @@
     python -m benchmarks.start [--rounds 3] [--against ../main/platform]
 
 Each is a process of its own, on the example experiments and a small data folder: commands until
-they end, services until they answer 200 (`topbill serve` at /readyz), and the dashboard's Preview
-where it is the first page that anybody opens, with all that the process does before. Seconds are of
-CPU and on the wall: other work on the machine makes the wall's longer, hardly those of CPU. Memory
-is what is resident then; of commands, at most. Medians of the rounds, in which all take turns; with
-`--against`, another checkout too.
+they end, services until they answer 200 (`topbill serve` at /readyz), and the dashboard's first
+Preview: where it is the first page that anybody opens, with all that the process does before, and
+after Home, from its opening on. Seconds are of CPU and on the wall: other work on the machine
+makes the wall's longer, hardly those of CPU. Memory is what is resident then; of commands, at
+most. Medians of the rounds, in which all take turns; with `--against`, another checkout too.
 """
 
 from __future__ import annotations
@@ -43,13 +43,20 @@ from topbill.simulation.demo import run_demo
 SECONDS = 5.0
 """Of viewers, whom the data folder has in it."""
 PREVIEW = """
-import os, sys
+import json, os, sys, time
 sys.path.insert(0, sys.argv[1])
 from streamlit.testing.v1 import AppTest
 app = AppTest.from_file(os.path.join(sys.argv[1], "app.py"), default_timeout=600)
 app.query_params["refresh"] = "Off"
 app.query_params["experiment"] = "home-artwork"
+if len(sys.argv) > 2:
+    app.run()
+    time.sleep(10)  # somebody looks at Home
+began, cpu = time.monotonic(), time.process_time()
 app.switch_page("views/preview.py").run()
+with open("/proc/self/statm") as file:
+    memory = int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+print(json.dumps([time.process_time() - cpu, time.monotonic() - began, memory]))
 said = [element.value for element in (*app.title, *app.subheader)]
 if app.exception or app.error or "What each variant would show" not in said:
     sys.exit(f"no Preview: {said}, {app.exception}, {app.error}")
@@ -118,10 +125,20 @@ def cases(folder: Path) -> dict[str, Callable[[Path], Took]]:
         options = ["serve", "--experiments", str(EXAMPLES), *data, "--port", port]
         return service(checkout, f"http://127.0.0.1:{port}/readyz", *topbill, *options)
 
+    where = {"TOPBILL_DATA": str(folder / "data"), "TOPBILL_EXPERIMENTS": str(EXAMPLES)}
+
     def preview(checkout: Path) -> Took:
-        dashboards = str(checkout.resolve().parent / "dashboards")
-        where = {"TOPBILL_DATA": str(folder / "data"), "TOPBILL_EXPERIMENTS": str(EXAMPLES)}
-        return command(checkout, "-c", PREVIEW, dashboards, **where)
+        return command(checkout, "-c", PREVIEW, dashboards_of(checkout), **where)
+
+    def after_home(checkout: Path) -> Took:
+        said = subprocess.run(
+            [sys.executable, "-c", PREVIEW, dashboards_of(checkout), "after Home"],
+            env=environment(checkout) | where,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+        return Took(*json.loads(said.stdout))
 
     return {
         "an empty FastAPI with uvicorn": echo,
@@ -131,8 +148,14 @@ def cases(folder: Path) -> dict[str, Callable[[Path], Took]]:
             checkout, *topbill, "validate", str(EXAMPLES)
         ),
         "`topbill status`": lambda checkout: command(checkout, *topbill, "status", *data),
-        "dashboard, first Preview": preview,
+        "dashboard, Preview first": preview,
+        "dashboard, Preview after Home": after_home,
     }
+
+
+def dashboards_of(checkout: Path) -> str:
+    """The dashboards' folder beside the `platform` folder of a checkout."""
+    return str(checkout.resolve().parent / "dashboards")
 
 
 def fill(data: Path) -> None:
