@@ -5,9 +5,9 @@
 A service and a worker run on the examples. Decisions of three of them come over HTTP, one a
 request, and a reward for each fourth; then the worker learns and publishes the rest. What the two
 took of the CPU, less what they take when nothing comes, is divided by the decisions in the lake; so
-are the bytes by which the log, which lets rows go past every window, and the lake have grown. CPU
-and not the clock, so that other work on the machine hardly counts; few decisions tell little. With
-`--against`, another checkout does the same in turn. Needs wrk.
+are the bytes of the log, which lets rows go past every window, and of the lake. CPU and not the
+clock, so that other work on the machine hardly counts; few decisions tell little. With `--against`,
+another checkout does the same in turn. Needs wrk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
 
+import pyarrow as pa
 from benchmarks.service import wrk_with_others
+from deltalake import DeltaTable
 
 from topbill import lake
 from topbill.cli.supervise import free_port
@@ -144,7 +146,6 @@ def spent(checkout: Path, folder: Path, decisions: int) -> Cost:
         processes = service.pid, worker.pid
         published(data, 0)
         time.sleep(IDLE)
-        bytes_before = sizes(data)
         began, before = time.monotonic(), [cpu_seconds(process) for process in processes]
         made = 0.0
         while made < decisions:
@@ -160,15 +161,18 @@ def spent(checkout: Path, folder: Path, decisions: int) -> Cost:
             now - then - elapsed * (later - now) / IDLE
             for then, now, later in zip(before, after, idle, strict=True)
         ]
-        grown = [now - then for now, then in zip(sizes(data), bytes_before, strict=True)]
-    return Cost(count, cpu[0], cpu[1], grown[0], grown[1])
+    return Cost(count, *cpu, *sizes(data))
 
 
 def sizes(data: Path) -> tuple[int, int]:
-    """Bytes of a data folder's log, and of its lake. The journal in front of the log, and SQLite's
-    own, are bounded, and none of a decision's.
+    """Bytes of a data folder's log, once nobody has it open, and of the files of its lake that are
+    live: those that were merged into others stay for half an hour.
     """
-    return (data / LOG_FILE).stat().st_size, size(data / "lake")
+    live = 0
+    for folder in sorted((data / "lake").glob("*/_delta_log")):
+        actions = DeltaTable(str(folder.parent)).get_add_actions(flatten=True)
+        live += sum(pa.table(actions)["size_bytes"].to_pylist())
+    return (data / LOG_FILE).stat().st_size, live
 
 
 def settled(data: Path) -> int:
@@ -191,11 +195,6 @@ def published(data: Path, least: int) -> int:
                 return count
         time.sleep(1)
     raise SystemExit(f"{data}: {least:,} decisions are not published after {LONGEST:.0f} s")
-
-
-def size(folder: Path) -> int:
-    """Bytes of the files below a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def table(costs: Sequence[Sequence[Cost]]) -> Iterator[str]:

@@ -120,10 +120,10 @@ def cases(folder: Path) -> dict[str, Callable[[Path], Took]]:
         address = f"http://127.0.0.1:{port}/openapi.json"
         return service(checkout, address, "-m", "uvicorn", "echo:app", "--port", port, *options)
 
-    def serve(checkout: Path) -> Took:
+    def serve(checkout: Path, data: Path = folder / "data") -> Took:
         port = str(free_port("127.0.0.1", 8670))
-        options = ["serve", "--experiments", str(EXAMPLES), *data, "--port", port]
-        return service(checkout, f"http://127.0.0.1:{port}/readyz", *topbill, *options)
+        options = ["--experiments", str(EXAMPLES), "--data", str(data), "--port", port]
+        return service(checkout, f"http://127.0.0.1:{port}/readyz", *topbill, "serve", *options)
 
     where = {"TOPBILL_DATA": str(folder / "data"), "TOPBILL_EXPERIMENTS": str(EXAMPLES)}
 
@@ -142,7 +142,10 @@ def cases(folder: Path) -> dict[str, Callable[[Path], Took]]:
 
     return {
         "an empty FastAPI with uvicorn": echo,
-        "`topbill serve`": serve,
+        "`topbill serve`, new folder": lambda checkout: serve(
+            checkout, Path(tempfile.mkdtemp(dir=folder))
+        ),
+        "`topbill serve`, with a record": serve,
         "`topbill --help`": lambda checkout: command(checkout, *topbill, "--help"),
         "`topbill validate`": lambda checkout: command(
             checkout, *topbill, "validate", str(EXAMPLES)
