@@ -12,6 +12,7 @@ import numpy as np
 from topbill.domain.errors import BadRequest
 from topbill.domain.features import REST
 from topbill.domain.records import Decision, Indices, Mask
+from topbill.domain.slate import SlateRules
 from topbill.domain.sums import plain_sum
 from topbill.engine import Candidate, CompiledExperiment, DecisionInput, Engine
 from topbill.rules import PoolCaps, RowConstraints
@@ -122,6 +123,20 @@ class PinnedRows:
     def masks(self) -> tuple[Mask, ...]:
         """What the pins did."""
         return self._constraints.masks
+
+    def ahead(self) -> SlateRules:
+        """What the pins say before the first draw (`slate.AllowedAhead`)."""
+        rules = self._constraints.ahead()
+        is_open = np.zeros(int(self._eligible.max(initial=-1)) + 1, dtype=np.intp)
+        is_open[self._eligible] = rules.is_open
+        nothing = np.zeros_like(is_open)
+        return rules._replace(
+            only=self._eligible[rules.only], is_open=is_open, caps_end=nothing, fresh=nothing
+        )
+
+    def note(self, placed: Sequence[int]) -> None:
+        """Note what the pins did (`slate.AllowedAhead`)."""
+        self._constraints.note([self._place[row] for row in placed])
 
     def rows(self, position: int, placed: Sequence[int]) -> Indices:
         """The rows that may stand at `position`."""

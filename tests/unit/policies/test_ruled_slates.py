@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from topbill.domain.chance import draws_of, seed_of
 from topbill.domain.records import Actions, Example
 from topbill.domain.slate import AllowedAhead, SlateRequest, rank
+from topbill.pages.layers import PinnedRows
 from topbill.policies import KINDS
 from topbill.policies.linear.chances import GREEDY, SHARES, WINS
 from topbill.rules import PoolCaps, PositionChoices, RowConstraints
@@ -57,6 +58,16 @@ def turns(rng: np.random.Generator, size: int) -> tuple[Rules, int]:
     return lambda: PositionChoices(names, starts), len(names)
 
 
+def page_rows(rng: np.random.Generator, size: int) -> tuple[Rules, int]:
+    """A page's rows with their pins, of which some are eligible."""
+    slots = int(rng.integers(1, size + 1))
+    eligible = np.flatnonzero(rng.random(size) < 0.7)
+    if not len(eligible):
+        eligible = np.arange(size)
+    pins = dict(zip(range(0, slots, 2), rng.permutation(eligible)[:2].tolist(), strict=False))
+    return lambda: PinnedRows(eligible, slots, pins), slots
+
+
 def by_rank(
     scored: object, size: int, slots: int, least: float, uniforms: Sequence[float], rules: Rules
 ) -> tuple:
@@ -69,7 +80,7 @@ def by_rank(
     seed=SEEDS,
     kind=st.sampled_from([GREEDY, WINS, SHARES]),
     size=st.one_of(st.integers(1, 14), st.integers(60, 70)),
-    made=st.sampled_from([row_rules, turns]),
+    made=st.sampled_from([row_rules, turns, page_rows]),
     least=st.sampled_from([0.0, 1e-3, 0.02, 0.5]),
 )
 def test_compiled_positions_under_rules_are_those_of_rank(seed, kind, size, made, least):
@@ -91,7 +102,7 @@ def test_compiled_positions_under_rules_are_those_of_rank(seed, kind, size, made
 @given(
     seed=SEEDS,
     of=st.sampled_from([(kind, given) for kind, several in DRAWN.items() for given in several]),
-    made=st.sampled_from([row_rules, turns]),
+    made=st.sampled_from([row_rules, turns, page_rows]),
     least=st.sampled_from([0.0, 0.02]),
     lessons=st.sampled_from([0, 30]),
 )
