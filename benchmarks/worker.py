@@ -288,6 +288,7 @@ def serve() -> None:
             else:
                 answer = publish(log, experiments, asked.decisions, asked.steps)
         print(msgspec.json.encode(answer).decode(), flush=True)
+    gc.unfreeze()
 
 
 # ------------------------------------------------------------------ the one that asks
