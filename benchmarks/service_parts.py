@@ -51,7 +51,7 @@ class Application:
         await respond(send, 200, b"{}")
 
 uvicorn.run(
-    Application(), port={port}, http=BoundedProtocol, loop="uvloop", lifespan="off",
+    Application(), port=PORT, http=BoundedProtocol, loop="uvloop", lifespan="off",
     access_log=False, log_level="warning", server_header=False, proxy_headers=False,
 )
 """
@@ -61,14 +61,14 @@ uvicorn.run(
 def empty_server(bench: Bench) -> Iterator[Server]:
     """The service's protocol, and nothing behind it."""
     port = free_port("127.0.0.1", 0)
-    command = [sys.executable, "-c", EMPTY.format(port=port)]
+    command = [sys.executable, "-c", EMPTY.replace("PORT", str(port))]
     with running(on_core(bench.server_core, command), port) as process:
         yield Server(port, process.pid)
 
 
 def in_process(folder: Path, shape: Shape, group: int) -> tuple[float, float, float]:
     """µs of deciding, committing and draining a decision, with the log of a service."""
-    engine = Engine(spec.load_folder(folder / "experiments"))
+    engine = Engine([spec.load(folder / "experiments" / f"{shape.experiment}.yaml")])
     raws = [msgspec.json.encode(body) for body in bodies(shape.experiment)]
     decode, encode = msgspec.json.Decoder(DecideRequest).decode, msgspec.json.encode
     shutil.rmtree(folder / "alone", ignore_errors=True)
