@@ -101,6 +101,7 @@ def test_what_is_spared_of_a_bundle_is_read_as_it_was(url: str, log: Log, tmp_pa
     assert holders(url) == ["decisions"], "and no bundle"
 
 
+@pytest.mark.slow
 def test_what_is_older_than_is_kept_goes(url: str, log: Log, tmp_path: Path) -> None:
     world = test_retention.World(tmp_path, url)
     aged = find_aged(world.data, test_retention.KEEP)
