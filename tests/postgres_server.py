@@ -27,6 +27,8 @@ _SETTINGS = {
     "max_wal_senders": "0",
     "wal_level": "minimal",
 }
+REPLICATED = {"wal_level": "replica", "max_wal_senders": "4", "fsync": "on"}
+"""Settings of a primary and of its standby."""
 _FOLDERS = "/usr/lib/postgresql/*/bin"
 """Where Debian puts them, which no PATH names."""
 
@@ -79,34 +81,45 @@ def fresh_url() -> str:
 
 
 class Cluster:
-    """A server that may be killed and started again."""
+    """A server that may be killed and started again. With `primary` it is the standby of that
+    one.
+    """
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str], primary: Cluster | None = None
+    ) -> None:
         self.url = f"postgresql://topbill@/postgres?host={quote(str(folder), safe='')}"
         self._folder = folder
         self._settings = settings
-        self._as_user: dict[str, int] = {}
+        self._user: int | None = None
         programs = _programs()
         assert programs is not None
         self._programs = programs
         if os.geteuid() == 0:
             # It refuses to run as root.
             shutil.chown(folder, "nobody")
-            self._as_user = {"user": folder.stat().st_uid}
+            self._user = folder.stat().st_uid
         data = folder / "data"
-        initdb = [programs / "initdb", "-D", data, "-U", "topbill", "-A", "trust", "-E", "UTF8"]
-        line = [*initdb, "--locale=C", "-N"]
-        subprocess.run(line, check=True, capture_output=True, **self._as_user)
-        # Members of that role need a password; all others are let in.
-        rules = data / "pg_hba.conf"
-        rules.write_text(f"local all +guarded scram-sha-256\n{rules.read_text()}")
+        line: list[str | Path]
+        if primary is None:
+            line = [programs / "initdb", "-D", data, "-U", "topbill", "-A", "trust", "-E", "UTF8"]
+            line += ["--locale=C", "-N"]
+        else:
+            line = [programs / "pg_basebackup", "-D", data, "-U", "topbill", "-R", "-N"]
+            line += ["-h", primary._folder, "-c", "fast"]
+        subprocess.run(line, check=True, capture_output=True, user=self._user)
+        if primary is None:
+            # Members of that role need a password; all others are let in.
+            rules = data / "pg_hba.conf"
+            rules.write_text(f"local all +guarded scram-sha-256\n{rules.read_text()}")
         self.start()
 
     def start(self) -> None:
         options = [o for pair in self._settings.items() for o in ("-c", "=".join(pair))]
-        line = [self._programs / "postgres", "-D", self._folder / "data", "-k", self._folder]
+        data = self._folder / "data"
+        line: list[str | Path] = [self._programs / "postgres", "-D", data, "-k", self._folder]
         with (self._folder / "server.log").open("ab") as log:
-            self._server = subprocess.Popen([*line, *options], stderr=log, **self._as_user)
+            self._server = subprocess.Popen([*line, *options], stderr=log, user=self._user)
         _wait(self._programs, self._folder)
 
     def kill(self) -> None:
@@ -118,20 +131,26 @@ class Cluster:
                 os.kill(each, signal.SIGKILL)
         self._server.wait()
 
+    def promote(self) -> None:
+        """Have a standby become the primary."""
+        data = self._folder / "data"
+        promote = [str(self._programs / "pg_ctl"), "promote", "-D", str(data)]
+        subprocess.run(promote, check=True, capture_output=True, user=self._user)
+
     def stop(self) -> None:
         self._server.send_signal(signal.SIGQUIT)  # at once, there is nothing to keep
         self._server.wait()
 
 
 @contextmanager
-def cluster(**settings: str) -> Iterator[Cluster]:
-    """Start a server, and stop it afterwards."""
+def cluster(primary: Cluster | None = None, **settings: str) -> Iterator[Cluster]:
+    """Start a server, the standby of `primary` where one is named, and stop it afterwards."""
     # In memory where that can be. Not below TMPDIR: the path of a socket has at most 107 bytes, and
     # the user who runs the server must be able to reach it.
     parent = next(path for path in ("/dev/shm", "/tmp") if os.access(path, os.W_OK))  # noqa: S108
     folder = Path(tempfile.mkdtemp(prefix="topbill-postgres-", dir=parent))
     try:
-        cluster = Cluster(folder, _SETTINGS | settings)
+        cluster = Cluster(folder, _SETTINGS | settings, primary)
         try:
             yield cluster
         finally:
@@ -148,7 +167,7 @@ def running() -> Iterator[str]:
 
 
 def _wait(programs: Path, folder: Path) -> None:
-    ready = [programs / "pg_isready", "-q", "-h", folder]
+    ready: list[str | Path] = [programs / "pg_isready", "-q", "-h", folder]
     for _ in range(600):
         if subprocess.run(ready).returncode == 0:
             return

@@ -38,8 +38,15 @@ class SlowLog:
 
 
 def decision(decision_id: str) -> Decision:
-    known = {"experiment": "art", "revision": "r", "variant": "v", "unit": "u"}
-    return Decision(decision_id=decision_id, policy="fixed", reason="policy", **known)
+    return Decision(
+        decision_id=decision_id,
+        experiment="art",
+        revision="r",
+        variant="v",
+        unit="u",
+        policy="fixed",
+        reason="policy",
+    )
 
 
 def opened() -> tuple[SlowLog, LookUps]:

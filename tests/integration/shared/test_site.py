@@ -12,16 +12,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from tests import postgres_server
 from tests.conftest import ARTWORK, write
 
 from topbill import lake
+from topbill.domain.errors import LogError
 from topbill.domain.log_url import LOG_VARIABLE
 from topbill.log import Log, migrate_log
 
@@ -142,18 +144,59 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def server() -> Iterator[postgres_server.Cluster]:
-    """A server of its own, which syncs what it acknowledges."""
+class StartedAgain:
+    """A server that is killed, and comes back by itself."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._server = stack.enter_context(postgres_server.cluster(fsync="on"))
+        self.url = self._server.url
+
+    def kill(self) -> None:
+        self._server.kill()
+
+    def come_back(self) -> None:
+        self._server.start()
+
+
+class FailedOver:
+    """A server whose synchronous standby takes its place."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        replicated = postgres_server.REPLICATED
+        self._primary = stack.enter_context(postgres_server.cluster(None, **replicated))
+        self._standby = stack.enter_context(postgres_server.cluster(self._primary, **replicated))
+        with psycopg.connect(self._primary.url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+
+            def is_synchronous() -> bool:
+                states = connection.execute("SELECT sync_state FROM pg_stat_replication").fetchall()
+                return states == [("sync",)]
+
+            wait_for(is_synchronous, "else what was acknowledged last may be lost")
+        hosts = [server.url.partition("host=")[2] for server in (self._primary, self._standby)]
+        before, _, _ = self._primary.url.partition("host=")
+        self.url = f"{before}host={','.join(hosts)}&target_session_attrs=read-write"
+
+    def kill(self) -> None:
+        self._primary.kill()
+
+    def come_back(self) -> None:
+        self._standby.promote()
+
+
+@pytest.fixture(params=[StartedAgain, FailedOver])
+def server(request: pytest.FixtureRequest) -> Iterator[StartedAgain | FailedOver]:
+    """A server of its own, which syncs what it acknowledges, and its end."""
     lacking = postgres_server.missing()
     if lacking:
         pytest.skip(lacking)
-    with postgres_server.cluster(fsync="on", full_page_writes="on") as server:
-        yield server
+    with ExitStack() as stack:
+        yield request.param(stack)
 
 
 @pytest.fixture
-def url(server: postgres_server.Cluster, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(server: StartedAgain | FailedOver, monkeypatch: pytest.MonkeyPatch) -> str:
     migrate_log(server.url)
     monkeypatch.setenv(LOG_VARIABLE, server.url)
     return server.url
@@ -173,9 +216,16 @@ def beats_after(log: Log, moment: int) -> bool:
     return beat is not None and beat.at > moment
 
 
+def has_time(log: Log) -> bool:
+    """Whether the log can be asked."""
+    with suppress(LogError):
+        return log.now() > 0
+    return False
+
+
 @pytest.mark.slow
 def test_nothing_acknowledged_is_lost_whichever_process_is_killed(
-    site: Site, log: Log, server: postgres_server.Cluster
+    site: Site, log: Log, server: StartedAgain | FailedOver
 ) -> None:
     for name in ("serve-1", "serve-2", "worker-1"):
         site.start(name)
@@ -203,7 +253,8 @@ def test_nothing_acknowledged_is_lost_whichever_process_is_killed(
     acknowledged = len(viewers.decisions)
     server.kill()
     time.sleep(1.0)
-    server.start()
+    server.come_back()
+    wait_for(lambda: has_time(log), site.said())
     back = log.now()
     paused = wait_for(lambda: len(viewers.decisions) > acknowledged + 20, site.said())
     wait_for(lambda: beats_after(log, back + 1_000_000), site.said())
