@@ -2,6 +2,10 @@
 lake's own schema, for benchmarks of what reads the record.
 
     python -m benchmarks.large_lake FOLDER [--decisions 10_000_000]
+    python -m benchmarks.large_lake FOLDER --report
+
+With `--report` the lake in FOLDER is reported on, in a process that does nothing else: the first
+time what days add up to is kept, from then on it is read.
 
 A viewer comes on ten or so of the days and is shown ten pages then; a seventh of the decisions get
 an event. Two variants are the same, and one wins more plays.
@@ -10,6 +14,7 @@ an event. Two variants are the same, and one wins more plays.
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +24,7 @@ import msgspec
 import pyarrow as pa
 import yaml
 
+from topbill import reporting
 from topbill.domain.decision import DECISION_COLUMNS, REWARD_COLUMNS, sql_types
 from topbill.lake import Lake, connect
 from topbill.lake.tables import schemas
@@ -163,8 +169,17 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--decisions", type=int, default=10_000_000)
+    parser.add_argument("--report", action="store_true")
     wanted = parser.parse_args()
     began, cpu = time.perf_counter(), time.process_time()
+    if wanted.report:
+        found = reporting.load(KEY, wanted.folder)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print(
+            f"{found.decisions:,} decisions reported in {time.perf_counter() - began:.1f} s "
+            f"({time.process_time() - cpu:.1f} s of CPU), peak {peak:.2f} GB"
+        )
+        return
     fill(wanted.folder, wanted.decisions)
     size = sum(f.stat().st_size for f in (wanted.folder / "lake").rglob("*.parquet"))
     print(
