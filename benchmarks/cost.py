@@ -6,9 +6,8 @@ A service and a worker run on the examples. Decisions of three of them come over
 request, and a reward for each fourth; then the worker learns and publishes the rest. What the two
 took of the CPU, less what they take when nothing comes, is divided by the decisions in the lake; so
 are the bytes of the log, which lets rows go past every window, and of the lake. CPU and not the
-clock, so that other work on the machine clock, so that other work on the machine hardly counts; of few decisions, snapshots of policies and
-small files weigh most. decisions tell little. With `--against`,
-another checkout does the same in turn. Needs wrk.
+clock, so that other work on the machine hardly counts; of few decisions, snapshots of policies and
+small files weigh most. With `--against`, another checkout does the same in turn. Needs wrk.
 """
 
 from __future__ import annotations
