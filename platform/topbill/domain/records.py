@@ -6,7 +6,7 @@ One vocabulary for the whole project: what a word means is said here once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -59,7 +59,7 @@ class Actions:
 
     __slots__ = ("__weakref__", "features", "ids")
 
-    def __init__(self, ids: Sequence[str], features: Floats) -> None:
+    def __init__(self, ids: Iterable[str], features: Floats) -> None:
         self.ids: tuple[str, ...] = tuple(ids)
         self.features = features
 

@@ -86,9 +86,11 @@ class KeptIndex(Generic[Index]):
     def read(self) -> Index:
         """What was kept; nothing where there is none, or it is damaged."""
         try:
-            return msgspec.msgpack.decode(unsealed(self._path.read_bytes()), type=self._kind)
+            content = unsealed(self._path.read_bytes())
+            kept: Index = msgspec.msgpack.decode(content, type=self._kind)
         except (FileNotFoundError, ValueError, msgspec.DecodeError):
             return self._kind()
+        return kept
 
     def write(self, content: Index) -> None:
         """Keep this instead. Raises OSError."""
