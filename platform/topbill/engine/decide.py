@@ -406,10 +406,8 @@ def _ids_at(ids: tuple[str, ...], rows: Indices) -> tuple[str, ...]:
 
 
 def _placements(ids: tuple[str, ...], slate: Slate) -> tuple[Placement, ...]:
-    placements: list[Placement] = []
-    for row, propensity in zip(slate.rows, slate.propensities, strict=True):
-        placements.append(Placement(len(placements), ids[row], propensity))
-    return tuple(placements)
+    shown = [ids[row] for row in slate.rows]
+    return tuple(map(Placement, range(len(shown)), shown, slate.propensities))
 
 
 def _candidates(

@@ -20,13 +20,13 @@ from topbill.domain.slate import Slate, SlateRequest
 from topbill.domain.sums import plain_sum
 from topbill.policies import codec
 from topbill.policies.linear.chances import GREEDY, Chances
-from topbill.policies.linear.drawing import draw_slate, load
+from topbill.policies.linear.drawing import OF_X, Drawing, Weighed, load
 from topbill.policies.linear.fourier import Fourier
 from topbill.policies.linear.models import (
     ActionIndex,
-    Contribution,
     LinearModels,
     Prediction,
+    check_context,
     check_features,
     extended,
     extended_contexts,
@@ -211,6 +211,7 @@ class Auto:
         self.weights = _weights(self.log_scores, self.experts)
         self.places = Places()
         self._action_index = self._empty_index()
+        self._drawing: Drawing | None = None
 
     def _empty_index(self) -> ActionIndex:
         return self._index_of(Actions((), np.zeros((0, self.da))))
@@ -252,32 +253,43 @@ class Auto:
         return out
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
-        prediction, last = self._almost(x, self.action_index(actions))
-        last.add_to(prediction)
+        prediction = Prediction.empty(self.action_index(actions))
+        linear, shared = self._bases(x, 0)
+        straight, curved = self._weights_by_basis()
+        self.straight.predict(straight, linear, shared, prediction)
+        if curved.any():
+            self.curved.predict(curved, self._curved_basis(linear), shared, prediction)
         return _Scored(prediction, self.params.alpha)
 
     def slate(self, x: Floats, actions: Actions, request: SlateRequest) -> Slate | None:
         """The slate that `domain.slate.rank` draws of `score`, in compiled calls; None where it has
         to.
         """
+        check_context(x, self.d)
         index = self.action_index(actions)
-        prediction, last = self._almost(x, index)
-        chances = Chances(GREEDY, self.params.alpha, alone=_all_alike(index))
-        return draw_slate(last, prediction, chances, request)
+        drawing = self._drawing
+        if drawing is None or drawing.index is not index:
+            straight, curved = self._weights_by_basis()
+            chances = Chances(GREEDY, self.params.alpha, alone=_all_alike(index))
+            models = Weighed(self.straight, straight), Weighed(self.curved, curved)
+            # Sines and cosines cost more than all else: not where nobody listens to them.
+            drawing = Drawing(index, chances, *(models if curved.any() else models[:1]))
+            self._drawing = drawing
+        if not drawing.has_more and self._context_sketch is None:
+            return drawing.slate(x, request)
+        linear, context = self._bases(x, 0)
+        basis = self._curved_basis(linear) if drawing.has_more else OF_X
+        return drawing.slate(x, request, basis, context)
 
-    def _almost(self, x: Floats, index: ActionIndex) -> tuple[Prediction, Contribution]:
-        """A prediction, and what it lacks: what the last of the models add that count."""
-        prediction = Prediction.empty(index)
-        linear, shared = self._bases(x, 0)
+    def _weights_by_basis(self) -> tuple[Floats, Floats]:
+        """How much the experts count that are over the context, and those over its Fourier
+        features.
+        """
         count = len(self.straight)
-        straight, curved = self.weights[:count], self.weights[count:]
-        # Sines and cosines cost more than all else: not where nobody listens to them.
-        if not any(curved.tolist()):
-            return prediction, Contribution(self.straight, straight, linear, shared)
-        self.straight.predict(straight, linear, shared, prediction)
-        return prediction, Contribution(self.curved, curved, self._curved_basis(linear), shared)
+        return self.weights[:count], self.weights[count:]
 
     def update(self, examples: Sequence[Example]) -> None:
+        self._drawing = None
         batch = ExampleBatch.of(examples, self.d, self.da)
         folded = 0
         for i in np.flatnonzero(batch.reaches).tolist():
@@ -359,6 +371,7 @@ class Auto:
         self.index = {name: i + 1 for i, name in enumerate(state.ids)}
         self.weights = _weights(self.log_scores, self.experts)
         self._action_index = self._empty_index()
+        self._drawing = None
 
     def explain(
         self, x: Floats, actions: Actions, names: tuple[Sequence[str], Sequence[str]]
@@ -369,8 +382,7 @@ class Auto:
         index = self.action_index(actions)
         linear, shared = self._bases(x, 0)
         parts = [Parts() for _ in actions.ids]
-        count = len(self.straight)
-        straight, curved = self.weights[:count], self.weights[count:]
+        straight, curved = self._weights_by_basis()
         context, features = self._labels(names)
         for models, weights, basis, labels in (
             (self.straight, straight, linear, names[0]),

@@ -67,4 +67,4 @@ class EpsilonGreedy(LinearPolicy):
         return _Scored(prediction, self.noise, self.logistic, epsilon=self.epsilon)
 
     def chances(self, index: ActionIndex) -> Chances:  # noqa: ARG002
-        return Chances(GREEDY, 0.0, chance=self.epsilon)
+        return Chances(GREEDY, chance=self.epsilon)

@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from topbill.domain.chance import inverse_gap
 from topbill.domain.records import Actions, Floats, Indices
-from topbill.policies.linear.models import Prediction
+from topbill.policies.linear.chances import GAPS, Chances
+from topbill.policies.linear.models import ActionIndex, Prediction
 from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
 
 
@@ -24,7 +24,10 @@ class _Scored(LinearScored):
         self.gamma = gamma
 
     def probabilities(self, remaining: Indices) -> Floats:
-        return inverse_gap(self.mean[remaining], self.gamma)
+        from topbill.policies.linear import kernels, sampling
+
+        rewards = kernels.expected_rewards(self.eta, self._logistic)
+        return sampling.inverse_gap(rewards[remaining], self.gamma)
 
 
 class SquareCBParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,7 +53,14 @@ class SquareCB(LinearPolicy):
 
     params: SquareCBParams
 
-    def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
+    @property
+    def gamma(self) -> float:
+        """γ, after what was learned up to now."""
         root_of_evidence = (self.learned / self.base_rate_variance) ** 0.5
-        gamma = self.params.gamma_scale * root_of_evidence
-        return _Scored(self.predict(x, actions), self.noise, self.logistic, gamma=gamma)
+        return float(self.params.gamma_scale * root_of_evidence)
+
+    def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
+        return _Scored(self.predict(x, actions), self.noise, self.logistic, gamma=self.gamma)
+
+    def chances(self, index: ActionIndex) -> Chances:  # noqa: ARG002
+        return Chances(GAPS, chance=self.gamma, logistic=self.logistic)

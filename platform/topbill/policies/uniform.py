@@ -9,7 +9,13 @@ import msgspec
 import numpy as np
 
 from topbill.domain.records import Actions, Example, Floats, Indices
+from topbill.domain.slate import Slate, SlateRequest
 from topbill.policies import codec
+from topbill.policies.linear.chances import GREEDY, Chances
+from topbill.policies.linear.drawing import Drawing
+from topbill.policies.linear.models import ActionIndex
+
+_NO_CONTEXT = np.zeros(0)
 
 
 class _Even:
@@ -69,11 +75,33 @@ class Stateless:
         return [{} for _ in actions.ids]
 
 
+class _SameForAll(Stateless):
+    """What policies share that give every viewer the same: the highest of their `scores`, ties
+    shared."""
+
+    _drawing: Drawing | None = None
+
+    def scores(self, actions: Actions) -> Floats:
+        """(K,) scores that say what `score` says."""
+        raise NotImplementedError
+
+    def slate(self, x: Floats, actions: Actions, request: SlateRequest) -> Slate | None:
+        """The slate that `domain.slate.rank` draws of `score`, in compiled calls; None where it has
+        to.
+        """
+        drawing = self._drawing
+        if drawing is None or drawing.index.actions is not actions:
+            index = ActionIndex(actions, {})
+            drawing = Drawing(index, Chances(GREEDY), scores=self.scores(actions))
+            self._drawing = drawing
+        return drawing.slate(x, request)
+
+
 class UniformParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Uniform takes no parameters."""
 
 
-class Uniform(Stateless):
+class Uniform(_SameForAll):
     """Every order equally likely: the reference for off-policy evaluation and the simplest
     control.
     """
@@ -101,6 +129,10 @@ class Uniform(Stateless):
     def score(self, x: Floats, actions: Actions, seed: int) -> _Even:  # noqa: ARG002
         return self._scored
 
+    def scores(self, actions: Actions) -> Floats:
+        """(K,) all alike."""
+        return np.zeros(len(actions))
+
 
 class FixedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`order` names actions, best first; an action that is named twice keeps its first place."""
@@ -110,7 +142,7 @@ class FixedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = []
 
 
-class Fixed(Stateless):
+class Fixed(_SameForAll):
     """The editors' order: the actions named in `order`, then the others as given."""
 
     kind: ClassVar[str] = "fixed"
@@ -138,3 +170,7 @@ class Fixed(Stateless):
             places = [self._place.get(name, after + i) for i, name in enumerate(actions.ids)]
             last = self._last = (actions, _Ordered(np.array(places, dtype=np.intp)))
         return last[1]
+
+    def scores(self, actions: Actions) -> Floats:
+        """(K,) the higher the sooner."""
+        return -self.score(_NO_CONTEXT, actions, 0).places.astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import NamedTuple
 
 import msgspec
@@ -10,23 +11,28 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from topbill.domain.chance import draws_of, mostly_greedy, seed_of
+from topbill.domain.chance import draw, draws_of, inverse_gap, mostly_greedy, seed_of
 from topbill.domain.errors import OverBudget, PolicyError
 from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.domain.slate import SlateRequest, rank
 from topbill.policies import KINDS
 from topbill.policies.linear import sampling
-from topbill.policies.linear.chances import GREEDY, SHARES, WINS
+from topbill.policies.linear.chances import GAPS, GREEDY, SHARES, WINS
 
 pytest.importorskip("numba")
+from topbill.policies.linear import slates
 from topbill.policies.linear.hashing import choice_of, uniforms_of
 from topbill.policies.linear.slates import draw_positions
 
 SEEDS = st.integers(0, 2**32 - 1)
+HOW = [GREEDY, WINS, SHARES, GAPS]
 DRAWN = {
     "auto": [{}],
     "linucb": [{}, {"model": "disjoint", "link": "linear"}, {"alpha": 0.0}],
     "thompson": [{}, {"model": "disjoint"}, {"link": "linear", "samples": 32}],
+    "squarecb": [{}, {"link": "linear"}, {"model": "disjoint", "gamma_scale": 0.5}],
+    "fixed": [{}, {"order": ["d", "a", "none", "g"]}],
+    "uniform": [{}],
     "epsilon_greedy": [{}, {"model": "shared"}, {"decay": 10.0}, {"fourier_features": 3}],
 }
 """The kinds whose slates compiled calls draw, with parameters."""
@@ -48,6 +54,8 @@ class Plain(NamedTuple):
             return mostly_greedy(self.scores[remaining], self.chance)
         if self.kind == WINS:
             return sampling.wins(self.scores[remaining], self.spread[remaining])
+        if self.kind == GAPS:
+            return sampling.inverse_gap(self.scores[remaining], self.chance)
         return sampling.shares(self.draws, remaining)
 
 
@@ -59,44 +67,51 @@ def some(rng: np.random.Generator, kind: int, size: int) -> Plain:
     return Plain(kind, chance, scores, np.exp(rng.normal(size=size)), draws)
 
 
-def drawn(plain: Plain, eligible, slots, least, uniforms) -> tuple:
-    """How many positions a compiled call drew, the rows, their propensities, and all
-    probabilities."""
+def drawn(plain: Plain, eligible, slots, least, name, at_once=200) -> tuple:
+    """How many positions compiled calls drew, so many in each, the rows, their propensities, and
+    all probabilities."""
     slots, size = min(slots, len(eligible)), len(eligible)
-    rows, propensities = np.zeros(slots, dtype=np.intp), np.zeros(slots)
-    matrix = np.zeros((slots, size))
-    count = draw_positions(
-        *plain[:5], eligible, least, np.array(uniforms[:slots]), np.arange(size),
-        0, rows, propensities, matrix,
-    )  # fmt: skip
-    return count, tuple(rows.tolist()), tuple(propensities.tolist()), matrix
+    out, count, text = np.full(slots * (2 + size), -1.0), 0, name.encode()
+    for start in range(0, slots, at_once):
+        stop = min(start + at_once, slots)
+        count = draw_positions(*plain[:5], text, eligible, least, slots, start, stop, out)
+    rows, propensities = out[: 2 * slots].reshape(2, slots).tolist()
+    matrix = out[2 * slots :].reshape(slots, size)
+    return count, tuple(map(int, rows)), tuple(propensities), matrix
 
 
 @given(
     seed=SEEDS,
-    kind=st.sampled_from([GREEDY, WINS, SHARES]),
+    kind=st.sampled_from(HOW),
     size=st.one_of(st.integers(1, 12), st.integers(60, 70), st.integers(200, 210)),
     slots=st.integers(1, 14),
     least=st.sampled_from([0.0, 1e-3, 0.02, 0.5]),
+    at_once=st.sampled_from([1, 3, 200]),
 )
-def test_compiled_positions_are_those_of_rank(seed, kind, size, slots, least):
+def test_compiled_positions_are_those_of_rank(seed, kind, size, slots, least, at_once):
     rng = np.random.default_rng(seed)
     plain = some(rng, kind, size)
-    eligible = rng.permutation(size)[: int(rng.integers(1, size + 1))]
-    uniforms = [*rng.random(slots)]
-    uniforms[0] = float(rng.choice([0.0, uniforms[0], 1.0 - 2.0**-53]))
-    slate = rank(plain, eligible, slots, least, uniforms)
-    count, rows, propensities, matrix = drawn(plain, eligible, slots, least, uniforms)
+    eligible, name = rng.permutation(size)[: int(rng.integers(1, size + 1))], f"decision-{seed}"
+    slate = rank(plain, eligible, slots, least, draws_of(name))
+    count, rows, propensities, matrix = drawn(plain, eligible, slots, least, name, at_once)
     assert (count, rows, propensities) == (len(slate.rows), slate.rows, slate.propensities)
     assert slate.probabilities is None or slate.probabilities == tuple(map(tuple, matrix.tolist()))
 
 
-@given(seed=SEEDS, kind=st.sampled_from([GREEDY, WINS, SHARES]), actions=st.integers(2, 9))
+@given(
+    p=st.lists(st.sampled_from([0.0, 0.1, 0.25, 1.0]), min_size=1, max_size=70).filter(any),
+    u=st.sampled_from([0.0, 0.3, 1.0 - 2.0**-53]),
+)
+def test_a_compiled_draw_is_the_plain_one(p, u):
+    simplex = np.array(p) / sum(p)
+    assert slates.drawn(simplex, u) == draw(simplex, u)
+
+
+@given(seed=SEEDS, kind=st.sampled_from(HOW), actions=st.integers(2, 9))
 def test_a_slate_says_the_vectors_that_it_was_drawn_from(seed, kind, actions):
     rng = np.random.default_rng(seed)
     plain = some(rng, kind, actions)
-    uniforms = [*rng.random(actions)]
-    count, rows, propensities, matrix = drawn(plain, np.arange(actions), actions, 0.01, uniforms)
+    count, rows, propensities, matrix = drawn(plain, np.arange(actions), actions, 0.01, str(seed))
     assert count == actions
     assert sorted(rows) == list(range(actions))
     for k, (row, line) in enumerate(zip(rows, matrix, strict=True)):
@@ -149,9 +164,53 @@ def test_where_nothing_may_be_shown_rank_is_asked(kind):
 @example(name="x" * 122)
 @example(name="x" * 128)
 def test_compiled_chance_is_that_of_the_decision(name):
-    text, draw = np.frombuffer(name.encode(), np.uint8), draws_of(name)
+    text, at = name.encode(), draws_of(name)
     assert choice_of(text, 64) == seed_of(name) % 64
-    assert uniforms_of(text, 12).tolist() == [draw(k) for k in range(12)]
+    assert uniforms_of(text, 0, 12).tolist() == [at(k) for k in range(12)]
+    assert uniforms_of(text, 9, 11).tolist() == [at(9), at(10)]
+
+
+@given(
+    seed=SEEDS,
+    size=st.integers(1, 9),
+    gamma=st.sampled_from([0.0, 0.7, 300.0]),
+    digits=st.integers(0, 3),
+)
+def test_compiled_inverse_gaps_are_the_plain_ones(seed, size, gamma, digits):
+    scores = np.random.default_rng(seed).random(size).round(digits)
+    expected = inverse_gap(scores, gamma)
+    np.testing.assert_allclose(sampling.inverse_gap(scores, gamma), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_a_slate_is_drawn_from_what_was_learned_since_the_last_one(kind):
+    rng = np.random.default_rng(1)
+    params = msgspec.convert(DRAWN[kind][0], KINDS[kind].Params)
+    policy = KINDS[kind](params, context_size=3, action_size=2, seed=7)
+    actions = Actions(list("abc"), rng.normal(size=(3, 2)))
+    request = SlateRequest("decision", np.arange(3), 2, 0.02)
+    # Of any stride, as a column is.
+    x = rng.normal(size=(3, 2))[:, 0]
+    policy.slate(x, actions, request)
+    policy.update([Example(x, actions, k % 3, 0.2, 1.0) for k in range(9)])
+    scored, u = policy.score(x, actions, seed_of("decision")), draws_of("decision")
+    assert policy.slate(x, actions, request) == rank(scored, np.arange(3), 2, 0.02, u)
+    policy.load(KINDS[kind](params, context_size=3, action_size=2, seed=7).dump())
+    scored = policy.score(x, actions, seed_of("decision"))
+    assert policy.slate(x, actions, request) == rank(scored, np.arange(3), 2, 0.02, u)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "uniform"])
+def test_a_copy_of_a_policy_draws_from_arrays_of_its_own(kind):
+    policy = KINDS[kind](KINDS[kind].Params(), context_size=0, action_size=0, seed=7)
+    actions, request = (
+        Actions(list("abc"), np.zeros((3, 0))),
+        SlateRequest("d", np.arange(3), 2, 0.0),
+    )
+    slate = policy.slate(np.zeros(0), actions, request)
+    other = deepcopy(policy)
+    assert other._drawing is None
+    assert other.slate(np.zeros(0), actions, request) == slate
 
 
 def test_models_of_another_kind_that_wake_up_are_heard():
@@ -171,13 +230,13 @@ def test_models_of_another_kind_that_wake_up_are_heard():
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
 def test_scores_that_are_no_numbers_are_refused_as_rank_refuses_them(wrong):
     scores = np.array([1.0, wrong, 0.0])
-    for kind in (GREEDY, WINS):
+    for kind in (GREEDY, WINS, GAPS):
         plain = Plain(kind, 0.0, scores, np.ones(3), np.zeros((0, 0)))
-        eligible, uniforms = np.arange(3), [0.5, 0.5]
-        count, rows, propensities, _ = drawn(plain, eligible, 2, 0.0, uniforms)
+        eligible = np.arange(3)
+        count, rows, propensities, _ = drawn(plain, eligible, 2, 0.0, "decision")
         try:
             with np.errstate(invalid="ignore"):
-                slate = rank(plain, eligible, 2, 0.0, uniforms)
+                slate = rank(plain, eligible, 2, 0.0, draws_of("decision"))
         except PolicyError:
             assert count < 2
         else:

@@ -14,9 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from topbill.domain.records import Floats, Indices
 from topbill.policies.linear import library
 
@@ -39,10 +36,12 @@ Cubes: TypeAlias = Floats
 """Float64 arrays of one to four dimensions in C order, writable: what the policies hold
 themselves.
 """
+Given: TypeAlias = Floats
+"""Float64 of one dimension, read-only and of any stride: whoever made them."""
 Places: TypeAlias = Indices
 """Integers in C order, writable."""
-Text: TypeAlias = NDArray[np.uint8]
-"""The bytes of a text."""
+Text: TypeAlias = bytes
+"""A text, encoded."""
 
 
 def _types() -> dict[str, Any]:
@@ -52,8 +51,9 @@ def _types() -> dict[str, Any]:
         "Matrix": numba.float64[:, ::1],
         "Cube": numba.float64[:, :, ::1],
         "Cubes": numba.float64[:, :, :, ::1],
+        "Given": numba.types.Array(numba.float64, 1, "A", readonly=True),
         "Places": numba.intp[::1],
-        "Text": numba.types.Array(numba.uint8, 1, "C", readonly=True),
+        "Text": numba.types.Bytes(numba.uint8, 1, "C"),
         # Read-only and of any stride: whoever made them.
         "Indices": numba.types.Array(numba.intp, 1, "A", readonly=True),
         "float": numba.float64,

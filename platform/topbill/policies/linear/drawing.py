@@ -2,138 +2,203 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from topbill.domain.chance import draws_of
 from topbill.domain.errors import OverBudget
+from topbill.domain.records import Floats, Indices
 from topbill.domain.slate import LARGEST_MATRIX, Slate, SlateRequest, SlateRules
 from topbill.policies.linear.chances import SHARES, Chances
-from topbill.policies.linear.models import Contribution, Prediction
+from topbill.policies.linear.models import ActionIndex, LinearModels
 
-_NO_MATRIX = np.zeros((0, 0))
-_NO_ROWS = np.zeros(0, dtype=np.intp)
 _AT_ONCE = 4_096
 """Positions times actions of one call: between two calls somebody looks at the clock."""
 _AT_ONCE_RULED = 16_384
 """Positions times actions up to which a slate under rules is drawn in one call."""
+OF_X = np.zeros(0)
+"""In place of what is made of x, which a compiled call makes itself."""
+
+
+class Weighed(NamedTuple):
+    """Models side by side, and how much each of them counts (E,)."""
+
+    models: LinearModels
+    weights: Floats
+
+    @property
+    def arrays(self) -> tuple[Floats, ...]:
+        """What a compiled call reads of them."""
+        own, shared = self.models.own, self.models.shared
+        return self.weights, own.mean, own.cov, shared.mean, shared.cov
+
+
+_NO_BLOCK = (np.zeros((1, 0, 0)), np.zeros((1, 0, 0, 0)))
+_NO_MODELS = (np.zeros(0), *_NO_BLOCK, *_NO_BLOCK)
+"""The arrays of no model."""
+
+
+class Drawing:
+    """Draws slates of K actions: what is the same from decision to decision, put together once.
+    Good as long as its policy learns nothing.
+
+    Attributes:
+        index: Where the actions are.
+        has_more: Whether it has models over a basis that it is to be given.
+        arrays: What compiled calls read, kept for them.
+    """
+
+    __slots__ = ("_addresses", "_chances", "_compiled", "_room", "arrays", "has_more", "index")
+
+    def __init__(
+        self,
+        index: ActionIndex,
+        chances: Chances,
+        models: Weighed | None = None,
+        more: Weighed | None = None,
+        scores: Floats | None = None,
+    ) -> None:
+        """`chances` are how scores become probabilities: (K,) `scores`, if there are, and what
+        models expect. Own weights of the first `models` are over (1, x, 0), those of `more` over a
+        basis that `slate` is given.
+        """
+        K = len(index.rows)
+        self.index, self._chances, self._compiled = index, chances, load()
+        self.has_more = more is not None
+        settings = np.array(chances[:-1], dtype=np.float64)
+        before = np.zeros(K) if scores is None else scores
+        rank = index.rank if chances.kind == SHARES else index.rows
+        of_actions = (settings, before, index.rows, rank, index.Z, chances.normals)
+        own = _NO_MODELS if models is None else models.arrays
+        others = _NO_MODELS if more is None else more.arrays
+        self.arrays = (*of_actions, *own, *others)
+        self._addresses = None if self._compiled is None else self._compiled.packed(*self.arrays)
+        self._room = K * (2 + 2 * chances.normals.shape[2])
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        # Addresses are of these very arrays: a copy of a policy puts its own together.
+        return type(None), ()
+
+    def slate(
+        self,
+        x: Floats,
+        request: SlateRequest,
+        basis: Floats = OF_X,
+        context: Floats = OF_X,
+    ) -> Slate | None:
+        """What `domain.slate.rank` makes of the same scores, to the last bit. None where it has to
+        be asked itself: there is no compiler, nothing may be drawn, or the probabilities are no
+        simplex, of which it says what is wrong.
+
+        Args:
+            x: (d,) the context.
+            request: What to draw.
+            basis: (p,) what own weights of `more` models are over.
+            context: (r,) what shared weights are over, where that is not (1, x, 0).
+
+        Raises:
+            OverBudget: time is up between two positions.
+        """
+        decision_id, eligible, slots, least, _, rules = request
+        size = len(eligible)
+        compiled = self._compiled
+        if compiled is None or size == 0:
+            return None
+        if rules is not None:
+            return self._ruled(compiled, x, request, basis, context, rules)
+        if slots > size:
+            slots = size
+        total = slots * size
+        has_matrix = total <= LARGEST_MATRIX
+        out = np.empty(2 * slots + total if has_matrix else 2 * slots)
+        room = np.empty(self._room)
+        stop = slots if total <= _AT_ONCE else max(1, _AT_ONCE // size)
+        count = compiled.score_and_draw(
+            self._addresses, x, basis, context,
+            decision_id.encode(), eligible, least, slots, stop, room, out,
+        )  # fmt: skip
+        if count == stop < slots:
+            count = self._draw_more(compiled, request, slots, stop, room, out)
+        if count < slots:
+            return None
+        return _slate_of(out.tolist(), slots, size)
+
+    def _draw_more(
+        self,
+        compiled: _Compiled,
+        request: SlateRequest,
+        slots: int,
+        start: int,
+        room: Floats,
+        out: Floats,
+    ) -> int:
+        """Draw the positions from `start` on, of scores that are in `room`; how many are drawn."""
+        decision_id, eligible, _, least, late, _ = request
+        K, step = len(self.index.rows), max(1, _AT_ONCE // len(eligible))
+        scores, spread, draws = room[:K], room[K : 2 * K], room[2 * K :].reshape(K, -1)
+        while start < slots:
+            if late is not None and late():
+                raise OverBudget(f"{start} of {slots} positions were drawn when time was up")
+            stop = min(start + step, slots)
+            count = compiled.draw_positions(
+                self._chances.kind, self._chances.chance, scores, spread, draws,
+                decision_id.encode(), eligible, least, slots, start, stop, out,
+            )  # fmt: skip
+            if count < stop:
+                return count
+            start = stop
+        return start
+
+    def _ruled(
+        self,
+        compiled: _Compiled,
+        x: Floats,
+        request: SlateRequest,
+        basis: Floats,
+        context: Floats,
+        rules: SlateRules,
+    ) -> Slate | None:
+        """The same under rules."""
+        slots = len(rules.starts) - 1
+        # Nobody looks at the clock before it is done.
+        if slots * len(self.index.rows) > _AT_ONCE_RULED:
+            return None
+        rows, propensities = np.empty(slots, dtype=np.intp), np.empty(slots)
+        count = compiled.score_and_draw_ruled(
+            self._addresses, x, basis, context, request.decision_id.encode(), request.least,
+            np.empty(self._room), *rules, rows, propensities,
+        )  # fmt: skip
+        if count < 0:
+            return None
+        drawn = tuple(propensities[:count].tolist())
+        return Slate(tuple(rows[:count].tolist()), drawn, None, math.prod(drawn))
+
+
+def _slate_of(drawn: list[float], slots: int, size: int) -> Slate:
+    """What `slates.draw_positions` put into its `out`."""
+    # Most slates are of one position.
+    if slots == 1:
+        row, propensity, *line = drawn
+        return Slate((int(row),), (propensity,), (tuple(line),) if line else None, propensity)
+    propensities = tuple(drawn[slots : 2 * slots])
+    matrix = None
+    if len(drawn) > 2 * slots:
+        starts = range(2 * slots, len(drawn), size)
+        matrix = tuple([tuple(drawn[start : start + size]) for start in starts])
+    rows = tuple([int(row) for row in drawn[:slots]])
+    return Slate(rows, propensities, matrix, math.prod(propensities))
 
 
 class _Compiled(NamedTuple):
-    """The modules of compiled functions."""
+    """The compiled functions that are called from here."""
 
-    slates: Any
-    ruled: Any
-
-
-def draw_slate(
-    contribution: Contribution, prediction: Prediction, chances: Chances, request: SlateRequest
-) -> Slate | None:
-    """What `domain.slate.rank` makes of the same scores, to the last bit. None where it has to be
-    asked itself: there is no compiler, or the probabilities are no simplex, of which it says what
-    is wrong.
-
-    Args:
-        contribution: What is expected of the actions,
-        prediction: beside what is in here already; it is used up.
-        chances: How scores become probabilities.
-        request: What to draw.
-
-    Raises:
-        OverBudget: time is up between two positions.
-    """
-    compiled = load()
-    decision_id, eligible, slots, least, late, rules = request
-    size = len(eligible)
-    if compiled is None or size == 0:
-        return None
-    if rules is not None:
-        return _draw_ruled(compiled.ruled, contribution, prediction, chances, request, rules)
-    slots = min(slots, size)
-    rows, propensities = np.empty(slots, dtype=np.intp), np.empty(slots)
-    has_matrix = slots * size <= LARGEST_MATRIX
-    matrix = np.zeros((slots, size)) if has_matrix else _NO_MATRIX
-    index, scores, spread, common = prediction
-    kind, factor, noise, alone, chance, normals = chances
-    draws = _NO_MATRIX
-    if kind == SHARES:
-        draws = np.empty((len(scores), 2 * normals.shape[2]))
-    rest = np.empty(size, dtype=np.intp)
-    step = max(1, _AT_ONCE // size)
-    positions = min(step, slots)
-    models, weights, basis, context = contribution
-    own, shared = models.own, models.shared
-    count = compiled.slates.score_and_draw(
-        own.mean, own.cov, shared.mean, shared.cov,
-        weights, basis, context, index.rows, index.Z, scores, spread, common,
-        kind, factor, noise, alone, chance, normals, index.rank, draws,
-        np.frombuffer(decision_id.encode(), np.uint8), positions,
-        eligible, least, rest, rows, propensities, matrix,
-    )  # fmt: skip
-    for start in range(step, slots, step):
-        if count < positions:
-            break
-        if late is not None and late():
-            raise OverBudget(f"{start} of {slots} positions were drawn when time was up")
-        uniform = draws_of(decision_id)
-        uniforms = np.array([uniform(k) for k in range(start, min(start + step, slots))])
-        positions = len(uniforms)
-        count = compiled.slates.draw_positions(
-            kind, chance, scores, spread, draws,
-            eligible, least, uniforms, rest, start, rows, propensities, matrix,
-        )  # fmt: skip
-    if count < positions:
-        return None
-    joint = 1.0
-    drawn = propensities.tolist()
-    for propensity in drawn:
-        joint *= propensity
-    return Slate(
-        tuple(rows.tolist()),
-        tuple(drawn),
-        tuple(map(tuple, matrix.tolist())) if has_matrix else None,
-        joint,
-    )
-
-
-def _draw_ruled(
-    ruled: Any,
-    contribution: Contribution,
-    prediction: Prediction,
-    chances: Chances,
-    request: SlateRequest,
-    rules: SlateRules,
-) -> Slate | None:
-    """The same under rules."""
-    index, scores, spread, common = prediction
-    kind, factor, noise, alone, chance, normals = chances
-    slots = len(rules.starts) - 1
-    # Nobody looks at the clock before it is done.
-    if slots * len(scores) > _AT_ONCE_RULED:
-        return None
-    draws, rank = _NO_MATRIX, _NO_ROWS
-    if kind == SHARES:
-        # A page brings its titles anew for each row: their places by id are for who needs them.
-        draws, rank = np.empty((len(scores), 2 * normals.shape[2])), index.rank
-    rows, propensities = np.empty(slots, dtype=np.intp), np.empty(slots)
-    models, weights, basis, context = contribution
-    own, shared = models.own, models.shared
-    count = ruled.score_and_draw_ruled(
-        own.mean, own.cov, shared.mean, shared.cov,
-        weights, basis, context, index.rows, index.Z, scores, spread, common,
-        kind, factor, noise, alone, chance, normals, rank, draws,
-        np.frombuffer(request.decision_id.encode(), np.uint8), request.least,
-        *rules, rows, propensities,
-    )  # fmt: skip
-    if count < 0:
-        return None
-    joint = 1.0
-    drawn = propensities[:count].tolist()
-    for propensity in drawn:
-        joint *= propensity
-    return Slate(tuple(rows[:count].tolist()), tuple(drawn), None, joint)
+    packed: Callable[..., Indices]
+    score_and_draw: Callable[..., int]
+    draw_positions: Callable[..., int]
+    score_and_draw_ruled: Callable[..., int]
 
 
 @cache
@@ -141,6 +206,12 @@ def load() -> _Compiled | None:
     """The compiled functions, None where there is no compiler. Policies load them when they are
     made, so that no decision waits for them; who only reads specs or writes reports makes none.
     """
-    from topbill.policies.linear import compiled, ruled, slates
+    from topbill.policies.linear.compiled import IS_COMPILED
 
-    return _Compiled(slates, ruled) if compiled.IS_COMPILED else None
+    if not IS_COMPILED:
+        return None
+    from topbill.policies.linear.addresses import packed
+    from topbill.policies.linear.ruled import score_and_draw_ruled
+    from topbill.policies.linear.slates import draw_positions, score_and_draw
+
+    return _Compiled(packed, score_and_draw, draw_positions, score_and_draw_ruled)

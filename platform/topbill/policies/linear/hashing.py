@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from topbill.policies.linear.compiled import Text, Vector, part
 
 Words: TypeAlias = NDArray[np.uint64]
+Message: TypeAlias = NDArray[np.uint8]
 _BLOCK = 128
 """Bytes that are mixed in at a time."""
 _START = np.array(
@@ -88,7 +89,7 @@ def compress(h: Words, m: Words, count: np.uint64, is_last: bool) -> None:
 
 
 @part
-def hash64(message: Text, size: int) -> np.uint64:
+def hash64(message: Message, size: int) -> np.uint64:
     """The hash of the first `size` bytes of `message`, of which the last block is filled with
     zeros.
     """
@@ -106,7 +107,7 @@ def hash64(message: Text, size: int) -> np.uint64:
 
 
 @part
-def padded(size: int) -> Text:
+def padded(size: int) -> Message:
     """Zeros for a message of so many bytes, in whole blocks."""
     return np.zeros(max(1, (size + _BLOCK - 1) // _BLOCK) * _BLOCK, np.uint8)
 
@@ -114,20 +115,23 @@ def padded(size: int) -> Text:
 @part
 def choice_of(decision_id: Text, count: int) -> int:
     """Which of `count` the decision's `seed_of` chooses: its remainder."""
-    message = padded(decision_id.size)
-    message[: decision_id.size] = decision_id
-    return int(hash64(message, decision_id.size) % np.uint64(count))
+    size = len(decision_id)
+    message = padded(size)
+    for i in range(size):
+        message[i] = decision_id[i]
+    return int(hash64(message, size) % np.uint64(count))
 
 
 @part
-def uniforms_of(decision_id: Text, count: int) -> Vector:
-    """(count,) the decision's `draws_of` for each position, from 0."""
-    head = _DRAW.size + decision_id.size + 1
-    message, out = padded(head + 20), np.empty(count)
+def uniforms_of(decision_id: Text, start: int, stop: int) -> Vector:
+    """(stop - start,) the decision's `draws_of` for the positions from `start` to before `stop`."""
+    head = _DRAW.size + len(decision_id) + 1
+    message, out = padded(head + 20), np.empty(stop - start)
     message[: _DRAW.size] = _DRAW
-    message[_DRAW.size : head - 1] = decision_id
+    for i in range(len(decision_id)):
+        message[_DRAW.size + i] = decision_id[i]
     message[head - 1] = _SEPARATOR
-    for position in range(count):
+    for position in range(start, stop):
         digits, rest = 1, position // 10
         while rest:
             digits, rest = digits + 1, rest // 10
@@ -136,5 +140,5 @@ def uniforms_of(decision_id: Text, count: int) -> Vector:
             message[i] = _ZERO + np.uint8(rest % 10)
             rest //= 10
         # Positions only grow, so that no longer number stands behind.
-        out[position] = (hash64(message, head + digits) >> np.uint64(11)) * 2.0**-53
+        out[position - start] = (hash64(message, head + digits) >> np.uint64(11)) * 2.0**-53
     return out

@@ -321,3 +321,17 @@ def bounds(
     for k in range(out.size):
         out[k] = mean[k] + alpha * math.sqrt(out[k] * noise)
     return out
+
+
+@compiled
+def expected_rewards(eta: Vector, logistic: bool) -> Vector:
+    """(K,) the rewards that scores on the link scale stand for."""
+    out = eta.copy()
+    if logistic:
+        for k in range(out.size):
+            # Beyond 500 the exponential overflows, and the probability is 0 or 1 anyway. What is no
+            # number stays none.
+            if abs(out[k]) > 500.0:
+                out[k] = math.copysign(500.0, out[k])
+            out[k] = 1.0 / (1.0 + math.exp(-out[k]))
+    return out

@@ -36,8 +36,7 @@ def extended(x: Floats, size: int, position: int) -> Floats:
     Raises:
         PolicyError: x has another shape.
     """
-    if x.shape != (size,):
-        raise PolicyError(f"context has shape {x.shape}, expected ({size},)")
+    check_context(x, size)
     out = np.empty(size + 2)
     out[0] = 1.0
     out[1:-1] = x
@@ -100,6 +99,12 @@ class ActionIndex:
             self._rank = np.empty(len(self.rows), dtype=np.intp)
             self._rank[by_id] = np.arange(len(self.rows))
         return self._rank
+
+
+def check_context(x: Floats, size: int) -> None:
+    """PolicyError unless a context is of `size` numbers."""
+    if x.shape != (size,):
+        raise PolicyError(f"context has shape {x.shape}, expected ({size},)")
 
 
 def check_features(actions: Actions, size: int) -> None:
@@ -233,16 +238,3 @@ class LinearModels:
         """Take over what `arrays` gave, its shapes checked."""
         for name, stack in (("own", self.own), ("shared", self.shared)):
             stack.restore(state.arrays[f"{prefix}{name}_mean"], state.arrays[f"{prefix}{name}_cov"])
-
-
-class Contribution(NamedTuple):
-    """What models add to a prediction; the last three as for `LinearModels.predict`."""
-
-    models: LinearModels
-    weights: Floats
-    basis: Floats
-    context: Floats
-
-    def add_to(self, prediction: Prediction) -> None:
-        """Add it."""
-        self.models.predict(self.weights, self.basis, self.context, prediction)

@@ -13,7 +13,9 @@ import math
 import numpy as np
 from scipy.special import erfc
 
+from topbill.domain.chance import inverse_gap as inverse_gap
 from topbill.domain.records import Floats, Indices
+from topbill.policies.linear.chances import expected_rewards as expected_rewards
 
 
 def dot(a: Floats, b: Floats) -> float:

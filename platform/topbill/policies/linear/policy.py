@@ -19,14 +19,14 @@ from topbill.domain.example_batch import ExampleBatch
 from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.domain.slate import Slate, SlateRequest
 from topbill.policies import codec
-from topbill.policies.linear.chances import Chances
-from topbill.policies.linear.drawing import draw_slate, load
+from topbill.policies.linear.chances import Chances, expected_rewards
+from topbill.policies.linear.drawing import OF_X, Drawing, Weighed, load
 from topbill.policies.linear.fourier import Fourier
 from topbill.policies.linear.models import (
     ActionIndex,
-    Contribution,
     LinearModels,
     Prediction,
+    check_context,
     check_features,
     extended,
     extended_contexts,
@@ -137,10 +137,7 @@ class LinearScored:
     @property
     def mean(self) -> Floats:
         """(K,) expected reward of each action."""
-        if not self._logistic:
-            return self.eta
-        # Beyond 500 the exponential overflows, and the probability is 0 or 1 anyway.
-        return 1.0 / (1.0 + np.exp(-np.clip(self.eta, -500.0, 500.0)))
+        return expected_rewards(self.eta, self._logistic)
 
     @property
     def width(self) -> Floats:
@@ -219,6 +216,7 @@ class LinearPolicy:
         self.places = Places()
         self.forgot_at = 0.0
         self._action_index = self._empty_index()
+        self._drawing: Drawing | None = None
 
     def _untrained(self) -> LinearModels:
         """The model with its priors."""
@@ -299,22 +297,28 @@ class LinearPolicy:
         """The slate that `domain.slate.rank` draws of `score`, in compiled calls; None where it has
         to.
         """
+        drawing = self._drawing
         index = self.action_index(actions)
-        chances = self.chances(index)
-        if chances is None:
-            return None
-        xt = extended(x, self.d, 0)
-        contribution = Contribution(self.models, _ONE, self._basis(xt), xt)
-        return draw_slate(contribution, Prediction.empty(index), chances, request)
+        if drawing is None or drawing.index is not index:
+            models, chances = Weighed(self.models, _ONE), self.chances(index)
+            if self.fourier.count:
+                drawing = Drawing(index, chances, more=models)
+            else:
+                drawing = Drawing(index, chances, models)
+            self._drawing = drawing
+        check_context(x, self.d)
+        basis = self._basis(extended(x, self.d, 0)) if self.fourier.count else OF_X
+        return drawing.slate(x, request, basis)
 
-    def chances(self, index: ActionIndex) -> Chances | None:  # noqa: ARG002
-        """How compiled calls make probabilities of scores; None where they don't know how."""
-        return None
+    def chances(self, index: ActionIndex) -> Chances:
+        """How compiled calls make probabilities of scores."""
+        raise NotImplementedError
 
     def update(self, examples: Sequence[Example]) -> None:
         """Fold examples in, in order. Raises PolicyError for contexts and actions of other
         sizes.
         """
+        self._drawing = None
         batch = ExampleBatch.of(examples, self.d, self.da)
         if not self._forgets and not batch.reaches.any():
             self._fold(batch)
@@ -438,6 +442,7 @@ class LinearPolicy:
         self.learned = int(learned)
         self.forgot_at = state.numbers["forgot_at"]
         self._action_index = self._empty_index()
+        self._drawing = None
 
     def explain(
         self, x: Floats, actions: Actions, names: tuple[Sequence[str], Sequence[str]]

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from topbill.domain.records import Indices
-from topbill.policies.linear.chances import GREEDY, WINS
+from topbill.policies.linear.addresses import vector_at
+from topbill.policies.linear.chances import GAPS, GREEDY, WINS
 from topbill.policies.linear.compiled import (
-    Cube,
-    Cubes,
+    Given,
     Matrix,
     Places,
     Text,
@@ -19,8 +18,8 @@ from topbill.policies.linear.compiled import (
     part,
 )
 from topbill.policies.linear.hashing import uniforms_of
-from topbill.policies.linear.sampling import shares, wins
-from topbill.policies.linear.slates import drawn, greedy, lifted, score
+from topbill.policies.linear.sampling import inverse_gap, shares, wins
+from topbill.policies.linear.slates import drawn, greedy, lifted, parts_of, score
 
 
 @part
@@ -145,6 +144,8 @@ def draw_ruled(
             for i in range(size):
                 widths[i] = spread[may[i]]
             now = wins(some[:size], widths[:size])
+        elif kind == GAPS:
+            now = inverse_gap(some[:size], chance)
         else:
             now = shares(draws, may[:size])
         if not lifted(now, least):
@@ -161,28 +162,13 @@ def draw_ruled(
 
 @compiled
 def score_and_draw_ruled(
-    own_mean: Cube,
-    own_cov: Cubes,
-    shared_mean: Cube,
-    shared_cov: Cubes,
-    weights: Vector,
+    arrays: Places,
+    x: Given,
     basis: Vector,
     context: Vector,
-    action_rows: Indices,
-    Z: Matrix,
-    mean: Vector,
-    own: Vector,
-    common: Matrix,
-    kind: int,
-    factor: float,
-    noise: float,
-    alone: bool,
-    chance: float,
-    normals: Cube,
-    rank: Indices,
-    draws: Matrix,
     decision_id: Text,
     least: float,
+    room: Vector,
     only: Places,
     starts: Places,
     is_open: Places,
@@ -195,12 +181,12 @@ def score_and_draw_ruled(
     rows: Places,
     propensities: Vector,
 ) -> int:
-    """`draw_ruled` of what the models expect; the first are those of `slates.score_and_draw`."""
-    score(
-        own_mean, own_cov, shared_mean, shared_cov, weights, basis, context, action_rows, Z, mean,
-        own, common, kind, factor, noise, alone, normals, rank, draws, decision_id,
-    )  # fmt: skip
+    """`draw_ruled` of what `slates.score` says."""
+    score(arrays, x, basis, context, decision_id, room)
+    settings = vector_at(arrays, 0)
+    scores, spread, draws = parts_of(room, vector_at(arrays, 2).size)
     return draw_ruled(
-        kind, chance, mean, own, draws, least, uniforms_of(decision_id, starts.size - 1),
+        int(settings[0]), settings[4], scores, spread, draws,
+        least, uniforms_of(decision_id, 0, starts.size - 1),
         only, starts, is_open, caps, caps_end, left, fresh, quota, due, rows, propensities,
     )  # fmt: skip

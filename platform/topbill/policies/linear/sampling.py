@@ -42,25 +42,22 @@ def sample_into(
 ) -> None:
     """What `sample` returns, into `out`."""
     (K, q), n = Z.shape, normals.shape[1]
-    L = root(common)
+    # Apart from `out`, so that a processor adds several at a time.
+    L, line = root(common), np.empty(n)
     for k in range(K):
         spread, own_normals = scale * math.sqrt(max(own[k], 0.0)), q + rank[k]
         for s in range(n):
-            out[k, s] = spread * normals[own_normals, s]
+            line[s] = spread * normals[own_normals, s]
         for b in range(q):
             pull = 0.0
             for a in range(b, q):
                 pull += Z[k, a] * L[a, b]
             pull *= scale
-            if b < q - 1:
-                for s in range(n):
-                    out[k, s] += pull * normals[b, s]
-            else:
-                # The last one, and what is made of it, in one pass.
-                for s in range(n):
-                    draw = out[k, s] + pull * normals[b, s]
-                    out[k, n + s] = mean[k] - draw
-                    out[k, s] = draw + mean[k]
+            for s in range(n):
+                line[s] += pull * normals[b, s]
+        for s in range(n):
+            out[k, s] = line[s] + mean[k]
+            out[k, n + s] = mean[k] - line[s]
 
 
 @compiled
@@ -83,6 +80,34 @@ def sample(
     return out
 
 
+@part
+def count_winners(draws: Matrix, remaining: Indices, counts: Vector) -> None:
+    """Count into `counts` (len(remaining),), zeros, how often each of those rows has the highest
+    of `draws` (K × n); the first of equals has it.
+    """
+    n = draws.shape[1]
+    # Floats beside floats: a processor compares and keeps several at a time.
+    best, who = draws[remaining[0]].copy(), np.zeros(n)
+    for j in range(1, remaining.size):
+        row = draws[remaining[j]]
+        for s in range(n):
+            better = row[s] > best[s]
+            best[s] = row[s] if better else best[s]
+            who[s] = j if better else who[s]
+    for s in range(n):
+        counts[int(who[s])] += 1.0
+
+
+@part
+def shares_of(counts: Vector, n: int) -> Vector:
+    """(K,) the shares of n wins, with one more that all have an equal part of."""
+    out = np.empty(counts.size)
+    for j in range(counts.size):
+        # Counted first: the only one that remains then has 1, and not a trifle more.
+        out[j] = (counts[j] + 1.0 / counts.size) / (1.0 + n)
+    return out
+
+
 @compiled
 def shares(draws: Matrix, remaining: Indices) -> Vector:
     """(len(remaining),) shares of wins of those rows among `draws` (K × n), lifted so that none is
@@ -90,22 +115,26 @@ def shares(draws: Matrix, remaining: Indices) -> Vector:
 
     The lift mixes with even chances, as if one more draw were shared by all.
     """
-    n, size = draws.shape[1], remaining.size
-    best, who = draws[remaining[0]].copy(), np.zeros(draws.shape[1])
-    for j in range(1, size):
-        row = draws[remaining[j]]
-        for s in range(n):
-            better = row[s] > best[s]
-            best[s] = row[s] if better else best[s]
-            who[s] = j if better else who[s]
-    out = np.full(size, 1.0 / size)
-    for s in range(n):
-        out[int(who[s])] += 1.0
-    for j in range(size):
-        out[j] /= (
-            1.0 + n
-        )  # counted first: the only one that remains then has 1, and not a trifle more
-    return out
+    counts = np.zeros(remaining.size)
+    count_winners(draws, remaining, counts)
+    return shares_of(counts, draws.shape[1])
+
+
+@compiled
+def inverse_gap(scores: Vector, gamma: float) -> Vector:
+    """`domain.chance.inverse_gap` of as many scores."""
+    p, size, highest, ties, others = np.empty(scores.size), scores.size, scores[0], 0, 0.0
+    for score in scores:
+        highest = max(highest, score)
+    for i in range(size):
+        gap = highest - scores[i]
+        p[i] = 0.0 if gap == 0.0 else 1.0 / (size + gamma * gap)
+        others += p[i]
+        ties += gap == 0.0
+    for i in range(size):
+        if scores[i] == highest:
+            p[i] = (1.0 - others) / ties
+    return p
 
 
 @compiled

@@ -12,10 +12,18 @@ import math
 import numpy as np
 
 from topbill.domain.records import Indices
-from topbill.policies.linear.chances import GREEDY, SHARES, WINS
+from topbill.policies.linear.addresses import (
+    MODELS,
+    MORE_MODELS,
+    cube_at,
+    cubes_at,
+    matrix_at,
+    places_at,
+    vector_at,
+)
+from topbill.policies.linear.chances import GAPS, GREEDY, SHARES, WINS
 from topbill.policies.linear.compiled import (
-    Cube,
-    Cubes,
+    Given,
     Matrix,
     Places,
     Text,
@@ -24,8 +32,20 @@ from topbill.policies.linear.compiled import (
     part,
 )
 from topbill.policies.linear.hashing import choice_of, uniforms_of
-from topbill.policies.linear.kernels import add_common, add_means, add_own, bounds
-from topbill.policies.linear.sampling import sample_into, shares, wins
+from topbill.policies.linear.kernels import (
+    add_common,
+    add_means,
+    add_own,
+    bounds,
+    expected_rewards,
+)
+from topbill.policies.linear.sampling import (
+    count_winners,
+    inverse_gap,
+    sample_into,
+    shares_of,
+    wins,
+)
 
 
 @part
@@ -77,6 +97,21 @@ def drawn(p: Vector, u: float) -> int:
     return last
 
 
+@part
+def remaining(eligible: Indices, rows: Vector) -> Indices:
+    """The places among the eligible of what is not at `rows`."""
+    rest = np.empty(eligible.size - rows.size, np.intp)
+    count = 0
+    for i in range(eligible.size):
+        is_placed = False
+        for row in rows:
+            is_placed = is_placed or row == eligible[i]
+        if not is_placed:
+            rest[count] = i
+            count += 1
+    return rest
+
+
 @compiled
 def draw_positions(
     kind: int,
@@ -84,17 +119,16 @@ def draw_positions(
     scores: Vector,
     spread: Vector,
     draws: Matrix,
+    decision_id: Text,
     eligible: Indices,
     least: float,
-    uniforms: Vector,
-    rest: Places,
+    slots: int,
     start: int,
-    rows: Places,
-    propensities: Vector,
-    matrix: Matrix,
+    stop: int,
+    out: Vector,
 ) -> int:
-    """Draw a position for each of `uniforms`, and return how many could be drawn: fewer where the
-    probabilities are no simplex.
+    """Draw the positions from `start` to before `stop`, and return how many of a slate are drawn
+    then: less than `stop` where the probabilities are no simplex.
 
     Args:
         kind: How scores become probabilities; this and the next as in `Chances`.
@@ -102,135 +136,134 @@ def draw_positions(
         scores: (K,) of all actions.
         spread: (K,) their standard deviations, for WINS.
         draws: (K × n) joint draws of them, for SHARES.
+        decision_id: What each position's chance follows from.
         eligible: The rows that may be drawn.
         least: The floor.
-        uniforms: Each position's own.
-        rest: What remains at position `start`, in places of the eligible: the first of these, of
-            which what is drawn is taken out.
-        start: The first position.
-        rows: Gets what is drawn.
-        propensities: Gets with what probability.
-        matrix: (positions × eligible), zeros, or without rows; gets all probabilities.
+        slots: How many positions there are, at most as many as are eligible.
+        start: The first that is drawn; those before it are in `out`.
+        stop: Past the last one.
+        out: (slots × 2, or slots × (2 + the eligible)) gets the rows that are drawn, with what
+            probabilities, and after these all probabilities of each position.
     """
-    size = eligible.size - start
-    may = np.empty(size, np.intp)
+    uniforms, width = uniforms_of(decision_id, start, stop), eligible.size
+    has_matrix = out.size > 2 * slots
+    rest = remaining(eligible, out[:start])
+    size = rest.size
+    may, some, widths = np.empty(size, np.intp), np.empty(size), np.empty(size)
     for i in range(size):
         may[i] = eligible[rest[i]]
-    some, widths = np.empty(size), np.empty(size)
-    for k in range(uniforms.size):
+    counts, is_counted = np.empty(size), False
+    for k in range(start, stop):
         for i in range(size):
             some[i] = scores[may[i]]
         if kind == GREEDY:
             now = greedy(some[:size], chance)
+        elif kind == GAPS:
+            now = inverse_gap(some[:size], chance)
         elif kind == WINS:
             for i in range(size):
                 widths[i] = spread[may[i]]
             now = wins(some[:size], widths[:size])
         else:
-            now = shares(draws, may[:size])
+            if not is_counted:
+                counts[:size] = 0.0
+                count_winners(draws, may[:size], counts)
+            now = shares_of(counts[:size], draws.shape[1])
         if not lifted(now, least):
             return k
-        j = drawn(now, uniforms[k])
-        rows[start + k], propensities[start + k] = may[j], now[j]
-        if matrix.shape[0]:
+        j = drawn(now, uniforms[k - start])
+        out[k], out[slots + k] = may[j], now[j]
+        if has_matrix:
+            line = out[2 * slots + k * width : 2 * slots + (k + 1) * width]
+            line[:] = 0.0
             for i in range(size):
-                matrix[start + k, rest[i]] = now[i]
+                line[rest[i]] = now[i]
+        # Without what won no draw, all others win as many as before.
+        is_counted = counts[j] == 0.0
         size -= 1
         for i in range(j, size):
-            rest[i], may[i] = rest[i + 1], may[i + 1]
-    return uniforms.size
+            rest[i], may[i], counts[i] = rest[i + 1], may[i + 1], counts[i + 1]
+    return stop
 
 
 @part
 def score(
-    own_mean: Cube,
-    own_cov: Cubes,
-    shared_mean: Cube,
-    shared_cov: Cubes,
-    weights: Vector,
-    basis: Vector,
-    context: Vector,
-    action_rows: Indices,
-    Z: Matrix,
-    mean: Vector,
-    own: Vector,
-    common: Matrix,
-    kind: int,
-    factor: float,
-    noise: float,
-    alone: bool,
-    normals: Cube,
-    rank: Indices,
-    draws: Matrix,
-    decision_id: Text,
+    arrays: Places, x: Given, basis: Vector, context: Vector, decision_id: Text, room: Vector
 ) -> None:
     """What the models expect, as what is drawn from.
 
-    The first twelve are those of `kernels.predict`, shared weights with the one row that they have;
-    then `Chances`, with the places of the actions by id. `mean` becomes the scores, `own` for WINS
-    what they vary by, and `draws` are made for SHARES.
+    Args:
+        arrays: What `addresses.packed` makes of `Drawing.arrays`.
+        x: The context.
+        basis: What own weights of the second models are over; those of the first are over the first
+            of (1, x, 0).
+        context: What shared weights are over, where that is not (1, x, 0).
+        decision_id: What joint draws follow from.
+        room: Gets the scores (K), what they vary by (K), and joint draws of them (K × n).
     """
-    add_means(own_mean, shared_mean[0], weights, action_rows, basis, context, Z, mean)
-    # What is greedy about the means alone has no use for what is costly, their variances.
-    if kind != GREEDY or factor > 0.0:
-        if alone:
-            common[:] = 0.0
-        else:
+    settings, before = vector_at(arrays, 0), vector_at(arrays, 2)
+    action_rows, rank = places_at(arrays, 4), places_at(arrays, 6)
+    Z, normals = matrix_at(arrays, 8), cube_at(arrays, 11)
+    kind, factor, noise = int(settings[0]), settings[1], settings[2]
+    alone, logistic = settings[3] > 0.0, settings[5] > 0.0
+    extended = np.zeros(x.size + 2)
+    extended[0], extended[1:-1] = 1.0, x
+    if not context.size:
+        context = extended
+    scores, spread, draws = parts_of(room, before.size)
+    # What is about the means alone has no use for what is costly, their variances.
+    varies = kind in (WINS, SHARES) or factor > 0.0
+    scores[:], spread[:] = before, 0.0
+    common = np.zeros((Z.shape[1], Z.shape[1]))
+    for group in (MODELS, MORE_MODELS):
+        weights = vector_at(arrays, group)
+        if not weights.size:
+            continue
+        own_mean, own_cov = cube_at(arrays, group + 2), cubes_at(arrays, group + 6)
+        shared_mean, shared_cov = cube_at(arrays, group + 11), cubes_at(arrays, group + 15)
+        over = extended[: own_mean.shape[2]] if group == MODELS else basis
+        add_means(own_mean, shared_mean[0], weights, action_rows, over, context, Z, scores)
+        if varies and not alone:
             add_common(shared_cov[0], weights, context, common)
-        add_own(own_cov, weights, action_rows, basis, own)
+        if varies:
+            add_own(own_cov, weights, action_rows, over, spread)
     if kind == WINS:
-        for k in range(own.size):
-            own[k] = math.sqrt(max(own[k], 1e-300)) * factor
+        for k in range(spread.size):
+            spread[k] = math.sqrt(max(spread[k], 1e-300)) * factor
     elif kind == SHARES:
         table = normals[choice_of(decision_id, len(normals))]
-        sample_into(mean, own, common, Z, table, rank, factor, draws)
-    elif factor > 0.0:
-        mean[:] = bounds(mean, own, common, Z, noise, factor)
+        sample_into(scores, spread, common, Z, table, rank, factor, draws)
+    elif kind == GAPS:
+        scores[:] = expected_rewards(scores, logistic)
+    elif varies:
+        scores[:] = bounds(scores, spread, common, Z, noise, factor)
+
+
+@part
+def parts_of(room: Vector, K: int) -> tuple[Vector, Vector, Matrix]:
+    """The scores, what they vary by, and joint draws of them."""
+    return room[:K], room[K : 2 * K], room[2 * K :].reshape((K, room.size // K - 2))
 
 
 @compiled
 def score_and_draw(
-    own_mean: Cube,
-    own_cov: Cubes,
-    shared_mean: Cube,
-    shared_cov: Cubes,
-    weights: Vector,
+    arrays: Places,
+    x: Given,
     basis: Vector,
     context: Vector,
-    action_rows: Indices,
-    Z: Matrix,
-    mean: Vector,
-    own: Vector,
-    common: Matrix,
-    kind: int,
-    factor: float,
-    noise: float,
-    alone: bool,
-    chance: float,
-    normals: Cube,
-    rank: Indices,
-    draws: Matrix,
     decision_id: Text,
-    positions: int,
     eligible: Indices,
     least: float,
-    rest: Places,
-    rows: Places,
-    propensities: Vector,
-    matrix: Matrix,
+    slots: int,
+    stop: int,
+    room: Vector,
+    out: Vector,
 ) -> int:
-    """`draw_positions` of the first positions, from what the models expect.
-
-    The first eighteen are those of `score`, with the decision's id; `rest` becomes what remains.
-    """
-    score(
-        own_mean, own_cov, shared_mean, shared_cov, weights, basis, context, action_rows, Z, mean,
-        own, common, kind, factor, noise, alone, normals, rank, draws, decision_id,
-    )  # fmt: skip
-    uniforms = uniforms_of(decision_id, positions)
-    for i in range(rest.size):
-        rest[i] = i
+    """`draw_positions` of the first positions, from what `score` says; `room` is for that."""
+    score(arrays, x, basis, context, decision_id, room)
+    settings = vector_at(arrays, 0)
+    scores, spread, draws = parts_of(room, vector_at(arrays, 2).size)
     return draw_positions(
-        kind, chance, mean, own, draws,
-        eligible, least, uniforms, rest, 0, rows, propensities, matrix,
+        int(settings[0]), settings[4], scores, spread, draws,
+        decision_id, eligible, least, slots, 0, stop, out,
     )  # fmt: skip
