@@ -5,11 +5,11 @@ them meanwhile, each in a process of its own.
     python -m benchmarks.replay [--pages-per-second 500] [--seconds 30] [--pages 200] \\
         [--log FOLDER]
 
-Every second a line says how many pages were stored, by how much learning and publishing lag behind
-them (s), and what CPU the worker took since the last line, in ms a page and in cores. Learning lags
-by what a decision has waited beyond its `reward_delay`, publishing by how old the record is, which
-is two seconds where nothing lags. `--log` keeps the recording in a folder, and takes it from there
-the next time.
+At most every second a line says how many pages were stored, by how much learning and publishing lag
+behind them (s), and what CPU the worker took since the last line, in ms a page and in cores.
+Learning lags by what a decision has waited beyond its `reward_delay`, publishing by how old the
+record is, which is two seconds where nothing lags. `--log` keeps the recording in a folder, and
+takes it from there the next time.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,8 +49,11 @@ class Page(NamedTuple):
 
 
 class State(msgspec.Struct):
-    """What a worker says of itself: how far learning and publishing lag (s), and its CPU (s)."""
+    """What a worker says of itself: when (s, monotonic), how far learning and publishing lag (s),
+    and its CPU (s).
+    """
 
+    at: float
     learning: float
     publishing: float
     seconds: float
@@ -91,33 +95,46 @@ def again(page: Page, number: int) -> list[Entry]:
 
 
 def work(folder: Path) -> None:
-    """Learn and publish as `topbill worker` does, and answer each line of standard input."""
+    """Learn and publish as `topbill worker` does, and say how far, once a second at most."""
     worker = Worker(folder / "experiments", folder / "data")
     collect_rarely()
-    os.set_blocking(sys.stdin.fileno(), False)
+    told = 0.0
     while True:
         is_busy = worker.step()
-        line = sys.stdin.readline()
-        if line == "end\n":
-            return
-        if line:
+        now = time.monotonic()
+        if now - told >= 1.0:
+            told = now
             lags = [worker.learner.lags.get(key, 0.0) for key in LAYERS]
             published = worker.publisher.published_at
             age = time.time() - published / 1e6 if published else 0.0
-            state = State(max(lags), age, cpu_seconds())
+            state = State(now, max(lags), age, cpu_seconds())
             print(msgspec.json.encode(state).decode(), flush=True)
-        elif not is_busy:
+        if not is_busy:
             time.sleep(IDLE)
 
 
-def numbers(rate: float) -> Iterator[range]:
-    """The numbers of the pages that are due, group by group."""
-    began, stored = time.monotonic(), 0
-    while True:
-        due = int((time.monotonic() - began) * rate)
-        yield range(stored, due)
-        stored = due
-        time.sleep(GROUP)
+class Table:
+    """Prints what a worker says of itself, beside what was stored by then."""
+
+    def __init__(self) -> None:
+        self.stored = 0
+        self._before: tuple[int, State] | None = None
+        print(f"{'pages':>9}{'learning':>10}{'publishing':>12}{'ms/page':>9}{'cores':>7}")
+
+    def follow(self, lines: Iterable[str]) -> None:
+        """Print a line for each; on a thread of its own, since a step of the worker takes long."""
+        for line in lines:
+            state, stored = msgspec.json.decode(line, type=State), self.stored
+            if self._before is not None:
+                pages, before = self._before
+                used = state.seconds - before.seconds
+                print(
+                    f"{stored:>9,}{state.learning:>9.1f}s{state.publishing:>11.1f}s"
+                    f"{used / max(stored - pages, 1) * 1e3:>9.2f}"
+                    f"{used / (state.at - before.at):>7.2f}",
+                    flush=True,
+                )
+            self._before = (stored, state)
 
 
 def replay(folder: Path, pages: list[Page], rate: float, seconds: float) -> None:
@@ -126,40 +143,24 @@ def replay(folder: Path, pages: list[Page], rate: float, seconds: float) -> None
     with open_log(folder / "data" / LOG_FILE) as log:
         worker = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.replay", "--work", str(folder)],
-            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert worker.stdin is not None
         assert worker.stdout is not None
-        asked = 0.0
-        before = (0, time.monotonic(), 0.0)
-        print(f"{'s':>5}{'pages':>9}{'learning':>10}{'publishing':>12}{'ms/page':>9}{'cores':>7}")
-        began = time.monotonic()
-        for due in numbers(rate):
-            entries = [e for n in due for e in again(pages[n % len(pages)], n)]
-            if entries:
-                log.commit(entries)
-            now = time.monotonic()
-            if now - asked >= 1.0:
-                asked = now
-                worker.stdin.write("state\n")
-                worker.stdin.flush()
-                state = msgspec.json.decode(worker.stdout.readline(), type=State)
-                used = state.seconds - before[2]
-                each = used / max(due.stop - before[0], 1) * 1e3
-                cores = used / (now - before[1])
-                before = (due.stop, now, state.seconds)
-                print(
-                    f"{now - began:>5.0f}{due.stop:>9,}{state.learning:>9.1f}s"
-                    f"{state.publishing:>11.1f}s{each:>9.2f}{cores:>7.2f}",
-                    flush=True,
-                )
-            if now - began >= seconds:
-                break
-        worker.stdin.write("end\n")
-        worker.stdin.close()
-        worker.wait()
+        table = Table()
+        threading.Thread(target=table.follow, args=(worker.stdout,), daemon=True).start()
+        try:
+            began = time.monotonic()
+            while (passed := time.monotonic() - began) < seconds:
+                due = range(table.stored, int(passed * rate))
+                entries = [e for n in due for e in again(pages[n % len(pages)], n)]
+                if entries:
+                    log.commit(entries)
+                    table.stored = due.stop
+                time.sleep(GROUP)
+        finally:
+            worker.kill()
+            worker.wait()
 
 
 def main() -> None:
