@@ -106,7 +106,8 @@ class Seals:
                 with suppress(FileNotFoundError):
                     seals.append(Seal(path, *size_and_hash(self.lake / path)))
             gone = self.known.keys() - there
-            self.known = {path: self.known[path] for path in self.known.keys() - gone}
+            for path in gone:
+                del self.known[path]
             self.known |= {seal.path: seal for seal in seals}
             self._unsynced.update(seal.path for seal in seals)
             if len(gone) > _FORGOTTEN_BEFORE_REWRITE:
@@ -137,11 +138,13 @@ class Seals:
             yield self._path, f"damaged: {self.unreadable} lines are no seals"
 
     def _there(self) -> Iterator[str]:
+        start = len(str(self.lake)) + 1
         for folder, _, names in os.walk(self.lake):
             for name in names:
                 # Delta writes a commit under a temporary name first.
                 if name.endswith(_SEALED_ENDS) and not name.startswith((".", "_commit_")):
-                    yield str(Path(folder, name).relative_to(self.lake))
+                    # As text: an hour of commits is thousands of files, at each publication.
+                    yield os.path.join(folder, name)[start:]
 
     def _append(self, seals: list[Seal]) -> None:
         with self._path.open("ab") as file:
