@@ -20,7 +20,7 @@ from benchmarks.kill_viewers import Ledger, Marks
 
 from topbill import lake
 from topbill.domain.errors import TopbillError
-from topbill.lake.delta import relation
+from topbill.lake.delta import delta_relation
 from topbill.log import LOG_FILE
 
 _UNIT = re.compile(r"viewer-\d{4}")
@@ -107,7 +107,7 @@ def _units_of_columns(path: Path) -> Iterator[str]:
 
 def _table(data: Path, columns: str, name: str) -> pa.Table:
     """Columns of a table of the lake as it lies there, whatever views show of it."""
-    query = f"SELECT {columns} FROM {relation(data / 'lake' / name)}"  # noqa: S608 (own names)
+    query = f"SELECT {columns} FROM {delta_relation(data / 'lake' / name)}"  # noqa: S608 (own names)
     with lake.connect() as connection:
         return connection.sql(query).to_arrow_table()
 
