@@ -71,7 +71,9 @@ class DirectProtocol(BufferedProtocol):
         """A request's head is there."""
         path = self.url.decode("latin-1")
         is_first = self.cycle is None or self.cycle.response_complete
-        is_plain = not (self.expect_100_continue or self.parser.should_upgrade())
+        # Who does not read what is answered is answered by uvicorn, which waits for them.
+        is_read = not self.flow.write_paused
+        is_plain = is_read and not (self.expect_100_continue or self.parser.should_upgrade())
         if path in self._paths and is_first and is_plain and self.parser.get_method() == b"POST":
             self._path, self._body = path, b""
         else:

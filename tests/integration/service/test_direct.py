@@ -133,6 +133,32 @@ def test_a_whole_request_is_answered_as_one_in_parts_is(
     assert whole.endswith(b"\r\n\r\nhello")
 
 
+def test_who_does_not_read_the_answers_is_waited_for(
+    connect: Connect, application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[BoundedProtocol] = []
+    begin = BoundedProtocol.connection_made
+
+    def noted(self: BoundedProtocol, transport: asyncio.Transport) -> None:
+        made.append(self)
+        begin(self, transport)
+
+    monkeypatch.setattr(BoundedProtocol, "connection_made", noted)
+    opened = connect(request("/echo"))
+    assert opened.recv(65_536).endswith(b"hello")
+    # As the loop does once more is unread than it holds.
+    made[0].flow.pause_writing()
+    opened.sendall(last())
+    until(lambda: len(application.ways) == 2)
+    opened.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        opened.recv(1)
+    assert application.ways == ["direct", "asgi"]
+    made[0].loop.call_soon_threadsafe(made[0].flow.resume_writing)
+    opened.settimeout(20)
+    assert rest(opened).endswith(b"hello")
+
+
 @pytest.mark.parametrize("path", ["/other", "/echo?a=1", "/ech%6f"])
 def test_other_paths_are_asked_for_as_ever(
     connect: Connect, application: Application, path: str
