@@ -338,6 +338,7 @@ def _start(
     lines = commands(str(experiments), str(data), host, port, more, both)
     if keep is not None:
         lines["worker"] += ["--keep", f"{keep.total_seconds():g}s"]
+    processes.compile()
     for name, command in lines.items():
         processes.start(name, *command, environment=own if name == "service" else None)
     processes.start_dashboard(experiments, data, board)

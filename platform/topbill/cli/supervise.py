@@ -20,14 +20,18 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from topbill.cli.dashboard import launch
+from topbill.cli.shell import say
 from topbill.domain.errors import TopbillError
 from topbill.domain.pausing import pause
+from topbill.policies.linear import library
 
 _logger = logging.getLogger("topbill")
 _GRACE = 15.0
 """Seconds that processes have to end by themselves before they are killed."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 """Seconds until what ended is started again: doubled each time, up to the longest."""
+_AT_ONCE = 3.0
+"""Seconds after which it is said what is waited for."""
 _STEADY = 60.0
 """Seconds that a process must have run for its next pause to be the first again."""
 _GUARD = f"""
@@ -106,6 +110,18 @@ class Processes:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL if quiet else None,
         )
+
+    def compile(self) -> None:
+        """Compile what services and workers decide with, where there is no library of it and no
+        cache has it: each of them would do so by itself, all at the same time."""
+        if library.load() is not None:
+            return
+        process = self._run(("-c", "import topbill.policies.linear.ruled"), None, quiet=True)
+        try:
+            process.wait(_AT_ONCE)
+        except subprocess.TimeoutExpired:
+            say("Compiling what decides: once, some 20 s")
+            process.wait()
 
     def start_dashboard(self, experiments: Path, data: Path, port: int) -> None:
         """Start the dashboards on loopback."""

@@ -9,11 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from topbill.cli import supervise
 from topbill.cli.supervise import Processes
 from topbill.domain.errors import TopbillError
+from topbill.policies.linear import library
 
 ONCE = "import sys; open(sys.argv[1], 'a').write('x'); sys.exit(3)"
 FOR_EVER = "import time; time.sleep(600)"
@@ -113,3 +116,25 @@ def test_killed_the_parent_leaves_no_orphans() -> None:
         assert (
             parent.stdout.read() == ""
         )  # its end comes when the last child that holds the pipe is gone
+
+
+def test_what_decides_is_compiled_before_several_would(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[Any] = []
+    begin = Processes._run
+
+    def noted(self: Processes, arguments: Any, environment: Any, quiet: bool) -> Any:
+        started.append(arguments)
+        return begin(self, arguments, environment, quiet)
+
+    monkeypatch.setattr(Processes, "_run", noted)
+    monkeypatch.setattr(supervise, "_AT_ONCE", 0.0)
+    with Processes() as processes:
+        monkeypatch.setattr(library, "load", lambda: object())
+        processes.compile()
+        assert not started, "a library holds it"
+        monkeypatch.setattr(library, "load", lambda: None)
+        processes.compile()
+    assert started == [("-c", "import topbill.policies.linear.ruled")]
+    assert "Compiling what decides" in capsys.readouterr().out
