@@ -11,22 +11,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
-import uvicorn
 
 from topbill.service import connections
 from topbill.service.asgi import Receive, Scope, Send, read_body, respond
 from topbill.service.buffered import BufferedTransport
-from topbill.service.connections import LARGEST_HEAD, MOST_HEADERS, BoundedProtocol, Waiting, room
+from topbill.service.connections import LARGEST_HEAD, MOST_HEADERS, Waiting, room
+
+from .raw_server import Connect, serving, until
 
 MOST = 20
 HALF_HEAD = b"POST /v1/decide HTTP/1.1\r\nHost: x\r\nX-A: "
 HALF_BODY = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n123"
 WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-Connect = Callable[[bytes], socket.socket]
 
 
 class Application:
@@ -56,39 +56,8 @@ def connect(application: Application, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(connections, "room", lambda: (MOST, 16))
     for phase, seconds in {Waiting.HEAD: 0.3, Waiting.BODY: 0.3, Waiting.ANSWER: 30.0}.items():
         monkeypatch.setitem(connections.SECONDS, phase, seconds)
-    config = uvicorn.Config(
-        application,
-        http=BoundedProtocol,
-        loop="uvloop",
-        ws="none",
-        lifespan="off",
-        log_level="critical",
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listening, ExitStack() as stack:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        until(lambda: server.started)
-
-        def connect(sent: bytes) -> socket.socket:
-            address = listening.getsockname()
-            opened = stack.enter_context(socket.create_connection(address, timeout=20))
-            opened.sendall(sent)
-            return opened
-
+    with serving(application, grace=1, let_go=application.held.set) as connect:
         yield connect
-        application.held.set()
-        server.should_exit = True
-        thread.join()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(2_000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not come true")
 
 
 def rest(opened: socket.socket) -> bytes:

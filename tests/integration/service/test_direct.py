@@ -6,10 +6,8 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,7 @@ from topbill.service.asgi import Receive, Reply, Scope, Send, read_body, send_re
 from topbill.service.connections import BoundedProtocol, Waiting
 from topbill.service.settings import Settings
 
-Connect = Callable[[bytes], socket.socket]
+from .raw_server import Connect, serving, until
 
 
 class Application:
@@ -64,39 +62,8 @@ def connect(application: Application, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(connections, "_SWEEP_SECONDS", 0.05)
     for phase in (Waiting.HEAD, Waiting.BODY):
         monkeypatch.setitem(connections.SECONDS, phase, 0.5)
-    config = uvicorn.Config(
-        application,
-        http=BoundedProtocol,
-        loop="uvloop",
-        ws="none",
-        lifespan="off",
-        proxy_headers=False,
-        log_level="critical",
-        timeout_graceful_shutdown=2,
-    )
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listening, ExitStack() as stack:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        until(lambda: server.started)
-
-        def connect(sent: bytes) -> socket.socket:
-            address = listening.getsockname()
-            opened = stack.enter_context(socket.create_connection(address, timeout=20))
-            opened.sendall(sent)
-            return opened
-
+    with serving(application, grace=2, proxy_headers=False) as connect:
         yield connect
-        server.should_exit = True
-        thread.join()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(2_000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not come true")
 
 
 def request(path: str, body: bytes = b"hello", *headers: str, version: str = "1.1") -> bytes:
