@@ -44,8 +44,8 @@ bench-regret: $(READY)  ## how much of the gap to the known best the policies cl
 	$(BIN)/python -m benchmarks.regret
 
 lock:            ## resolve both lock files anew (needs uv and the network)
-	$(COMPILE) --extra build --extra otel --extra postgres -o requirements.lock
-	$(COMPILE) --extra build --extra otel --extra onnx --extra postgres --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --extra build --extra otel --extra postgres --extra objects -o requirements.lock
+	$(COMPILE) --extra build --extra otel --extra onnx --extra postgres --extra objects --extra spark --extra dev -c requirements.lock -o requirements-dev.lock
 
 COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-emit-index-url --custom-compile-command "make lock"
