@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
@@ -157,6 +158,38 @@ def cluster(primary: Cluster | None = None, **settings: str) -> Iterator[Cluster
             cluster.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class FailoverPair:
+    """A server whose synchronous standby takes its place; `url` leads to whichever takes writes."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        import psycopg
+
+        self._primary = stack.enter_context(cluster(None, **REPLICATED))
+        self._standby = stack.enter_context(cluster(self._primary, **REPLICATED))
+        with psycopg.connect(self._primary.url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+            # Else what was acknowledged last may be lost.
+            query = "SELECT sync_state FROM pg_stat_replication"
+            for _ in range(600):
+                if connection.execute(query).fetchall() == [("sync",)]:
+                    break
+                time.sleep(0.05)
+        hosts = [server.url.partition("host=")[2] for server in (self._primary, self._standby)]
+        before, _, _ = self._primary.url.partition("host=")
+        self.url = f"{before}host={','.join(hosts)}&target_session_attrs=read-write"
+
+    def kill(self) -> None:
+        self._primary.kill()
+
+    def come_back(self) -> None:
+        self._standby.promote()
+
+    def fail_over(self) -> None:
+        self.kill()
+        self.come_back()
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from tests import postgres_server
 from tests.conftest import ARTWORK, write
@@ -158,35 +157,8 @@ class StartedAgain:
         self._server.start()
 
 
-class FailedOver:
-    """A server whose synchronous standby takes its place."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        replicated = postgres_server.REPLICATED
-        self._primary = stack.enter_context(postgres_server.cluster(None, **replicated))
-        self._standby = stack.enter_context(postgres_server.cluster(self._primary, **replicated))
-        with psycopg.connect(self._primary.url, autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-            connection.execute("SELECT pg_reload_conf()")
-
-            def is_synchronous() -> bool:
-                states = connection.execute("SELECT sync_state FROM pg_stat_replication").fetchall()
-                return states == [("sync",)]
-
-            wait_for(is_synchronous, "else what was acknowledged last may be lost")
-        hosts = [server.url.partition("host=")[2] for server in (self._primary, self._standby)]
-        before, _, _ = self._primary.url.partition("host=")
-        self.url = f"{before}host={','.join(hosts)}&target_session_attrs=read-write"
-
-    def kill(self) -> None:
-        self._primary.kill()
-
-    def come_back(self) -> None:
-        self._standby.promote()
-
-
-@pytest.fixture(params=[StartedAgain, FailedOver])
-def server(request: pytest.FixtureRequest) -> Iterator[StartedAgain | FailedOver]:
+@pytest.fixture(params=[StartedAgain, postgres_server.FailoverPair])
+def server(request: pytest.FixtureRequest) -> Iterator[StartedAgain | postgres_server.FailoverPair]:
     """A server of its own, which syncs what it acknowledges, and its end."""
     lacking = postgres_server.missing()
     if lacking:
@@ -196,7 +168,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[StartedAgain | FailedOver
 
 
 @pytest.fixture
-def url(server: StartedAgain | FailedOver, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(
+    server: StartedAgain | postgres_server.FailoverPair, monkeypatch: pytest.MonkeyPatch
+) -> str:
     migrate_log(server.url)
     monkeypatch.setenv(LOG_VARIABLE, server.url)
     return server.url
@@ -225,7 +199,7 @@ def has_time(log: Log) -> bool:
 
 @pytest.mark.slow
 def test_nothing_acknowledged_is_lost_whichever_process_is_killed(
-    site: Site, log: Log, server: StartedAgain | FailedOver
+    site: Site, log: Log, server: StartedAgain | postgres_server.FailoverPair
 ) -> None:
     for name in ("serve-1", "serve-2", "worker-1"):
         site.start(name)

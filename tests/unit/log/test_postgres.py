@@ -4,7 +4,6 @@ what becomes of a server that ends, lies or is another one.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,15 +18,14 @@ from topbill.domain.errors import LogError, NotFound
 from topbill.domain.records import Decision
 from topbill.log import Entry, migrate_log, open_log
 from topbill.log.bundles import LEAST
-from topbill.log.sql_database import checksum
 
 psycopg = pytest.importorskip("psycopg", reason="no psycopg: pip install -r requirements-dev.lock")
 
-from topbill.log import postgres_database  # noqa: E402 (needs psycopg)
-from topbill.log.postgres import PostgresLog  # noqa: E402
+from benchmarks.shared import feed  # noqa: E402 (needs psycopg)
+from benchmarks.shared.feed import NaiveReader, SlowWriter, XmaxReader  # noqa: E402
 
-_APPEND = """SELECT append(%s::bigint, '{}', '{}', ARRAY[%s], '{home}', '{NULL}',
-    ARRAY[%s::bytea], ARRAY[%s::bigint], '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')"""
+from topbill.log import postgres_database  # noqa: E402
+from topbill.log.postgres import PostgresLog  # noqa: E402
 
 
 @pytest.fixture
@@ -39,71 +37,6 @@ def url() -> str:
 def log(url: str) -> Iterator[PostgresLog]:
     with PostgresLog(url) as log:
         yield log
-
-
-class SlowWriter:
-    """A writer whose transaction stays open until it is told to end."""
-
-    def __init__(self, url: str) -> None:
-        self._connection = psycopg.connect(url)
-
-    def append(self, decision_id: str, reading: int | None = None) -> None:
-        body = msgspec.json.encode(decision(decision_id))
-        crc = checksum((decision_id, "home", body))
-        self._connection.execute(_APPEND, (reading, decision_id, body, crc))
-
-    def commit(self) -> None:
-        self._connection.commit()
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-class NaiveReader:
-    """Reads what is behind its last `seq`: what commits later than what came after it is
-    skipped."""
-
-    def __init__(self, url: str) -> None:
-        self._connection = psycopg.connect(url, autocommit=True)
-        self._after = 0
-        self.met: list[int] = []
-
-    def end(self) -> int:
-        return 2**62
-
-    def read(self, end: int) -> None:
-        query = "SELECT seq FROM decisions WHERE seq > %s AND seq < %s ORDER BY seq"
-        for (seq,) in self._connection.execute(query, (self._after, end)).fetchall():
-            self.met.append(seq)
-            self._after = seq
-
-    def skipped(self) -> int:
-        query = "SELECT count(*) FROM decisions WHERE seq <= %s AND NOT seq = ANY(%s)"
-        return int(self._connection.execute(query, (self._after, self.met)).fetchall()[0][0])
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-class XmaxReader(NaiveReader):
-    """Takes `pg_snapshot_xmax` for the next transaction's number. It is the one after the last that
-    has *ended*: of those under way, some have a higher one, and it does not wait for them.
-    """
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self._waiting: list[tuple[int, int]] = []
-        self._end = 0
-
-    def end(self) -> int:
-        ((now,),) = self._connection.execute("SELECT clock_reading(NULL)").fetchall()
-        query = """SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint
-            FROM pg_current_snapshot() s"""
-        ((oldest, highest),) = self._connection.execute(query).fetchall()
-        self._waiting.append((now, highest))
-        while self._waiting and self._waiting[0][1] <= oldest:
-            self._end = self._waiting.pop(0)[0] + 1 << 20
-        return self._end
 
 
 def test_what_commits_late_is_skipped_by_naive_readers_and_not_by_ours(
@@ -144,47 +77,20 @@ def test_a_fence_holds_though_the_clock_goes_back(url: str, log: PostgresLog) ->
     assert rows[-1][1].decided_at > barrier
 
 
+def test_of_writers_with_open_transactions_no_row_is_skipped_nor_read_twice(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For some seconds, of which the last two thirds have a clock that is 5 s back."""
+    assert feed.feed(url, 4.0) == []
+    assert "skipped 0, twice 0, out of order 0" in capsys.readouterr().out.splitlines()[2]
+
+
 @pytest.mark.slow
-def test_of_writers_with_open_transactions_no_row_is_skipped_nor_read_twice(url: str) -> None:
-    """For a minute, of which the second half has a clock that is 5 s back."""
-    end = time.monotonic() + 60.0
-    PostgresLog(url).close()
-    readings: list[int | None] = [None]
-
-    def write(name: str) -> None:
-        delays = random.Random(name)
-        with closing(SlowWriter(url)) as writer:
-            count = 0
-            while time.monotonic() < end:
-                for _ in range(8):
-                    writer.append(f"{name}-{count}", readings[0])
-                    count += 1
-                if delays.random() < 0.1:
-                    time.sleep(delays.random() * 0.3)
-                writer.commit()
-
-    writers = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
-    with closing(NaiveReader(url)) as naive, closing(XmaxReader(url)) as xmax, open_log(url) as log:
-        for writer in writers:
-            writer.start()
-        met: list[tuple[int, Decision]] = []
-        writing = True
-        while writing:
-            writing = any(writer.is_alive() for writer in writers)
-            if time.monotonic() > end - 30.0:
-                readings[0] = time.time_ns() // 1_000_000 - 5_000
-            met += log.read_decisions(met[-1][0] if met else 0, 2_000)
-            for reader in (naive, xmax):
-                reader.read(reader.end())
-            time.sleep(0.05)
-        while rows := log.read_decisions(met[-1][0], 2_000):
-            met += rows
-        seqs = [seq for seq, _ in met]
-        assert seqs == sorted(set(seqs))
-        assert met == log.read_decisions(0, 10**7)
-        stamps = [row.decided_at for _, row in met]
-        assert stamps == sorted(stamps)
-        assert naive.skipped() > 0, "else this shows nothing"
+def test_nor_across_a_promotion_to_a_clock_that_is_further_back() -> None:
+    lacking = postgres_server.missing()
+    if lacking:
+        pytest.skip(lacking)
+    assert feed.main(["--seconds", "60"]) == 0
 
 
 # ---------------------------------------------------------------------- intake
