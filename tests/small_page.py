@@ -13,7 +13,8 @@ import pytest
 
 from topbill import lake, pages, spec
 from topbill.catalog import Catalog
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import decision_rows, reward_rows
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import Engine
 from topbill.pages import CompiledPage, ComposedPage, PageFile, PageRequest, compose

@@ -41,8 +41,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
+from topbill.domain.decision import decision_rows, reward_rows, unit_event_rows
 from topbill.domain.metric import longest_window, microseconds
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, Placement, RewardEvent, UnitEvent
 from topbill.lake import Lake
 from topbill.log import Clock, now_micros

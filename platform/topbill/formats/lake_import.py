@@ -12,8 +12,9 @@ import msgspec
 import pyarrow as pa
 
 from topbill import lake
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import decision_rows, reward_rows
 from topbill.domain.errors import LogError, NotFound, SpecError, TopbillError
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, RewardEvent
 from topbill.domain.rewards import clipped_metrics
 from topbill.formats.assignment_fields import AssignmentFields

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import decision_rows, reward_rows
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, RewardEvent, Snapshot
 from topbill.engine import CompiledExperiment, DecideRequest, Engine, teach
 from topbill.lake import Lake

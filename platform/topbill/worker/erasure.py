@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 
-from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
+from topbill.domain.decision import decision_rows, reward_rows, unit_event_rows
 from topbill.domain.errors import BadRequest, LogError
+from topbill.domain.origin import Origin
 from topbill.domain.profile import guests_of
 from topbill.domain.records import Decision
 from topbill.entities import KeptTables, erase_ids

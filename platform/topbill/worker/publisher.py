@@ -13,9 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
+from topbill.domain.decision import decision_rows, reward_rows, unit_event_rows
 from topbill.domain.errors import LogError, SpecError
 from topbill.domain.metric import longest_window, microseconds
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent
 from topbill.lake import Lake, LaunchLine, Problem
 from topbill.lake.tables import Table, schemas

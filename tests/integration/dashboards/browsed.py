@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from topbill import spec
-from topbill.domain.decision import Origin
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.spec import Experiment
 

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from topbill import spec
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import decision_rows, reward_rows
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.engine.compiled import CompiledExperiment
 from topbill.lake import Lake

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from topbill import reporting, spec
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import decision_rows, reward_rows
 from topbill.domain.errors import BadRequest, NotFound
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.lake import Lake
 from topbill.ope import Evaluation

@@ -17,8 +17,9 @@ from rich.console import Console
 
 from topbill import reporting, spec
 from topbill.ab import Mean, Proportion, compare
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import decision_rows, reward_rows
 from topbill.domain.errors import SpecError
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.lake import Lake
 from topbill.reporting.experiment import plan

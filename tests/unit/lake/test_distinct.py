@@ -12,7 +12,8 @@ from deltalake import write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topbill.domain.decision import Origin, decision_rows, reward_rows, unit_event_rows
+from topbill.domain.decision import decision_rows, reward_rows, unit_event_rows
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, Placement, RewardEvent, UnitEvent
 from topbill.lake import DATABASE, Lake, sql
 

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import decision_rows, reward_rows
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import DecideRequest, Engine
 from topbill.lake import Lake

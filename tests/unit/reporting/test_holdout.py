@@ -16,8 +16,9 @@ from rich.console import Console
 
 from topbill import reporting
 from topbill.ab import Proportion, compare
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import decision_rows, reward_rows
 from topbill.domain.errors import BadRequest
+from topbill.domain.origin import Origin
 from topbill.domain.records import Action, Decision, Placement, RewardEvent
 from topbill.lake import Lake
 from topbill.policies.uniform import FixedParams, UniformParams

@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topbill import backup, reporting
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import decision_rows, reward_rows
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.lake import Lake
 from topbill.lake.erasing import erase_from_lake, find_in_lake

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from topbill import reporting
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import decision_rows, reward_rows
 from topbill.domain.metric import METRIC_KINDS, Metric, event_kinds
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, RewardEvent
 from topbill.lake import Lake
 

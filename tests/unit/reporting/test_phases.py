@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from topbill import reporting
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import decision_rows, reward_rows
 from topbill.domain.errors import BadRequest
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, Placement, RewardEvent
 from topbill.engine.compiled import CompiledExperiment
 from topbill.lake import Lake

@@ -25,8 +25,9 @@ from scipy import stats
 
 from topbill import reporting
 from topbill.domain import formatting
-from topbill.domain.decision import Origin, decision_rows, reward_rows
+from topbill.domain.decision import decision_rows, reward_rows
 from topbill.domain.errors import LogError, NotFound
+from topbill.domain.origin import Origin
 from topbill.domain.records import Action, Decision, Placement, RewardEvent
 from topbill.lake import DATABASE, Lake
 from topbill.policies.uniform import FixedParams, UniformParams

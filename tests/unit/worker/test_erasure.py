@@ -19,8 +19,9 @@ import pytest
 
 from topbill import backup, spec
 from topbill.cli import erasure as erasure_cli
-from topbill.domain.decision import Origin, reward_rows
+from topbill.domain.decision import reward_rows
 from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent, UnitEvent
 from topbill.engine import DecideRequest, Engine
 from topbill.lake import DATABASE, Lake, find_decisions, sql
