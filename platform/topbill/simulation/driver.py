@@ -87,11 +87,12 @@ class Driver:
         self.scoreboard = Scoreboard(
             environment.experiment for environment in environments.values()
         )
-        self.pages = self.whole_pages = self.rewards = 0
+        self.pages = self.rewards = 0
         self.elapsed = 0.0
+        self._whole_pages: list[str] = []
         self._sender = Sender()
         self._environments = environments
-        self._name = name
+        self.name = name
         self._start = self._deliver_at = 0.0
         # Rewards on their way: (when they are due, a number that breaks ties, the event). Without
         # the number, the heap would compare dictionaries.
@@ -99,9 +100,23 @@ class Driver:
         self._sequence = count()
 
     @property
+    def whole_pages(self) -> int:
+        """Whole pages that were answered."""
+        return len(self._whole_pages)
+
+    @property
     def retries(self) -> int:
         """Requests that had to be sent again."""
         return self._sender.retries
+
+    def decision_ids(self) -> Iterator[str]:
+        """The ids of all that was answered, once `run` has returned: each decision's, and each
+        whole page's.
+        """
+        for number in range(self.pages):
+            for key in self._environments:
+                yield self._decision_id(number, key)
+        yield from self._whole_pages
 
     async def run(
         self, client: httpx.AsyncClient, seconds: float, pages_per_second: float = PAGES_PER_SECOND
@@ -164,16 +179,19 @@ class Driver:
             if max(due, now) >= stop:
                 return
             answer = await self._sender.post(client, "/v1/page", driver.request(number), _page)
-            self.whole_pages += 1
+            self._whole_pages.append(answer.page_id)
             for delay, event in driver.react(number, answer):
                 self._send_later(delay, event)
+
+    def _decision_id(self, number: int, key: str) -> str:
+        return f"{self.name}-{number}-{key}"
 
     def _request(self, key: str, visit: Visit, at: float) -> dict[str, Any]:
         environment = self._environments[key]
         request: dict[str, Any] = {
             "experiment": key,
             "context": visit.context,
-            "decision_id": f"{self._name}-{visit.number}-{key}",
+            "decision_id": self._decision_id(visit.number, key),
         }
         if environment.experiment.unit:
             request["unit"] = visit.unit

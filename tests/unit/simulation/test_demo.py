@@ -12,14 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from rich.console import Console
 
 from topbill.domain.errors import NotFound, Unavailable
+from topbill.domain.records import Decision, Placement
+from topbill.lake import Lake
+from topbill.log import open_log
+from topbill.log.opening import LOG_FILE
 from topbill.simulation import driver as driving
 from topbill.simulation.demo import LAUNCH, environments, live_table, run_demo, summary
+from topbill.simulation.held import held
 from topbill.simulation.scoreboard import ExpectedReward
 from topbill.spec import Experiment
+from topbill.worker.publisher import Publisher
 
 
 class Service(httpx.AsyncBaseTransport):
@@ -227,3 +234,35 @@ def test_before_the_first_answer_the_board_is_empty_but_there(
     console = Console(file=StringIO(), width=100)
     console.print(live_table(driving.Driver(environments(experiments), "x")))
     assert "0 homepages" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_was_answered_is_looked_for_in_log_and_record(
+    experiments: list[Experiment], tmp_path: Path
+) -> None:
+    done, _ = demo(Service(experiments), seconds=0.2)
+    answered = list(done.decision_ids())
+    assert len(answered) == len(set(answered)) == 2 * done.pages
+    with open_log(tmp_path / LOG_FILE) as log:
+        log.append([made(decision_id) for decision_id in answered[1:]])
+        log.tend()
+        assert held(done, tmp_path, longest=0.0) == (len(answered), len(answered) - 1, 0)
+        Publisher(log, Lake(tmp_path), lambda: experiments).step()
+    found = held(done, tmp_path, longest=0.0)
+    assert found == (len(answered), len(answered) - 1, len(answered) - 1)
+    assert found.lost == 1
+    assert found.sentence().endswith(" in the record, 1 lost.")
+
+
+def made(decision_id: str) -> Decision:
+    return Decision(
+        decision_id=decision_id,
+        experiment="home-artwork",
+        revision="r1",
+        variant="editorial",
+        unit="u",
+        context=msgspec.Raw(b"{}"),
+        slate=(Placement(0, "a0", 0.25),),
+        policy="uniform",
+        reason="policy",
+        request_hash="h",
+    )
