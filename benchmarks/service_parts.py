@@ -43,8 +43,9 @@ from topbill.service.connections import BoundedProtocol
 class Application:
     paths = frozenset(["/v1/decide"])
 
-    async def reply(self, scope, raw):
-        return Reply(200, b"x" * 250, ((b"x-request-id", b"0" * 32),))
+    def take(self, requests):
+        for request in requests:
+            request.answer(Reply(200, b"x" * 250, ((b"x-request-id", b"0" * 32),)))
 
     async def __call__(self, scope, receive, send):
         await receive()

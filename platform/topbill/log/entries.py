@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -80,6 +81,11 @@ class Receipt(NamedTuple):
     the id. Nothing of the entry was stored."""
 
 
+_NOTHING: Mapping[str, Decision] = MappingProxyType({})
+_ALL_NEW = Receipt(_NOTHING, ())
+"""Of an entry without events, none of whose decisions was stored before."""
+
+
 def all_keyed(
     decisions: Sequence[Decision],
     events: Sequence[RewardEvent],
@@ -134,8 +140,9 @@ class Stored(Protocol):
 def admit(entry: Entry, at: int, stored: Stored, rows: Rows) -> Receipt:
     """Decide what of an entry is new, and what its caller is told.
 
-    New rows, stamped `at`, are added to `rows`, and their ids to the collections of what is
-    stored, so that a later entry of the same group meets them. On a conflict nothing is added.
+    New rows, stamped `at`, are added to `rows`, and the ids that callers chose to the collections
+    of what is stored, so that a later entry of the same group meets them. On a conflict nothing is
+    added.
 
     Args:
         entry: What a caller handed in.
@@ -143,18 +150,22 @@ def admit(entry: Entry, at: int, stored: Stored, rows: Rows) -> Receipt:
         stored: At least what is stored of the entry's keyed ids.
         rows: What the group is going to write.
     """
+    before: Mapping[str, Decision] = _NOTHING
+    new = entry.decisions
     if entry.keyed_decisions:
         refused = _refusal(entry, stored)
         if refused is not None:
             return refused
-    before = {}
-    for decision_id in entry.keyed_decisions & stored.decisions.keys():
-        before[decision_id] = stored.decisions[decision_id]
-    if before and entry.whole:
-        return Receipt(before, ())
-    _admit_decisions([d for d in entry.decisions if d.decision_id not in before], at, stored, rows)
+        before = {i: stored.decisions[i] for i in entry.keyed_decisions if i in stored.decisions}
+        if before and entry.whole:
+            return Receipt(before, ())
+        new = [decision for decision in new if decision.decision_id not in before]
+        for decision in new:
+            if decision.decision_id in entry.keyed_decisions:
+                stored.decisions[decision.decision_id] = decision
+    _admit_decisions(new, at, rows)
     if not (entry.events or entry.unit_events):
-        return Receipt(before, ())
+        return Receipt(before, ()) if before else _ALL_NEW
     duplicates = _admit_events(entry.events, stored.events, rows)
     unit_duplicates = _admit_unit_events(entry.unit_events, stored.unit_events, rows)
     return Receipt(before, duplicates, unit_duplicates=unit_duplicates)
@@ -175,7 +186,7 @@ def _refusal(entry: Entry, stored: Stored) -> Receipt | None:
     return None
 
 
-def _admit_decisions(new: list[Decision], at: int, stored: Stored, rows: Rows) -> None:
+def _admit_decisions(new: Sequence[Decision], at: int, rows: Rows) -> None:
     """Add decisions that are new."""
     # Bodies go out without a stamp, which readers take from the row: draining may still have to
     # move it past the newest one of the tables.
@@ -187,7 +198,6 @@ def _admit_decisions(new: list[Decision], at: int, stored: Stored, rows: Rows) -
             rows.decisions.append((decision.decision_id, decision.experiment, _encode(decision)))
     for decision in new:
         msgspec.structs.force_setattr(decision, "decided_at", at)
-        stored.decisions[decision.decision_id] = decision
 
 
 def _admit_events(

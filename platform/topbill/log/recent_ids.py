@@ -11,8 +11,7 @@ import msgspec
 
 from topbill.domain.records import Decision
 from topbill.log.bundles import decisions_of
-from topbill.log.entries import EventKey, UnitEventKey
-from topbill.log.frames import Frame
+from topbill.log.entries import EventKey, Rows, UnitEventKey
 from topbill.log.journal import Position
 
 _decode = msgspec.json.Decoder(Decision).decode
@@ -46,16 +45,17 @@ class RecentIds:
         self.let_go, self._encoded, self._bundled = set(), {}, {}
         self.indexed_to = (generation, 0)
 
-    def add(self, frame: Frame) -> None:
-        """Take in what another handle wrote. Bodies stay encoded until somebody asks for one: most
-        are never asked for, and decoding costs ten times as much.
+    def add(self, rows: Rows, at: int) -> None:
+        """Take in what was written. Bodies stay encoded until somebody asks for one: most are never
+        asked for, decoding costs ten times as much, and so many objects more to keep.
         """
-        rows = frame.rows
         for decision_id, _, body in rows.decisions:
-            self._encoded[decision_id] = (frame.at, body)
+            if decision_id not in self.decisions:
+                self._encoded[decision_id] = (at, body)
         for ids, bundle in rows.bundles:
             for decision_id, _ in ids:
-                self._bundled[decision_id] = (frame.at, bundle)
+                if decision_id not in self.decisions:
+                    self._bundled[decision_id] = (at, bundle)
         for decision_id, event_id, _ in rows.events:
             self.events.add((decision_id, event_id))
         for unit_type, unit, event_id, _ in rows.unit_events:

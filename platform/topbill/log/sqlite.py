@@ -179,12 +179,11 @@ class SqliteLog(TableLog):
         return receipts
 
     def _write(self, rows: Rows, at: int) -> None:
-        """Write the group's frame. An index that was complete before stays complete: `admit` has
-        put the new ids in.
-        """
+        """Write the group's frame. An index that was complete before stays complete."""
         complete = self._recent.indexed_to == self._journal.position
         self._journal.write(rows, at)
         if complete:
+            self._recent.add(rows, at)
             self._recent.indexed_to = self._journal.position
 
     def probe(self) -> None:
@@ -204,7 +203,7 @@ class SqliteLog(TableLog):
             self._recent.restart(generation)
         if index and self._recent.indexed_to[1] != end:
             for frame in self._journal.read(self._recent.indexed_to[1], end):
-                self._recent.add(frame)
+                self._recent.add(frame.rows, frame.at)
             self._recent.indexed_to = (generation, end)
 
     def _look_up(self, ids: KeyedIds) -> None:

@@ -44,6 +44,11 @@ class Reply(NamedTuple):
         headers = [JSON, (b"content-length", b"%d" % len(self.body)), *self.more]
         return [*headers, SOON] if self.status == 503 else headers
 
+    @property
+    def head(self) -> bytes:
+        """The same as HTTP/1.1 has them, a line each."""
+        return b"".join([b"%b: %b\r\n" % header for header in self.headers])
+
     def with_header(self, header: Header) -> Reply:
         """The same with one more header."""
         return Reply(self.status, self.body, (*self.more, header))

@@ -30,6 +30,13 @@ class BufferedTransport:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
 
+    def write_whole(self, data: bytes) -> None:
+        """Send an answer of which nothing more is to come, behind what was written before it."""
+        if self._parts:
+            self._parts.append(data)
+        elif not self._transport.is_closing():
+            self._transport.write(data)
+
     def close(self) -> None:
         """Send what was written, then close."""
         self._flush()

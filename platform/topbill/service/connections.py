@@ -187,6 +187,11 @@ class BoundedProtocol(DirectProtocol):
                 self._refuse_head(f"over {LARGEST_HEAD:,} bytes")
             self._note_phase()
 
+    def on_known_head(self) -> None:
+        """A request begins whose head was not parsed: it was not too large before."""
+        self._request += 1
+        self._received = 0
+
     def on_message_begin(self) -> None:
         """A request begins."""
         self._request += 1

@@ -24,15 +24,17 @@ from topbill.domain.errors import (
     TopbillError,
 )
 from topbill.domain.json_text import at_path, check_json
-from topbill.domain.records import NULL, Decision
-from topbill.engine import Answer, DecideRequest, payloads_of
-from topbill.log import Entry, Receipt
+from topbill.domain.records import Decision
+from topbill.engine import DecideRequest
+from topbill.log import Receipt
 from topbill.pages import PageRequest
+from topbill.process_log import REQUEST_ID
 from topbill.service import telemetry
 from topbill.service.admission import Admission
 from topbill.service.asgi import (
     LARGEST_BODY,
     App,
+    Header,
     Receive,
     Reply,
     Scope,
@@ -42,23 +44,22 @@ from topbill.service.asgi import (
 )
 from topbill.service.backend import Backend
 from topbill.service.bodies import (
-    LARGEST_WORK,
     DecideBatch,
-    DecideBatchAnswer,
     EventBatch,
     EventRequest,
     RewardBatch,
     RewardRequest,
     problem,
 )
+from topbill.service.decisions import Decisions
+from topbill.service.direct import DirectRequest
 from topbill.service.events import UnitEvents
 from topbill.service.few_a_second import FewASecond
 from topbill.service.override_header import OverrideHeaders
 from topbill.service.page import PageService
 from topbill.service.request_id import identify, with_header
 from topbill.service.rewards import Rewards
-from topbill.service.turns import Turn, let_others, next_stage
-from topbill.spec import audited
+from topbill.service.turns import let_others
 
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (Malformed, 400, "malformed"),
@@ -71,8 +72,8 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
 )
 """Status and code of each error; the first that fits, so subclasses stand before their bases."""
 _logger = logging.getLogger("topbill")
-_NO_KEYS: frozenset[str] = frozenset()
 _LONG_BODY = 100_000
+_DECIDE = "/v1/decide"
 _Route = tuple[msgspec.json.Decoder[Any], Callable[[Any], Awaitable[Any]]]
 """How a body is decoded, and what answers it."""
 
@@ -94,10 +95,12 @@ class FastPath:
         self.engine = backend.engine
         self._refusals = FewASecond(time.time)
         self.rewards = Rewards(backend, pages.spread, pages.impressions_sent, pages.is_at_hand)
+        self._decisions = Decisions(backend, self.rewards)
+        self._decode = msgspec.json.Decoder(DecideRequest).decode
         events = UnitEvents(backend, pages)
         self._routes: dict[str, _Route] = {
-            "/v1/decide": (msgspec.json.Decoder(DecideRequest), self.decide),
-            "/v1/decide/batch": (msgspec.json.Decoder(DecideBatch), self.decide_batch),
+            _DECIDE: (msgspec.json.Decoder(DecideRequest), self._decisions.one),
+            "/v1/decide/batch": (msgspec.json.Decoder(DecideBatch), self._decisions.batch),
             "/v1/page": (msgspec.json.Decoder(PageRequest), pages.page),
             "/v1/reward": (msgspec.json.Decoder(RewardRequest), self.rewards.one),
             "/v1/reward/batch": (msgspec.json.Decoder(RewardBatch), self.rewards.batch),
@@ -118,13 +121,104 @@ class FastPath:
             reply = await self._answered(scope["path"], await read_body(receive))
         return await send_reply(send, reply.with_header(request_id))
 
-    async def reply(self, scope: Scope, raw: bytes) -> Reply:
+    def take(self, requests: list[DirectRequest]) -> None:
+        """Answer requests, for `paths`, that came together: decisions side by side, stage by stage,
+        so that what a stage needs is in the processor's caches."""
+        asked: list[_Asked] = []
+        for request in requests:
+            scope = request.scope
+            try:
+                if scope["path"] != _DECIDE or self._takes_long(request):
+                    request.answer_later(self._reply(scope, request.body))
+                    continue
+                header = identify(scope["headers"])
+                refusal = self._refused(scope)
+                if refusal is None:
+                    asked.append(_Asked(request, header))
+                else:
+                    request.answer(refusal.with_header(header))
+            except Exception:
+                request.fail()
+        for one in asked:
+            self._read(one)
+        for one in asked:
+            if one.body is not None:
+                self._decide(one, one.body)
+
+    def _takes_long(self, request: DirectRequest) -> bool:
+        """Whether a request for a decision may need more than one look, and its own context."""
+        return len(request.body) > _LONG_BODY or self._overrides.is_sent(request.scope)
+
+    def _read(self, asked: _Asked) -> None:
+        """The first stage: what is asked."""
+        try:
+            check_json(asked.request.body)
+            asked.body = self._decode(asked.request.body)
+        except Exception as error:
+            self._fail(asked, error)
+
+    def _decide(self, asked: _Asked, body: DecideRequest) -> None:
+        """The second one: the decision, which the writer then makes durable."""
+        # Also for whatever is logged meanwhile.
+        REQUEST_ID.set(asked.request_id)
+
+        def done(receipt: Receipt | LogError) -> None:
+            self._answer(asked, decision, receipt)
+
+        try:
+            decision = self._decisions.make(body, done)
+        except TopbillError as error:
+            if body.decision_id is None:
+                self._fail(asked, error)
+            else:
+                # It may have been decided before, which takes a look into the log.
+                asked.request.answer_later(
+                    self._admitted(asked.header, _DECIDE, asked.request.body)
+                )
+        except Exception as error:
+            self._fail(asked, error)
+
+    def _answer(self, asked: _Asked, decision: Decision, receipt: Receipt | LogError) -> None:
+        """The last one: the answer, when the commit is durable."""
+        try:
+            if isinstance(receipt, LogError):
+                raise receipt
+            answer = self._decisions.settled(decision, receipt)
+            if answer is None:
+                stored = receipt.stored[decision.decision_id]
+                asked.request.answer_later(self._late_reply(asked, stored))
+            else:
+                self._send(asked, 200, _encode(answer))
+        except Exception as error:
+            self._fail(asked, error)
+
+    async def _late_reply(self, asked: _Asked, stored: Decision) -> Reply:
+        return Reply(200, _encode(await self._decisions.late_answer(stored)), (asked.header,))
+
+    def _fail(self, asked: _Asked, error: Exception) -> None:
+        """Answer what was wrong, by the error that is being handled."""
+        REQUEST_ID.set(asked.request_id)
+        if isinstance(error, TopbillError | msgspec.ValidationError):
+            self._send(asked, *_refusal(error))
+        else:
+            asked.request.fail()
+
+    def _send(self, asked: _Asked, status: int, body: bytes) -> None:
+        self._note(_DECIDE, status, time.perf_counter() - asked.start)
+        asked.request.answer(Reply(status, body, (asked.header,)))
+
+    async def _reply(self, scope: Scope, raw: bytes) -> Reply:
         """The answer to a request, for one of `paths`, that is here as a whole."""
         request_id = identify(scope["headers"])
         reply = self._refused(scope)
-        if reply is None:
-            reply = await self._answered(scope["path"], raw)
-        return reply.with_header(request_id)
+        if reply is not None:
+            return reply.with_header(request_id)
+        return await self._admitted(request_id, scope["path"], raw)
+
+    async def _admitted(self, header: Header, path: str, raw: bytes) -> Reply:
+        """The same to one that is let in; `header` says its id."""
+        REQUEST_ID.set(header[1].decode())
+        return (await self._answered(path, raw)).with_header(header)
 
     def _refused(self, scope: Scope) -> Reply | None:
         """Why a request is not let in, before its body is read; None where it is."""
@@ -146,11 +240,15 @@ class FastPath:
             return Reply(413, body)
         start = time.perf_counter()
         status, answer = await self._handle(self._routes[path], raw)
-        seconds = time.perf_counter() - start
+        self._note(path, status, time.perf_counter() - start)
+        return Reply(status, answer)
+
+    def _note(self, path: str, status: int, seconds: float) -> None:
+        """Count an answer."""
         telemetry.observe(telemetry.seconds(path), seconds)
         if status != 200:
+            telemetry.REFUSED.labels(str(status)).inc()
             self._note_refusal(path, status, seconds)
-        return Reply(status, answer)
 
     def _note_refusal(self, path: str, status: int, seconds: float) -> None:
         """A line by which a caller's request id is found. Nothing of the body is in it: it may hold
@@ -178,125 +276,30 @@ class FastPath:
             if len(raw) > _LONG_BODY:
                 await let_others()
             return 200, _encode(await handler(body))
-        except msgspec.ValidationError as error:
-            wrong = at_path(error)
-            status, answer = 422, problem("invalid", wrong.message, wrong.path)
-        except TopbillError as error:
-            status, answer = _refusal(error)
-        telemetry.REFUSED.labels(str(status)).inc()
-        return status, answer
-
-    # ------------------------------------------------------------------ decide
-
-    async def decide(self, request: DecideRequest) -> Answer:
-        """One decision, durable; the stored one where its id was used before with the same
-        request.
-        """
-        request = self._with_stored_unit(request)
-        await next_stage()
-        decision = await self._decide(request)
-        # An id of our own making is new: only a caller's has to be looked up by the log.
-        keyed = frozenset((decision.decision_id,)) if request.decision_id else _NO_KEYS
-        receipt = await self._backend.writer.put(Entry((decision,), keyed_decisions=keyed))
-        return await self._settle(decision, receipt)
-
-    async def decide_batch(self, batch: DecideBatch) -> DecideBatchAnswer:
-        """Decisions, durable together; a request that can't be decided refuses the whole batch."""
-        decisions: list[Decision] = []
-        keyed: set[str] = set()
-        work = 0
-        turn = Turn()
-        for index, request in enumerate(batch.decisions):
-            await turn.end_if_long()
-            try:
-                if request.decision_id in keyed:
-                    raise BadRequest(
-                        "$.decision_id",
-                        f"{request.decision_id!r} is there twice; expected each id once",
-                    )
-                decisions.append(await self._decide(self._with_stored_unit(request)))
-                work += len(decisions[-1].eligible) * len(decisions[-1].slate)
-                if work > LARGEST_WORK:
-                    raise BadRequest(
-                        "$",
-                        f"actions × slots are {work:,} up to here; expected at most "
-                        f"{LARGEST_WORK:,} in a batch: send less at once",
-                    )
-            except BadRequest as error:
-                path = f"$.decisions[{index}]{error.path.removeprefix('$')}"
-                raise BadRequest(path, error.message) from error
-            if request.decision_id:
-                keyed.add(request.decision_id)
-        receipt = await self._backend.writer.put(Entry(decisions, keyed_decisions=frozenset(keyed)))
-        answers: list[Answer] = []
-        for decision in decisions:
-            await turn.end_if_long()
-            answers.append(await self._settle(decision, receipt))
-        return DecideBatchAnswer(answers)
-
-    def _with_stored_unit(self, request: DecideRequest) -> DecideRequest:
-        """The request with its unit as it is stored: nothing behind this knows another id."""
-        if request.unit is None or not self._backend.unit_ids.hashed:
-            return request
-        return msgspec.structs.replace(request, unit=self._backend.unit_ids.stored(request.unit))
-
-    async def _decide(self, request: DecideRequest) -> Decision:
-        """Decided now. Where its id was used before, the log's receipt has the stored decision, and
-        nobody sees this one; so an id is looked up once, by the commit. Here only what cannot be
-        decided any more is looked up: it may have been before.
-        """
-        if request.decision_id is None:
-            return self.engine.decide(request)
-        try:
-            self._backend.refuse_old("decision_id", request.decision_id)
-            return self.engine.decide(request)
-        except TopbillError:
-            found = await self._backend.stored([request.decision_id])
-            stored = found.get(request.decision_id)
-            if stored is None:
-                raise
-            if stored.request_hash != request.fingerprint:
-                raise _used_before(request.decision_id) from None
-            return stored
-
-    async def _settle(self, decision: Decision, receipt: Receipt) -> Answer:
-        """The answer for a decision that is durable now, by this request or by an earlier one.
-
-        Of several requests with one id the first to be committed is stored: the log's receipt has
-        the last word, and all get the same answer, whichever policy decided for the others.
-        """
-        if receipt.let_go is not None:
-            raise AlreadyDecided.under("decision_id", receipt.let_go)
-        if receipt.conflict is not None:
-            raise _used_before(receipt.conflict)
-        stored = receipt.stored.get(decision.decision_id)
-        if stored is None:
-            self.rewards.remember(decision)
-            telemetry.count_decision(decision)
-            return self.engine.answer(decision)
-        experiment = self.engine.experiments.get(stored.experiment)
-        changed = experiment is None or experiment.revision != stored.revision
-        # Offered actions carry their payloads; the experiment's own are those of its revision then.
-        if changed and stored.actions == NULL:
-            return self.engine.answer(stored, await self._payloads_then(stored))
-        return self.engine.answer(stored)
-
-    async def _payloads_then(self, decision: Decision) -> dict[str, msgspec.Raw]:
-        audit = await self._backend.read(lambda log: log.revisions(decision.experiment))
-        for revision in audit:
-            if revision.revision == decision.revision:
-                then = audited(revision.spec, f"{decision.experiment} (audit)")
-                return payloads_of(then["actions"])
-        return {}
+        except (TopbillError, msgspec.ValidationError) as error:
+            return _refusal(error)
 
 
-def _used_before(decision_id: str) -> Conflict:
-    return Conflict(
-        f"decision_id {decision_id!r} was used before with another request; use a new id"
-    )
+class _Asked:
+    """A decision that is asked for, on its way to the answer."""
+
+    __slots__ = ("body", "header", "request", "start")
+
+    def __init__(self, request: DirectRequest, header: Header) -> None:
+        self.request, self.header = request, header
+        self.start = time.perf_counter()
+        self.body: DecideRequest | None = None
+
+    @property
+    def request_id(self) -> str:
+        """That of the request, by which log lines are found."""
+        return self.header[1].decode()
 
 
-def _refusal(error: TopbillError) -> tuple[int, bytes]:
+def _refusal(error: TopbillError | msgspec.ValidationError) -> tuple[int, bytes]:
+    """Status and body for an error."""
+    if isinstance(error, msgspec.ValidationError):
+        error = at_path(error)
     status, code = next((s, c) for kind, s, c in _STATUS if isinstance(error, kind))
     if isinstance(error, BadRequest):
         return status, problem(code, error.message, error.path)

@@ -79,6 +79,10 @@ class OverrideHeaders:
         self._clock = clock
         self._audit = Audit(clock)
 
+    def is_sent(self, scope: Scope) -> bool:
+        """Whether a request has the header."""
+        return any(name == _HEADER for name, _ in scope["headers"])
+
     def refusal(self, scope: Scope) -> Refusal | None:
         """Why a request is not let in. None where it is: whatever is decided for it sees the
         variants that its header names, and those of its units where it has none.

@@ -14,11 +14,6 @@ _OTHERS = 1e-3
 answered by a thread needs several, and would wait for as many long turns."""
 
 
-async def next_stage() -> None:
-    """Go on when all that came with this request are as far as it is: see `service.direct`."""
-    await asyncio.sleep(0)
-
-
 async def let_others() -> None:
     """The others' turn."""
     await asyncio.sleep(_OTHERS)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
 
@@ -34,11 +35,13 @@ _QUICK = 1e-3
 _SMOOTHING = 8
 """Groups over which that average forgets."""
 
-_Waiting = tuple[Entry, "asyncio.Future[Receipt]"]
+Done = Callable[[Receipt | LogError], None]
+"""Gets the receipt of an entry that is durable, or why it is not."""
+_Waiting = tuple[Entry, Done]
 
 
 class GroupWriter:
-    """Takes entries from the event loop, resolves each one's future when it is durable.
+    """Takes entries from the event loop, and tells the caller of each when it is durable.
 
     While the disk is quick (0.1 ms is usual) the loop writes by itself: to wake a thread and be
     woken by it takes as long. While it is slow, and always over a network, a thread writes, and
@@ -73,10 +76,27 @@ class GroupWriter:
         self._thread.start()
 
     def put(self, entry: Entry) -> asyncio.Future[Receipt]:
-        """A future that is done when `entry` is durable.
+        """A future that is done when `entry` is durable. Raises LogError as `submit`."""
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+
+        def done(receipt: Receipt | LogError) -> None:
+            # A caller whose connection broke has cancelled its future. Its entry is stored all the
+            # same: it comes again with the same id, or not at all.
+            if future.done():
+                return
+            if isinstance(receipt, LogError):
+                future.set_exception(receipt)
+            else:
+                future.set_result(receipt)
+
+        self.submit(entry, done)
+        return future
+
+    def submit(self, entry: Entry, done: Done) -> None:
+        """Have `done` called when `entry` is durable, or could not be made so.
 
         Raises:
-            LogError: Too many are waiting already, or for too long.
+            LogError: Too many are waiting already, or for too long. `done` is not called then.
         """
         if self._busy and time.monotonic() - self._busy_since > _LONGEST_WRITE:
             raise LogError(
@@ -87,13 +107,11 @@ class GroupWriter:
                 f"{self._log.name}: {_LONGEST_QUEUE} writes are waiting; "
                 "the log doesn't keep up, try later"
             )
-        future: asyncio.Future[Receipt] = self._loop.create_future()
-        self._waiting.append((entry, future))
+        self._waiting.append((entry, done))
         if not self._busy:
             self._busy = True
             self._busy_since = time.monotonic()
             self._loop.call_soon(self._gather)
-        return future
 
     def forget_recent(self) -> None:
         """Have the log's handle keep no row in memory; with the next group where one is under way,
@@ -108,7 +126,7 @@ class GroupWriter:
         """Write what is waiting, then end. Nobody may wait for these any more: the loop no longer
         turns.
         """
-        self._groups.put([item for item in self._waiting if not item[1].cancelled()])
+        self._groups.put(self._waiting)
         self._groups.put(None)
         self._thread.join()
         self._log.close()
@@ -175,12 +193,8 @@ class GroupWriter:
             self._loop.call_soon(self._gather)
         self.failing = isinstance(receipts, LogError)
         if isinstance(receipts, LogError):
-            for _, future in group:
-                if not future.done():
-                    future.set_exception(receipts)
+            for _, done in group:
+                done(receipts)
             return
-        for (_, future), receipt in zip(group, receipts, strict=True):
-            # A caller whose connection broke has cancelled its future. Its entry is stored all the
-            # same: it comes again with the same id, or not at all.
-            if not future.done():
-                future.set_result(receipt)
+        for (_, done), receipt in zip(group, receipts, strict=True):
+            done(receipt)

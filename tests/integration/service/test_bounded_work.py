@@ -16,7 +16,7 @@ from topbill.domain.errors import LogError
 from topbill.engine.api import MOST_ACTIONS
 from topbill.log import Entry, Log
 from topbill.log.memory import MemoryLog
-from topbill.service import bodies, fast_path, queue_age, turns
+from topbill.service import bodies, decisions, queue_age, turns
 from topbill.service.app import create_app
 from topbill.service.fast_path import FastPath
 from topbill.service.queue_age import QueueAge
@@ -37,7 +37,7 @@ def batch(decisions: int, actions: int, slots: int) -> dict[str, Any]:
 def test_a_batch_of_too_much_work_is_refused_and_nothing_of_it_is_stored(
     client: TestClient, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fast_path, "LARGEST_WORK", 5 * 10 * 3)
+    monkeypatch.setattr(decisions, "LARGEST_WORK", 5 * 10 * 3)
     allowed = client.post("/v1/decide/batch", json=batch(5, 10, 3))
     assert allowed.status_code == 200
     refused = client.post("/v1/decide/batch", json=batch(6, 10, 3))

@@ -8,16 +8,20 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
 import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from topbill.process_log import REQUEST_ID
 from topbill.service import connections
 from topbill.service.app import create_app
 from topbill.service.asgi import Receive, Reply, Scope, Send, read_body, send_reply
 from topbill.service.connections import BoundedProtocol, Waiting
+from topbill.service.direct import DirectRequest
 from topbill.service.settings import Settings
 
 from .raw_server import Connect, serving, until
@@ -30,10 +34,13 @@ class Application:
 
     def __init__(self) -> None:
         self.ways: list[str] = []
+        self.together: list[int] = []
 
-    async def reply(self, scope: Scope, raw: bytes) -> Reply:
-        self.ways.append("direct")
-        return await self.answer(scope, raw)
+    def take(self, requests: list[DirectRequest]) -> None:
+        self.together.append(len(requests))
+        for request in requests:
+            self.ways.append("direct")
+            request.answer_later(self.answer(request.scope, request.body))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw = await read_body(receive)
@@ -217,31 +224,139 @@ def test_the_service_is_asked_directly(folder: Path, tmp_path: Path) -> None:
     assert "/v1/decide" in config.loaded_app.paths
 
 
-def test_an_answer_is_one_write(application: Application) -> None:
-    written: list[bytes] = []
+class Transport:
+    """Keeps what is written."""
 
-    class Transport:
-        def get_extra_info(self, _name: str) -> None:
-            return None
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
 
-        def is_closing(self) -> bool:
-            return False
+    def get_extra_info(self, _name: str) -> None:
+        return None
 
-        def write(self, data: bytes) -> None:
-            written.append(data)
+    def is_closing(self) -> bool:
+        return False
 
-    async def ask() -> None:
-        config = uvicorn.Config(
-            application, http=BoundedProtocol, lifespan="off", proxy_headers=False
-        )
-        config.load()
-        state = uvicorn.Server(config).server_state
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+def connected(application: Application, count: int = 1) -> list[tuple[BoundedProtocol, Transport]]:
+    """Connections of one server, without sockets."""
+    config = uvicorn.Config(application, http=BoundedProtocol, lifespan="off", proxy_headers=False)
+    config.load()
+    state = uvicorn.Server(config).server_state
+    made = []
+    for _ in range(count):
         protocol = BoundedProtocol(config=config, server_state=state, app_state={})
-        protocol.connection_made(Transport())  # type: ignore[arg-type]
+        transport = Transport()
+        protocol.connection_made(transport)  # type: ignore[arg-type]
+        made.append((protocol, transport))
+    return made
+
+
+def test_an_answer_is_one_write(application: Application) -> None:
+    async def ask() -> list[bytes]:
+        ((protocol, transport),) = connected(application)
         for path in ("/echo", "/slow", "/other"):
             protocol.data_received(request(path))
             await asyncio.sleep(0.3)
+        return transport.written
 
-    asyncio.run(ask())
+    written = asyncio.run(ask())
     assert [data.count(b"HTTP/1.1 200 OK") for data in written] == [1, 1, 1]
     assert all(data.endswith(b"hello") for data in written)
+
+
+def test_what_comes_in_one_turn_is_handed_on_together(application: Application) -> None:
+    async def ask() -> None:
+        made = connected(application, 3)
+        for _ in range(2):
+            for protocol, _transport in made:
+                protocol.data_received(request("/echo"))
+            await asyncio.sleep(0.01)
+
+    asyncio.run(ask())
+    assert application.together == [3, 3]
+
+
+def test_a_head_that_came_before_is_not_parsed_again(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[bytes] = []
+    complete = BoundedProtocol.on_headers_complete
+
+    def noted(self: BoundedProtocol) -> None:
+        parsed.append(self.url)
+        complete(self)
+
+    monkeypatch.setattr(BoundedProtocol, "on_headers_complete", noted)
+
+    async def ask() -> list[bytes]:
+        (first, transport), (second, other) = connected(application, 2)
+        for protocol in (first, first, second):
+            protocol.data_received(request("/echo", b"again"))
+            await asyncio.sleep(0.01)
+        first.data_received(request("/echo", b"longer body"))
+        await asyncio.sleep(0.01)
+        return transport.written + other.written
+
+    written = asyncio.run(ask())
+    assert parsed == [b"/echo"] * 2
+    assert [data.rpartition(b"\r\n")[2] for data in written] == [
+        b"again", b"again", b"longer body", b"again",
+    ]  # fmt: skip
+
+
+def chunked(body: bytes) -> bytes:
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body)
+
+
+def sent(body: bytes, form: str) -> bytes:
+    """A request for the echo of a body, in one of several forms."""
+    if form == "chunked":
+        return chunked(body)
+    if form == "blank":
+        return b"\r\n" + request("/echo", body)
+    return request(form, body)
+
+
+@given(
+    asked=st.lists(
+        st.tuples(
+            st.sampled_from([b"a", b"b", b"POST /echo HTTP/1.1\r\n\r\n", b"12\r\n\r\n34"]),
+            st.sampled_from(["/echo", "/echo", "/other", "chunked", "blank"]),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    cuts=st.lists(st.integers(0, 600), max_size=6),
+    at_ends=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_however_requests_come_each_is_answered_in_its_order(
+    asked: list[tuple[bytes, str]], cuts: list[int], at_ends: bool
+) -> None:
+    texts = [sent(body, form) for body, form in asked]
+    stream = b"".join(texts)
+    ends = list(accumulate(map(len, texts))) if at_ends else []
+    places = sorted({0, len(stream), *ends, *[cut for cut in cuts if cut < len(stream)]})
+
+    async def ask() -> bytes:
+        ((protocol, transport),) = connected(Application())
+        for start, stop in pairwise(places):
+            protocol.data_received(stream[start:stop])
+            for _ in range(8):
+                await asyncio.sleep(0)
+        for _ in range(20 * len(asked)):
+            await asyncio.sleep(0)
+        return b"".join(transport.written)
+
+    answers = asyncio.run(ask()).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert [answer.partition(b"\r\n\r\n")[2] for answer in answers] == [body for body, _ in asked]
