@@ -26,6 +26,7 @@ from topbill.log.protocol import (
     Heartbeat,
     Log,
     Matured,
+    Named,
     Revision,
     now_micros,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Heartbeat",
     "Log",
     "Matured",
+    "Named",
     "Receipt",
     "Revision",
     "embedded_log",

@@ -38,6 +38,7 @@ from topbill.log.protocol import (
     Lease,
     Log,
     Matured,
+    Named,
     Order,
     Revision,
     now_micros,
@@ -379,6 +380,13 @@ class MemoryLog(Log):
                     ]
                     matured.append(Matured(seq, decision, events))
         return matured
+
+    def named(self, experiment: str, after_seq: int, barrier: int, limit: int) -> list[Named]:
+        """The next decisions by their ids; see `Log.named`."""
+        return [
+            Named(seq, decision.decision_id, decision.decided_at)
+            for seq, decision, *_ in self.matured(experiment, after_seq, 0, barrier, limit)
+        ]
 
     def last_matured(self, experiment: str, after_seq: int, age: int, barrier: int) -> int | None:
         """The last decision that reached an age; see `Log.last_matured`."""

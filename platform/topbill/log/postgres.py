@@ -34,7 +34,7 @@ from topbill.log.entries import (
 from topbill.log.log_time import SETTLED, TOLERANCE, ClockStep
 from topbill.log.postgres_database import PostgresDatabase
 from topbill.log.postgres_schema import LOW_BITS, PLACE_IN_BUNDLE
-from topbill.log.protocol import Clock, Lease, Matured, now_micros
+from topbill.log.protocol import Clock, Lease, Matured, Named, now_micros
 from topbill.log.remembered_ids import RememberedIds, digest
 from topbill.log.sql_database import checksum
 from topbill.log.table_log import TableLog
@@ -482,6 +482,16 @@ class PostgresLog(TableLog):
         for seq, decision in decisions:
             matured.append(Matured(seq, decision, by_decision[decision.decision_id]))
         return matured
+
+    def named(self, experiment: str, after_seq: int, barrier: int, limit: int) -> list[Named]:
+        """The next decisions by their ids; see `Log.named`."""
+        query = (
+            "SELECT seq, decision_id FROM decisions "
+            "WHERE experiment = ? AND seq > ? AND seq < ? ORDER BY seq LIMIT ?"
+        )
+        end = _first_seq(barrier // 1_000 + 1)
+        rows = self._database.rows(query, (experiment, after_seq, end, limit))
+        return [Named(seq, decision_id, _stamp(seq)) for seq, decision_id in rows]
 
     def last_matured(self, experiment: str, after_seq: int, age: int, barrier: int) -> int | None:
         """The last decision that reached an age; see `Log.last_matured`."""

@@ -67,6 +67,14 @@ class Matured(NamedTuple):
     offers: Sequence[Offer] | None = None
 
 
+class Named(NamedTuple):
+    """A decision by its id alone, and its stamp in µs."""
+
+    seq: int
+    decision_id: str
+    decided_at: int
+
+
 class Revision(NamedTuple):
     """One line of the audit: from `at` (µs) on, `experiment` was what `spec` (JSON text) says."""
 
@@ -336,6 +344,12 @@ class Log(Protocol):
             limit: Most decisions of the answer. It may have fewer where there are more: only an
                 empty one says that there are no more.
             share: Only of those that `chance.is_learned` draws for this share.
+        """
+
+    @abstractmethod
+    def named(self, experiment: str, after_seq: int, barrier: int, limit: int) -> list[Named]:
+        """The decisions that `matured` gives of age 0, in order, by their ids: for who knows what
+        they say. At most `limit`; fewer only where there are no more.
         """
 
     @abstractmethod

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import starmap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +46,7 @@ from topbill.log.log_time import (
 from topbill.log.protocol import (
     Clock,
     Matured,
+    Named,
     now_micros,
 )
 from topbill.log.recent_ids import RecentIds
@@ -582,6 +584,17 @@ class SqliteLog(TableLog):
             if decisions or not rows:
                 return decisions
             after_seq = rows[-1][0]
+
+    def named(self, experiment: str, after_seq: int, barrier: int, limit: int) -> list[Named]:
+        """The next decisions by their ids; see `Log.named`."""
+        if barrier > self._barrier:
+            self.drain()
+        query = (
+            "SELECT seq, decision_id, at FROM decisions "
+            "WHERE experiment = ? AND seq > ? AND at <= ? ORDER BY seq LIMIT ?"
+        )
+        rows = self._database.rows(query, (experiment, after_seq, barrier, limit))
+        return list(starmap(Named, rows))
 
     def last_matured(self, experiment: str, after_seq: int, age: int, barrier: int) -> int | None:
         """The last decision that reached an age; see `Log.last_matured`."""

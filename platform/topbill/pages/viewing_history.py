@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,9 +15,9 @@ import numpy as np
 from topbill.candidates import taste_worth
 from topbill.domain.chance import uniform
 from topbill.domain.profile import PROFILE_TYPE, Merge, guests_of
-from topbill.domain.records import RewardEvent, UnitEvent
+from topbill.domain.records import Decision, RewardEvent, UnitEvent
 from topbill.domain.rewards import IMPRESSIONS
-from topbill.log import Matured
+from topbill.log import Matured, Named
 from topbill.rules import Rules
 
 MOST_VIEWERS = 100_000
@@ -47,6 +48,8 @@ SIGNALS: Mapping[str, float] = {
 }
 """What events say for or against a title where a page file doesn't say it, in plays."""
 _BATCH = 2_000
+_MOST_MADE = 5_000
+"""Pages of this process that are known without the log, until it is followed to where they are."""
 
 
 def events_read(signals: Mapping[str, float]) -> frozenset[str]:
@@ -62,6 +65,7 @@ class LogReader(Protocol):
     def matured(
         self, experiment: str, after_seq: int, age: int, barrier: int, limit: int
     ) -> Sequence[Matured]: ...
+    def named(self, experiment: str, after_seq: int, barrier: int, limit: int) -> list[Named]: ...
     def read_events(self, after_seq: int, limit: int) -> list[tuple[int, RewardEvent]]: ...
     def read_unit_events(self, after_seq: int, limit: int) -> list[tuple[int, UnitEvent]]: ...
     def merges(self, after: int, limit: int) -> list[Merge]: ...
@@ -148,6 +152,14 @@ class _ViewerRecord:
             self.regards[title] = regard if own is None else own.joined(regard)
 
 
+class _Made(NamedTuple):
+    """A page that this process made: when, in µs of log time, for whom, and of which titles."""
+
+    at: int
+    unit: str
+    titles: Sequence[str]
+
+
 class KnownViewer(NamedTuple):
     """What is known of a viewer.
 
@@ -198,6 +210,8 @@ class ViewingHistory:
         self._titles = 0
         # Page id → its viewer.
         self._pages: OrderedDict[str, str] = OrderedDict()
+        # By id, the pages that this process made and has not followed the log to.
+        self._made: dict[str, _Made] = {}
         # The last rows of the log that were read.
         self._decision_seq = self._event_seq = self._unit_event_seq = 0
         # Profile → the guests that were merged into it, the latest last.
@@ -219,13 +233,20 @@ class ViewingHistory:
         # A barrier is a write: none is made where nobody has asked for a page.
         has_pages = log.next_seq(self.page, self._decision_seq) is not None
         barrier = log.barrier() if has_pages else 0
-        while rows := log.matured(self.page, self._decision_seq, 0, barrier, _BATCH):
-            for seq, page, *_ in rows:
-                self._decision_seq = seq
-                titles = [cell.action for cell in page.slate]
-                self.shown(page.decision_id, page.unit, titles, page.decided_at / 1e6)
-            rows_read += len(rows)
-            self.unseen_pages += len(rows)
+        while pages := log.named(self.page, self._decision_seq, barrier, _BATCH):
+            made = [self._made.pop(page.decision_id, None) for page in pages]
+            for is_made, run in groupby(zip(pages, made, strict=True), _is_made):
+                together = list(run)
+                if not is_made:
+                    self._read(log, [page for page, _ in together], barrier)
+                for page, known in together:
+                    if known is not None:
+                        at = page.decided_at / 1e6
+                        self.shown(page.decision_id, known.unit, known.titles, at)
+                    self._decision_seq = page.seq
+            rows_read += len(pages)
+            self.unseen_pages += len(pages)
+        self._forget_made(barrier)
         for seq, event in events:
             self._event_seq = seq
             unit = self._pages.get(event.decision_id)
@@ -243,6 +264,29 @@ class ViewingHistory:
                     unit_event.unit, unit_event.action, unit_event.event, unit_event.value, at
                 )
         return rows_read + len(events) + len(unit_events)
+
+    def _read(self, log: LogReader, pages: Sequence[Named], barrier: int) -> None:
+        """Take in pages as the log has them, which follow one upon the other."""
+        last = pages[-1].seq
+        for seq, page, *_ in log.matured(self.page, self._decision_seq, 0, barrier, len(pages)):
+            if seq <= last:
+                at = page.decided_at / 1e6
+                self.shown(page.decision_id, page.unit, _titles_of(page), at)
+
+    def made(self, page: Decision) -> None:
+        """This process has stored that page: it counts as shown when the log is followed to where
+        it is, and is not read then.
+        """
+        if len(self._made) < _MOST_MADE:
+            made = _Made(page.decided_at, page.unit, _titles_of(page))
+            self._made[page.decision_id] = made
+
+    def _forget_made(self, barrier: int) -> None:
+        """Forget pages that were followed before it was known that they were made here."""
+        # A list, made at once: another thread makes pages.
+        for page_id, page in list(self._made.items()):
+            if page.at <= barrier:
+                self._made.pop(page_id, None)
 
     def _follow_merges(self, log: LogReader) -> int:
         rows_read = 0
@@ -408,6 +452,14 @@ def _fatigued(
         if pages >= tired and now - at < rest * (1.0 - 0.5 * uniform("rest", unit, title)):
             resting.append(title)
     return resting
+
+
+def _is_made(page: tuple[Named, _Made | None]) -> bool:
+    return page[1] is not None
+
+
+def _titles_of(page: Decision) -> list[str]:
+    return [cell.action for cell in page.slate]
 
 
 def _heard_of(title: tuple[str, _Regard]) -> float:

@@ -287,8 +287,9 @@ class PageService:
         for stage in composed.answer.fallbacks:
             telemetry.PAGE_FALLBACKS.labels(request.page, stage).inc()
         # The page's own decision holds its answer, as the log keeps it.
-        page = next(d for d in composed.decisions if d.decision_id == page_id)
+        page = composed.decisions[0]
         self._memory.add(page_id, bytes(page.actions))
+        self._histories[request.page].made(page)
         return page.actions
 
     async def _above(self, request: PageRequest, unit: str | None) -> list[Decision]:

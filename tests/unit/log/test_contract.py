@@ -396,6 +396,23 @@ def matured_gives_each_decision_the_events_that_had_come_at_that_age(world: Worl
 
 
 @law
+def decisions_are_named_in_order_as_they_mature_at_once(world: World) -> None:
+    log = world.log()
+    for number in range(5):
+        world.now = 1_000_000 + 1_000 * number
+        log.append([decision(f"d{number}"), decision(f"e{number}", "elsewhere")], [])
+    world.now = 2_000_000
+    barrier = log.barrier()
+    last = log.matured("home", 0, 0, barrier, limit=2)[-1].seq
+    for after, limit, until in [(0, 9, barrier), (0, 3, barrier), (last, 2, barrier)]:
+        matured = log.matured("home", after, 0, until, limit)
+        expected = [(seq, d.decision_id, d.decided_at) for seq, d, *_ in matured]
+        assert len(expected) == min(limit, 5 if after == 0 else 3)
+        assert log.named("home", after, until, limit) == expected
+    assert [each.decision_id for each in log.named("home", 0, 1_001_999, 9)] == ["d0", "d1"]
+
+
+@law
 def forgetting_takes_only_what_is_old_and_safe_elsewhere_with_its_events(world: World) -> None:
     log = world.log()
     world.now = 1_000_000

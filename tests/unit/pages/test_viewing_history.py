@@ -7,14 +7,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from topbill.domain.profile import Merge, guests_of, viewers_of
-from topbill.domain.records import RewardEvent
+from topbill.domain.records import Decision, Placement, RewardEvent
+from topbill.log import Matured
 from topbill.log.memory import MemoryLog
 from topbill.pages import viewing_history
 from topbill.pages.viewing_history import MOST_TITLES, NOBODY, ViewingHistory
@@ -202,3 +204,62 @@ def test_pages_without_impressions_are_counted_until_one_comes(home: Any) -> Non
     log.append([], [seen])
     history.follow(log)
     assert history.unseen_pages == 0
+
+
+@given(st.lists(st.sampled_from(["made", "read", "followed first", "follow"]), max_size=12))
+def test_pages_that_a_process_made_are_known_as_if_they_were_read(steps: list[str]) -> None:
+    now = [1_000_000]
+    log = MemoryLog(clock=lambda: now[0])
+    one, other = ViewingHistory("home"), ViewingHistory("home")
+    for number, step in enumerate([*steps, "follow"]):
+        now[0] += 1_000_000
+        page = page_of(number, f"t{number % 3}", f"t{number % 4}")
+        if step != "follow":
+            log.append([page])
+        if step in ("follow", "followed first"):
+            one.follow(log)
+        if step in ("made", "followed first"):
+            one.made(page)
+    other.follow(log)
+    at = now[0] / 1e6
+    assert one.known("u", RULES, at) == other.known("u", RULES, at)
+    assert one.unseen_pages == other.unseen_pages
+
+
+def test_pages_that_a_process_made_are_not_read_and_others_are_in_their_order() -> None:
+    log, history = MemoryLog(), ViewingHistory("home")
+    pages = [page_of(number, f"t{number}") for number in range(4)]
+    for number, page in enumerate(pages):
+        log.append([page])
+        if number != 2:
+            history.made(page)
+
+    class Reader:
+        read: ClassVar[list[str]] = []
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(log, name)
+
+        def matured(self, *arguments: Any) -> list[Matured]:
+            rows = log.matured(*arguments)
+            self.read.extend(row.decision.decision_id for row in rows)
+            return rows
+
+    history.follow(Reader())
+    assert Reader.read == ["page-2"]
+    assert list(history.known("u", RULES, 1.0).shown) == ["t0", "t1", "t2", "t3"]
+
+
+def page_of(number: int, *titles: str) -> Decision:
+    return Decision(
+        decision_id=f"page-{number}",
+        experiment="home",
+        revision="r1",
+        variant=None,
+        unit="u",
+        context=msgspec.Raw(b"{}"),
+        slate=tuple(Placement(place, title, 1.0) for place, title in enumerate(titles)),
+        propensity=1.0,
+        policy="page",
+        reason="policy",
+    )
