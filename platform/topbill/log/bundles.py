@@ -97,8 +97,10 @@ def _is_in_order(decision: Decision) -> bool:
     return all(i == placement.position for i, placement in enumerate(decision.slate))
 
 
-def bundle_of(decisions: Sequence[Decision]) -> bytes:
-    """The bundle of these decisions."""
+def bundle_of(decisions: Sequence[Decision], page: PageAnswer | None = None) -> bytes:
+    """The bundle of these decisions. `page` is the answer of the page that they make together,
+    where they do: then nothing of it has to be read from them.
+    """
     names = _names(decision.eligible for decision in decisions)
     plain: list[Decision] = []
     lists: list[_Lists] = []
@@ -106,25 +108,26 @@ def bundle_of(decisions: Sequence[Decision]) -> bytes:
         plain.append(
             msgspec.structs.replace(decision, eligible=(), slate=(), masks=(), actions=NULL)
         )
-        lists.append(_lists_of(decision, names))
+        is_offered = _is_of_all(decision, page)
+        lists.append(_lists_of(decision, names, is_offered=is_offered))
     actions = [decision.actions for decision in decisions]
     answered, tiles = None, []
     for index, decision in enumerate(decisions):
-        answer = _answer_of(decision)
+        if decision.layer != "page":
+            continue
+        answer = _answer_of(decision) if page is None else page
         if answer is not None:
             answered, tiles = index, [_tiles_of(row, names) for row in answer.rows]
             actions[index] = _raw(_with_rows(answer, [()] * len(answer.rows)))
-            lists[index] = _lists_of(msgspec.structs.replace(decision, slate=()), names)
+            lists[index] = msgspec.structs.replace(lists[index], placed=[], propensities=[])
             break
     return pack(_encode(_Bundle(plain, lists, actions, answered, tiles)))
 
 
 def _answer_of(decision: Decision) -> PageAnswer | None:
-    """The answer that a page's own decision has in place of offers; None for any other, and where
-    text and slate would not be the same again.
+    """The answer that a page's own decision has in place of offers; None where text and slate
+    would not be the same again.
     """
-    if decision.layer != "page":
-        return None
     try:
         answer = _decode_answer(decision.actions)
     except msgspec.DecodeError:
@@ -164,8 +167,14 @@ def _names(eligible: Iterable[Sequence[str]]) -> dict[str, int]:
     return dict(zip(distinct, range(len(distinct)), strict=True))
 
 
-def _lists_of(decision: Decision, names: Mapping[str, int]) -> _Lists:
-    is_offered = decision.eligible == _offered(decision.actions)
+def _is_of_all(decision: Decision, page: PageAnswer | None) -> bool:
+    """Whether what is eligible is all that is offered, in its order."""
+    # Pages offer titles and pictures that their rules let through, and no others.
+    is_of_page = page is not None and decision.layer in ("titles", "artwork")
+    return is_of_page or decision.eligible == _offered(decision.actions)
+
+
+def _lists_of(decision: Decision, names: Mapping[str, int], *, is_offered: bool) -> _Lists:
     masks = []
     for mask in decision.masks:
         rule = names.get(mask.rule, mask.rule)

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from topbill.domain.page_answer import PageAnswer
 from topbill.domain.records import Decision, RewardEvent, UnitEvent
 from topbill.log.bundles import bundle_of, is_bundled
 
@@ -55,7 +56,8 @@ class Entry(NamedTuple):
 
     `keyed_decisions`, `keyed_events` and `keyed_unit_events` say which ids the callers chose: only
     those can have been used before. Of an entry that is `whole`, nothing is stored where one of its
-    keyed decisions was before.
+    keyed decisions was before. `page` is the answer of the page that the decisions of a whole
+    entry make together, where they do, which then need not be read from them.
     """
 
     decisions: Sequence[Decision] = ()
@@ -65,6 +67,7 @@ class Entry(NamedTuple):
     whole: bool = False
     unit_events: Sequence[UnitEvent] = ()
     keyed_unit_events: frozenset[UnitEventKey] = frozenset()
+    page: PageAnswer | None = None
 
 
 class Receipt(NamedTuple):
@@ -163,7 +166,7 @@ def admit(entry: Entry, at: int, stored: Stored, rows: Rows) -> Receipt:
         for decision in new:
             if decision.decision_id in entry.keyed_decisions:
                 stored.decisions[decision.decision_id] = decision
-    _admit_decisions(new, at, rows)
+    _admit_decisions(new, entry.page, at, rows)
     if not (entry.events or entry.unit_events):
         return Receipt(before, ()) if before else _ALL_NEW
     duplicates = _admit_events(entry.events, stored.events, rows)
@@ -186,13 +189,13 @@ def _refusal(entry: Entry, stored: Stored) -> Receipt | None:
     return None
 
 
-def _admit_decisions(new: Sequence[Decision], at: int, rows: Rows) -> None:
+def _admit_decisions(new: Sequence[Decision], page: PageAnswer | None, at: int, rows: Rows) -> None:
     """Add decisions that are new."""
     # Bodies go out without a stamp, which readers take from the row: draining may still have to
     # move it past the newest one of the tables.
     if is_bundled(new):
         ids = [(decision.decision_id, decision.experiment) for decision in new]
-        rows.bundles.append((ids, bundle_of(new)))
+        rows.bundles.append((ids, bundle_of(new, page)))
     else:
         for decision in new:
             rows.decisions.append((decision.decision_id, decision.experiment, _encode(decision)))

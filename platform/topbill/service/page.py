@@ -276,7 +276,7 @@ class PageService:
         ids = [decision.decision_id for decision in composed.decisions]
         keyed = frozenset(ids) if request_hash else _NO_KEYS
         receipt = await self._backend.writer.put(
-            Entry(composed.decisions, keyed_decisions=keyed, whole=True)
+            Entry(composed.decisions, keyed_decisions=keyed, whole=True, page=composed.answer)
         )
         earlier = await self._earlier(page_id, request_hash, receipt)
         if earlier is not None:

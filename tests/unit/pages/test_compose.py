@@ -18,6 +18,7 @@ from topbill.domain.chance import hash64
 from topbill.domain.records import Decision
 from topbill.domain.slate import choices, distribution
 from topbill.engine import logged_actions, offered
+from topbill.log.bundles import bundle_of, decisions_of
 from topbill.pages import CompiledPage, PageRequest, compose
 from topbill.pages.viewing_history import KnownViewer
 
@@ -143,6 +144,21 @@ def test_what_policies_are_told_is_what_the_log_says(home: Any) -> None:
     assert all(
         np.unique(column[name]).size > 1 for name in ("similar", "new", "match", "popularity")
     )
+
+
+@pytest.mark.parametrize("asked", [{}, {"kids": True, "maturity": 0}, {"region": "nowhere"}])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_page_is_stored_the_same_whether_its_answer_is_read_from_it_or_known(
+    home: Any, asked: dict[str, Any], is_late: bool
+) -> None:
+    compiled_page = home.compiled_page()
+    if is_late:
+        ticks = iter(range(10_000))
+        compiled_page.engine._clock = lambda: 10.0 * next(ticks)
+    made = home.compose(compiled_page, **asked)
+    known = bundle_of(made.decisions, made.answer)
+    assert known == bundle_of(made.decisions)
+    assert decisions_of(known) == list(made.decisions)
 
 
 def test_rules_hold_on_every_page(home: Any) -> None:
