@@ -29,7 +29,7 @@ from topbill.alerts.sums import DAY_HOURS, HOUR, Memory
 from topbill.alerts.watching import look_at, resolve, weigh
 from topbill.domain.alarm import AlarmLine, AlarmWatch, standing
 from topbill.domain.errors import FileProblem, LogError, SpecError, TopbillError
-from topbill.lake import DATABASE, Problem
+from topbill.lake import Problem, is_published
 from topbill.log import Clock, Log, now_micros
 from topbill.reporting.queries.database import open_database
 from topbill.spec import Experiment
@@ -190,7 +190,7 @@ class Watcher:
         beat = self._log.heartbeat()
         published_at = 0 if beat is None else beat.published_at
         newest = published_at // HOUR * HOUR
-        if not published_at or not (self._data / DATABASE).exists():
+        if not published_at or not is_published(self._data):
             return
         # Looks begin now; after a longer absence, with the last day.
         at = max(through, newest - DAY_HOURS * HOUR) if through else newest

@@ -416,7 +416,7 @@ def sql(query: str, *, data: Data = DATA, json_: Json = False) -> None:
     from topbill import lake
     from topbill.domain.errors import BadRequest
 
-    rows = lake.sql(data / lake.DATABASE, query)
+    rows = lake.sql(lake.database_of(data), query)
     try:
         shown = rows.slice(0, None if json_ else _MOST_ROWS).to_pylist()
     except (OverflowError, ValueError) as error:

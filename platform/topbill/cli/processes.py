@@ -24,6 +24,7 @@ from topbill.cli.shell import (
     EXPERIMENTS,
     Data,
     Experiments,
+    LakeUrl,
     LogFormatOption,
     LogUrl,
     app,
@@ -31,9 +32,11 @@ from topbill.cli.shell import (
     out,
     own_or_examples,
     refuse_log,
+    use_lake,
     use_log,
 )
 from topbill.domain.errors import BadRequest
+from topbill.domain.lake_url import LAKE_VARIABLE
 from topbill.domain.log_url import LOG_VARIABLE, without_secrets
 from topbill.domain.pausing import pause
 
@@ -97,6 +100,7 @@ class ServiceOptions:
     experiments: Experiments = EXPERIMENTS
     data: Data = DATA
     log: LogUrl = ""
+    lake: LakeUrl = ""
     host: Annotated[
         str, Parameter(help="Where the service listens; other than loopback needs keys.")
     ] = "127.0.0.1"
@@ -143,6 +147,7 @@ def serve(
     from topbill.service import auth, run
 
     use_log(service.log)
+    use_lake(service.lake)
     process_log.configure(service.log_format)
     run.serve(
         service.experiments,
@@ -194,6 +199,7 @@ def worker(
     experiments: Experiments = EXPERIMENTS,
     data: Data = DATA,
     url: LogUrl = "",
+    lake: LakeUrl = "",
     remember: Remember = REMEMBER,
     keep: Keep = None,
     log_format: LogFormatOption = "text",
@@ -206,6 +212,7 @@ def worker(
     from topbill.worker import loop
 
     use_log(url)
+    use_lake(lake)
     process_log.configure(log_format)
     tracing.start("worker")
     try:
@@ -268,6 +275,7 @@ def up(*, service: ServiceOptions = ServiceOptions(), keep: Keep = None) -> None
     from topbill.log.unit_ids import unit_ids
 
     use_log(service.log)
+    use_lake(service.lake)
     # Those that are started say it as this process does: they find it in their environment.
     process_log.configure(service.log_format)
     experiments = own_or_examples(service.experiments)
@@ -353,8 +361,9 @@ def _say_where(address: str, board: int, data: str) -> None:
         f"dashboard  http://127.0.0.1:{board}",
         f"data       {data}",
     ]
-    if shared := os.environ.get(LOG_VARIABLE):
-        lines.append(f"log        {without_secrets(shared)}")
+    for name, variable in (("log", LOG_VARIABLE), ("lake", LAKE_VARIABLE)):
+        if shared := os.environ.get(variable):
+            lines.append(f"{name:<11}{without_secrets(shared)}")
     for line in lines:
         out.print(line, highlight=False, soft_wrap=True)
 
@@ -365,6 +374,7 @@ def dashboard(
     experiments: Experiments = EXPERIMENTS,
     data: Data = DATA,
     url: LogUrl = "",
+    lake: LakeUrl = "",
     host: str = "127.0.0.1",
     port: Port = 8601,
     picture_hosts: str | None = None,
@@ -380,6 +390,7 @@ def dashboard(
     from topbill.cli import dashboard as dashboards
 
     use_log(url)
+    use_lake(lake)
     dashboards.run(experiments, data, host=host, port=port, picture_hosts=picture_hosts)
 
 

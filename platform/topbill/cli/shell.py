@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from topbill import __version__, process_log
 from topbill.domain.errors import BadRequest
+from topbill.domain.lake_url import LAKE_VARIABLE, parsed
 from topbill.domain.log_url import LOG_VARIABLE, without_secrets
 from topbill.process_log import LogFormat
 from topbill.shipped import shipped
@@ -42,6 +43,16 @@ LogUrl = Annotated[
         show_default=False,
         help="URL of a log that machines share, such as postgresql://USER@HOST/DATABASE; left out, "
         "it is in the data folder.",
+    ),
+]
+LakeUrl = Annotated[
+    str,
+    Parameter(
+        name="--lake",
+        env_var=LAKE_VARIABLE,
+        show_default=False,
+        help="URL of a lake that machines share, such as s3://BUCKET/PREFIX (also gs://, az://, "
+        "file://); left out, it is in the data folder.",
     ),
 ]
 LogFormatOption = Annotated[
@@ -71,12 +82,21 @@ def use_log(url: str) -> None:
     os.environ[LOG_VARIABLE] = url
 
 
+def use_lake(url: str) -> None:
+    """Have this process, and those that it starts, use the lake at `url`, where one is said. Raises
+    BadRequest for what is none.
+    """
+    if url:
+        os.environ[LAKE_VARIABLE] = parsed(url)
+
+
 def refuse_log(command: str) -> None:
-    """Raises BadRequest where a shared log is said, for what needs one of its own."""
-    if os.environ.get(LOG_VARIABLE):
-        raise BadRequest(
-            LOG_VARIABLE, f"is set; expected none for {command}, which keeps a log of its own"
-        )
+    """Raises BadRequest where a shared log or lake is said, for what needs its own."""
+    for variable, what in ((LOG_VARIABLE, "log"), (LAKE_VARIABLE, "lake")):
+        if os.environ.get(variable):
+            raise BadRequest(
+                variable, f"is set; expected none for {command}, which keeps a {what} of its own"
+            )
 
 
 def own_or_examples(experiments: Path) -> Path:

@@ -94,7 +94,7 @@ def status(
 
 def _standing(data: Path) -> StandingNow:
     from topbill.domain.alarm import standing as standing_alarms
-    from topbill.lake import DATABASE
+    from topbill.lake import is_published
     from topbill.log import open_log_of
     from topbill.log.orders import in_force
     from topbill.reporting.queries import database
@@ -105,10 +105,10 @@ def _standing(data: Path) -> StandingNow:
         health = worker_health(log)
         holding = in_force(log)
         alarms = standing_alarms(log.alarms())
-    is_published = (data / DATABASE).exists()
-    experiments = database.experiments(data) if is_published else []
-    problems = database.problems(data) if is_published else []
-    launching = launches(data) if is_published else []
+    published = is_published(data)
+    experiments = database.experiments(data) if published else []
+    problems = database.problems(data) if published else []
+    launching = launches(data) if published else []
     return StandingNow(health, experiments, holding, problems, alarms, launching)
 
 

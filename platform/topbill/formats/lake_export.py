@@ -97,7 +97,7 @@ def export_log(
     chosen = find(format or target_format(target))
     with ExitStack() as stack:
         connection = stack.enter_context(
-            closing(lake.connect(data / lake.DATABASE, memory_limit=_MEMORY))
+            closing(lake.connect(lake.database_of(data), memory_limit=_MEMORY))
         )
         total = _count(connection, key, after=0)
         if not total:

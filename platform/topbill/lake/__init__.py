@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from topbill import late
 from topbill.domain.sql import identifier, quoted
-from topbill.lake.places import DATABASE
+from topbill.lake.places import DATABASE, lake_place
 
 if TYPE_CHECKING:
     from topbill.lake.analytics import LaunchLine, Problem, empty
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from topbill.lake.delta import delta_relation
     from topbill.lake.distinct import RepeatedRow
     from topbill.lake.lookup import find_decisions, find_rewards, named_versions
+    from topbill.lake.published import database_of, is_published
     from topbill.lake.tables import Lake
     from topbill.lake.views import metric_of, metrics_sql, objective_of
 else:
@@ -35,6 +36,7 @@ else:
             "topbill.lake.delta": ("delta_relation",),
             "topbill.lake.distinct": ("RepeatedRow",),
             "topbill.lake.lookup": ("find_decisions", "find_rewards", "named_versions"),
+            "topbill.lake.published": ("database_of", "is_published"),
             "topbill.lake.tables": ("Lake",),
             "topbill.lake.views": ("metric_of", "metrics_sql", "objective_of"),
         },
@@ -49,11 +51,14 @@ __all__ = [
     "Problem",
     "RepeatedRow",
     "connect",
+    "database_of",
     "delta_relation",
     "empty",
     "find_decisions",
     "find_rewards",
     "identifier",
+    "is_published",
+    "lake_place",
     "metric_of",
     "metrics_sql",
     "named_versions",

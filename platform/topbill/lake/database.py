@@ -12,8 +12,11 @@ import duckdb
 import pyarrow as pa
 
 from topbill.domain.errors import BadRequest, LogError, NotFound
+from topbill.domain.lake_url import lake_url
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.domain.sql import identifier, quoted
+from topbill.lake.files import let_read
+from topbill.lake.places import CACHE, LAKE, lake_place
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 Error: TypeAlias = duckdb.Error
@@ -54,6 +57,9 @@ def connect(
     connection.execute("SET TimeZone = 'UTC'")
     # It would stand amid what a command prints, JSON too, once a query takes two seconds.
     connection.execute("SET enable_progress_bar = false")
+    url = lake_url()
+    if url and not url.startswith("file:"):
+        let_read(connection, url)
     if path is None:
         return connection
     if not Path(path).exists():
@@ -119,7 +125,9 @@ def view_files(connection: Connection, view: str) -> list[str]:
 
 def files_of(database: Path) -> str:
     """The folder in which the files lie that a database's views read."""
-    return str((database.parent / "lake").resolve())
+    if database.parent.name == CACHE:
+        return lake_place(database.parent.parent).root
+    return str((database.parent / LAKE).resolve())
 
 
 def _follow_moved(connection: Connection, files: str) -> None:
@@ -163,6 +171,7 @@ _UNKNOWN_NAME = re.compile(
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALY[SZ]E\s+)?(.*)", re.IGNORECASE | re.DOTALL)
 _RUNS_OTHERS = re.compile(r'"name"\s*:\s*"[^"]*(COPY|JSON_EXECUTE|EXTERNAL_RESOURCE)')
 """Operators of a plan that write, or that run what no plan shows."""
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?: .*\n)*\w+: ")
 _LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
 """How DuckDB says where in a statement something is wrong."""
 
@@ -273,7 +282,10 @@ def _check_select(connection: Connection, kind: duckdb.StatementType, text: str)
 
 
 def _with_name_of_today(message: str) -> str:
-    """DuckDB's message, and what the name that it does not know is called since 0.2, if it is."""
+    """DuckDB's message, without Python's own lines of where a store's library raised it, and what
+    the name that it does not know is called since 0.2, if it is.
+    """
+    message = _TRACEBACK.sub("", message)
     unknown = _UNKNOWN_NAME.search(message)
     name = next(filter(None, unknown.groups())) if unknown else ""
     if name not in _RENAMED:

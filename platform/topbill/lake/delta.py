@@ -3,12 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from topbill.domain.errors import LogError
 from topbill.domain.sql import quoted
+from topbill.lake.causes import cause
+from topbill.lake.files import Files, LocalFiles, files_below
+from topbill.lake.places import LakePlace
+
+
+class TablePlace(NamedTuple):
+    """Where a table of a lake lies: its name, the files of the lake, and how Delta opens it."""
+
+    name: str
+    files: Files
+    options: dict[str, str] | None = None
+
+    @property
+    def root(self) -> str:
+        """The table's folder: an absolute path, or a URL."""
+        return f"{self.files.root}/{self.name}"
+
+    def open(self) -> DeltaTable:
+        """The table's newest version. Raises OSError and DeltaError."""
+        return DeltaTable(self.root, storage_options=self.options)
+
+    def is_there(self) -> bool:
+        """Whether a Delta table lies there. Raises LogError."""
+        if isinstance(self.files, LocalFiles):
+            return is_table(Path(self.root))
+        return bool(self.log())
+
+    def log(self) -> list[str]:
+        """The paths of Delta's own files, below the lake. Raises LogError."""
+        return sorted(self.files.sizes(f"{self.name}/_delta_log"))
+
+
+def table_of(place: LakePlace, name: str) -> TablePlace:
+    """Where the table of that name is in a lake."""
+    return TablePlace(name, files_below(place), place.options)
 
 
 def is_table(folder: Path) -> bool:
@@ -16,23 +52,33 @@ def is_table(folder: Path) -> bool:
     return (folder / "_delta_log").is_dir()
 
 
-def files_of(table: DeltaTable, folder: Path) -> list[str]:
-    """The paths of the Parquet files that make up the table in `folder`. Delta names them with the
-    folder written as in a URL (a space is %20), which is no path."""
-    root = table.table_uri.removeprefix("file://").rstrip("/")
-    return sorted(
-        str(folder) + uri.removeprefix("file://").removeprefix(root) for uri in table.file_uris()
-    )
+def files_of(table: DeltaTable, root: str) -> list[str]:
+    """The paths or URLs of the Parquet files that make up the table in `root`. Delta names those of
+    a folder with it written as in a URL (a space is %20), which is no path.
+    """
+    own = table.table_uri.removeprefix("file://").rstrip("/")
+    return sorted(root + uri.removeprefix("file://").removeprefix(own) for uri in table.file_uris())
 
 
 def delta_relation(folder: Path) -> str:
-    """SQL that reads the table's newest version, what was deleted from it left out. Raises
-    LogError.
+    """SQL that reads the newest version of the table in a folder, what was deleted from it left
+    out. Raises LogError.
     """
-    try:
-        files = files_of(DeltaTable(str(folder)), folder)
-    except (OSError, DeltaError) as error:
-        raise LogError(f"{folder}: cannot be opened: {error}; expected a Delta table") from error
-    if not files:
+    place = TablePlace(folder.name, LocalFiles(str(folder.parent)))
+    relation = relation_of(place)
+    if relation is None:
         raise LogError(f"{folder}: holds no rows; expected a Delta table with a log")
+    return relation
+
+
+def relation_of(place: TablePlace) -> str | None:
+    """The same of a table of a lake; None where it holds no rows. Raises LogError."""
+    try:
+        files = files_of(place.open(), place.root)
+    except (OSError, DeltaError) as error:
+        raise LogError(
+            f"{place.root}: cannot be opened: {cause(error)}; expected a Delta table"
+        ) from error
+    if not files:
+        return None
     return f"read_parquet([{', '.join(map(quoted, files))}], hive_partitioning = true)"

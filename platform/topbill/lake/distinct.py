@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from topbill.domain.decision import SEQ
 from topbill.domain.sql import identifier, quoted
 from topbill.lake.database import Connection
+from topbill.lake.delta import TablePlace
 
 IDS = "ids"
 """The folder of the hashes, beside the tables."""
@@ -241,8 +242,8 @@ def _crc(hashes: _Hashes) -> int:
     return zlib.crc32(hashes.data)
 
 
-def take_out(table: DeltaTable, folder: Path, rows: Iterable[RepeatedRow]) -> None:
-    """Take rows out of the table in `folder`: what lies around them is written anew without them,
+def take_out(table: DeltaTable, place: TablePlace, rows: Iterable[RepeatedRow]) -> None:
+    """Take rows out of the table: what lies around them is written anew without them,
     in one commit for each span of the log. Raises DeltaError.
     """
     by_partition: dict[str | None, list[RepeatedRow]] = {}
@@ -250,7 +251,7 @@ def take_out(table: DeltaTable, folder: Path, rows: Iterable[RepeatedRow]) -> No
         by_partition.setdefault(row.experiment, []).append(row)
     for experiment, own in by_partition.items():
         for span in _spans(sorted(own, key=lambda row: row.seq)):
-            _rewrite(table, folder, experiment, span)
+            _rewrite(table, place, experiment, span)
 
 
 def _spans(rows: Sequence[RepeatedRow]) -> list[list[RepeatedRow]]:
@@ -263,12 +264,13 @@ def _spans(rows: Sequence[RepeatedRow]) -> list[list[RepeatedRow]]:
 
 
 def _rewrite(
-    table: DeltaTable, folder: Path, experiment: str | None, rows: Sequence[RepeatedRow]
+    table: DeltaTable, place: TablePlace, experiment: str | None, rows: Sequence[RepeatedRow]
 ) -> None:
     first, last = rows[0].seq, rows[-1].seq
     condition = f"{SEQ} >= {first} AND {SEQ} <= {last}"
     columns = pa.schema(table.schema().to_arrow())
-    is_partitioned = bool(table.metadata().partition_columns)
+    partitions = table.metadata().partition_columns
+    is_partitioned = "experiment" in partitions
     if is_partitioned:
         own = "IS NULL" if experiment is None else f"= {quoted(experiment)}"
         condition = f"experiment {own} AND {condition}"
@@ -284,11 +286,12 @@ def _rewrite(
             action["min.seq"] > last or action["max.seq"] < first
         ):
             continue
-        path = str(folder / unquote(action["path"]))
-        content = _without(pq.ParquetFile(path).read(), places.get(path, ()), first, last)
-        if is_partitioned:
-            names = pa.array([experiment] * len(content), pa.string())
-            content = content.append_column("experiment", names)
+        name = unquote(action["path"])
+        file = pq.ParquetFile(pa.BufferReader(place.files.read(f"{place.name}/{name}")))
+        content = _without(file.read(), places.get(f"{place.root}/{name}", ()), first, last)
+        for column in partitions:
+            values = pa.array([action[f"partition.{column}"]] * len(content))
+            content = content.append_column(column, values)
         kept.append(_with_columns(content, columns))
     write_deltalake(
         table,

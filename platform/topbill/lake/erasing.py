@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from topbill.domain.errors import LogError
 from topbill.domain.sql import quoted
-from topbill.lake.database import connect
-from topbill.lake.delta import delta_relation, is_table
+from topbill.lake.causes import cause
+from topbill.lake.database import Error, connect
+from topbill.lake.delta import TablePlace, relation_of, table_of
+from topbill.lake.places import lake_place
 from topbill.lake.tables import WRITER, Table, schemas
 from topbill.log.erasing import StoredRows
 
@@ -158,7 +159,7 @@ def take_history_away(data: Path) -> None:
     the lake open must open it anew. Raises LogError.
     """
     for name in schemas():
-        _take_history_away(data / "lake" / name)
+        _take_history_away(table_of(lake_place(data), name))
 
 
 def _own(unit: str, spared: Collection[str]) -> str:
@@ -183,41 +184,44 @@ def _rows(data: Path, name: str, columns: str, condition: str) -> list[tuple[Any
 
 
 def _select(data: Path, name: str, columns: str, condition: str) -> pa.Table:
-    folder = data / "lake" / name
-    try:
-        if not is_table(folder) or not DeltaTable(str(folder)).file_uris():
-            return pa.table({})
-    except (OSError, DeltaError) as error:
-        raise LogError(f"{folder}: cannot be read: {error}") from error
-    query = f"SELECT {columns} FROM {delta_relation(folder)} WHERE {condition}"  # noqa: S608 (quoted)
+    place = table_of(lake_place(data), name)
+    relation = relation_of(place) if place.is_there() else None
+    if relation is None:
+        return pa.table({})
+    query = f"SELECT {columns} FROM {relation} WHERE {condition}"  # noqa: S608 (quoted)
     with connect() as connection:
-        return connection.sql(query).to_arrow_table()
+        try:
+            return connection.sql(query).to_arrow_table()
+        except Error as error:
+            raise LogError(f"{place.root}: cannot be read: {cause(error)}") from error
 
 
 def _delete(data: Path, name: str, condition: str) -> None:
-    folder = data / "lake" / name
+    place = table_of(lake_place(data), name)
     # Without a row to delete, no commit and no file is written.
     if not len(_select(data, name, "seq", f"{condition} LIMIT 1")):
         return
     try:
-        DeltaTable(str(folder)).delete(condition, writer_properties=WRITER)
+        place.open().delete(condition, writer_properties=WRITER)
     except (OSError, DeltaError) as error:
-        raise LogError(f"{folder}: cannot be deleted from: {error}; run it again") from error
+        raise LogError(
+            f"{place.root}: cannot be deleted from: {cause(error)}; run it again"
+        ) from error
 
 
-def _take_history_away(folder: Path) -> None:
-    if not is_table(folder):
+def _take_history_away(place: TablePlace) -> None:
+    if not place.is_there():
         return
     try:
-        table = DeltaTable(str(folder))
+        table = place.open()
         table.vacuum(0, dry_run=False, enforce_retention_duration=False, full=True)
-        table = DeltaTable(str(folder))
+        table = place.open()
         table.create_checkpoint()
-        for path in sorted((folder / "_delta_log").iterdir()):
-            number = path.name[:20]
-            is_earlier = number.isdigit() and int(number) < table.version()
-            # What a killed writer left is a commit under another name.
-            if is_earlier or path.name.startswith(("_commit_", ".")):
-                path.unlink()
     except (OSError, DeltaError) as error:
-        raise LogError(f"{folder}: cannot be tidied: {error}; run it again") from error
+        raise LogError(f"{place.root}: cannot be tidied: {cause(error)}; run it again") from error
+    for path in place.log():
+        name = path.rpartition("/")[2]
+        is_earlier = name[:20].isdigit() and int(name[:20]) < table.version()
+        # What a killed writer left is a commit under another name.
+        if is_earlier or name.startswith(("_commit_", ".")):
+            place.files.delete(path)

@@ -5,7 +5,6 @@ anew.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -14,6 +13,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from topbill.domain.sql import identifier, quoted
 from topbill.lake.database import connect
+from topbill.lake.delta import TablePlace
 
 _HEALED = "topbill.healed:"
 """Before a file's path, Delta's application id that says: its rows were written anew. In the same
@@ -24,7 +24,9 @@ commit as the rows, so that whoever dies between that and the removal heals noth
 class BrokenFile(NamedTuple):
     """A file that a table names and that cannot be read whole."""
 
-    path: Path
+    path: str
+    """Its absolute path, or its URL."""
+    is_there: bool
     name: str
     """As the table calls it."""
     experiment: str | None
@@ -35,19 +37,22 @@ class BrokenFile(NamedTuple):
 
 
 def broken_files(
-    table: DeltaTable, folder: Path, damaged: Collection[Path] = ()
+    table: DeltaTable, place: TablePlace, damaged: Collection[str] = ()
 ) -> list[BrokenFile]:
     """The files of the table's newest version that are missing or of another size than was written,
     and those of `damaged`.
     """
     table.update_incremental()
+    sizes = place.files.sizes(place.name)
     broken = []
     for action in pa.table(table.get_add_actions(flatten=True)).to_pylist():
-        path = folder / unquote(action["path"])
-        if path in damaged or not path.exists() or path.stat().st_size != action["size_bytes"]:
+        name = unquote(action["path"])
+        path, size = f"{place.root}/{name}", sizes.get(f"{place.name}/{name}")
+        if path in damaged or size != action["size_bytes"]:
             broken.append(
                 BrokenFile(
                     path,
+                    size is not None,
                     action["path"],
                     action.get("partition.experiment"),
                     action["num_records"] or 0,
@@ -108,11 +113,12 @@ def write_anew(table: DeltaTable, rows: pa.Table, broken: Collection[BrokenFile]
     )
 
 
-def remove(table: DeltaTable, broken: Collection[BrokenFile]) -> None:
+def remove(table: DeltaTable, place: TablePlace, broken: Collection[BrokenFile]) -> None:
     """Take broken files, whose rows lie elsewhere, out of the table; what there is of them is kept
     beside it.
     """
     for file in broken:
-        if file.path.exists():
-            file.path.replace(file.path.with_name(f"{file.path.name}.damaged"))
+        if file.is_there:
+            path = f"{place.name}/{unquote(file.name)}"
+            place.files.rename(path, f"{path}.damaged")
     table.repair()

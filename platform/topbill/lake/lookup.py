@@ -17,7 +17,8 @@ from topbill.domain.decision import (
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.records import Decision, RewardEvent
 from topbill.lake.database import Connection, connect
-from topbill.lake.places import DATABASE
+from topbill.lake.places import lake_place
+from topbill.lake.published import database_of, is_published
 
 
 def find_decisions(data: Path, places: Mapping[str, int]) -> dict[str, Decision]:
@@ -31,9 +32,9 @@ def find_decisions(data: Path, places: Mapping[str, int]) -> dict[str, Decision]
     """
     if not places:
         return {}
-    path = data / DATABASE
+    path = lake_place(data).database
     try:
-        with connect(path, threads=1) as connection:
+        with connect(database_of(data), threads=1) as connection:
             return read_decisions(connection, places)
     except NotFound as error:
         # What the log has let go is in the lake: to find nothing would say that it never was.
@@ -45,9 +46,9 @@ def find_decisions(data: Path, places: Mapping[str, int]) -> dict[str, Decision]
 def named_versions(data: Path, versions: Sequence[str]) -> set[str]:
     """Those of the versions of tables of features that some decision of the lake names; all of
     them where there is no lake to ask."""
-    if not (data / DATABASE).exists():
+    if not is_published(data):
         return set(versions)
-    connection = connect(data / DATABASE)
+    connection = connect(database_of(data))
     query = (
         "SELECT DISTINCT e.version FROM decisions, unnest(entities) AS t(e) "
         "WHERE list_contains($versions, e.version)"
@@ -63,7 +64,7 @@ def find_rewards(data: Path, decision: Decision) -> list[RewardEvent]:
     """The rewards of a decision that the lake in a data folder has, in the order in which they
     came. Takes as long, and raises what `find_decisions` does.
     """
-    path = data / DATABASE
+    path = lake_place(data).database
     query = f"""SELECT {read_sql(REWARD_COLUMNS)} FROM rewards
         WHERE experiment = $experiment AND decided_at = make_timestamp($decided_at)
             AND decision_id = $decision_id ORDER BY seq"""  # noqa: S608 (own names)
@@ -73,7 +74,7 @@ def find_rewards(data: Path, decision: Decision) -> list[RewardEvent]:
         "decision_id": decision.decision_id,
     }
     try:
-        with connect(path, threads=1) as connection:
+        with connect(database_of(data), threads=1) as connection:
             rows = connection.sql(query, params=values).to_arrow_table().to_pylist()
     except NotFound as error:
         raise LogError(f"{path}: is not there yet; the worker writes it, try again") from error

@@ -18,7 +18,7 @@ def dataset_of(table: DeltaTable, where: Path) -> ds.FileSystemDataset:
     """The table's files, read by Arrow alone: while Delta writes, it can't read through itself."""
     partitions = ds.partitioning(pa.schema({"experiment": pa.string()}), flavor="hive")
     return ds.dataset(
-        files_of(table, where),
+        files_of(table, str(where)),
         schema=table.to_pyarrow_dataset().schema,
         format="parquet",
         partitioning=partitions,

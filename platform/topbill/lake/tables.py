@@ -29,11 +29,14 @@ from topbill.domain.records import Decision, QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import analytics, healing
 from topbill.lake.analytics import LaunchLine
+from topbill.lake.buckets import BUCKET, FIELD, partitions, with_buckets
+from topbill.lake.causes import cause
 from topbill.lake.database import Error, connect, connect_for_long
-from topbill.lake.delta import delta_relation, files_of
+from topbill.lake.delta import TablePlace, files_of, relation_of, table_of
 from topbill.lake.distinct import IDS, KEYS, IdHashes, RepeatedRow, take_out
+from topbill.lake.files import objects_below
 from topbill.lake.lookup import read_decisions
-from topbill.lake.places import DATABASE
+from topbill.lake.places import CACHE, DATABASE, LAKE, lake_place
 from topbill.lake.seals import Seals
 from topbill.lake.views import PinnedTable, base_view
 from topbill.log.protocol import ConclusionLine, Order, Retention
@@ -100,8 +103,9 @@ def schemas() -> dict[Table, pa.Schema]:
 
 
 class Lake:
-    """The lake in a data folder: `DIR/lake/decisions`, `DIR/lake/rewards`, `DIR/lake/events` and
-    the analytics database `DIR/topbill.duckdb`.
+    """The lake of a data folder: the tables `decisions`, `rewards` and `events` in `DIR/lake`, and
+    the analytics database `DIR/topbill.duckdb`; or all of them below the URL that `TOPBILL_LAKE`
+    says.
 
     For one writer at a time; a second one that appends what was appended already is refused by
     Delta itself. `keep_for`: seconds that files which a merge replaced stay, for readers that
@@ -111,10 +115,12 @@ class Lake:
 
     def __init__(self, folder: Path, *, keep_for: float = 1_800.0) -> None:
         self.folder = folder
-        self.database_path = folder / DATABASE
+        self._place = lake_place(folder)
+        self.database_path = (folder / CACHE if self._place.is_store else folder) / DATABASE
+        self.database_path.parent.mkdir(parents=True, exist_ok=True)
         self._database = analytics.DatabaseWriter(self.database_path)
         self._keep_for = keep_for
-        self._folders: dict[str, Path] = {}
+        self._places: dict[str, TablePlace] = {}
         self._tables: dict[str, DeltaTable] = {}
         self._positions: dict[str, tuple[int, int]] = {}
         """The version of each table that was looked at, and its position."""
@@ -122,46 +128,54 @@ class Lake:
         # One for all, made when it is needed.
         connection = cache(connect_for_long)
         for name, columns in schemas().items():
-            self._folders[name] = (folder / "lake" / name).resolve()
-            self._tables[name] = self._open(self._folders[name], columns)
-            self._ids[name] = IdHashes((folder / "lake" / IDS / name).resolve(), name, connection)
-        self._seals = Seals((folder / "lake").resolve())
+            self._places[name] = table_of(self._place, name)
+            self._tables[name] = self._open(self._places[name], columns)
+            self._ids[name] = IdHashes((folder / LAKE / IDS / name).resolve(), name, connection)
+        # What an object store has acknowledged it keeps, and as it was.
+        self._seals = None if self._place.is_store else Seals(Path(self._place.root))
 
     def seal(self) -> dict[Table, int]:
         """Sync what lies in the lake, and note its hashes; returns the position of each table up to
         which that holds.
         """
         positions = {name: self.position(name) for name in schemas()}
-        self._seals.seal()
+        if self._seals is not None:
+            self._seals.seal()
         return positions
 
     def note(self) -> None:
         """Note the hashes of what is new in the lake, so that its damage is told from now on."""
-        self._seals.note()
+        if self._seals is not None:
+            self._seals.note()
 
-    def damaged(self) -> list[Path]:
+    def damaged(self) -> list[str]:
         """The sealed files that are not as they were written. Reads all files."""
-        return [path for path, _ in self._seals.damage()]
+        return [path for path, _ in self._damage()]
+
+    def _damage(self) -> list[tuple[str, str]]:
+        if self._seals is None:
+            return []
+        return [(str(path), what) for path, what in self._seals.damage()]
 
     def damage(self) -> list[str]:
         """A sentence for each file that is not as it was written, or that a table names and that is
         gone. Reads all files.
         """
-        found = dict(self._seals.damage())
+        found = dict(self._damage())
         for name in schemas():
             for file in self.broken(name):
-                what = "cut" if file.path.exists() else "missing"
+                what = "cut" if file.is_there else "missing"
                 found.setdefault(file.path, f"{what}, with {file.rows:,} rows of {name}")
         return [f"{path}: {what}" for path, what in found.items()]
 
-    def broken(self, name: Table, damaged: Collection[Path] = ()) -> list[healing.BrokenFile]:
+    def broken(self, name: Table, damaged: Collection[str] = ()) -> list[healing.BrokenFile]:
         """The table's files that are missing or not as long as they were, and those of
         `damaged`.
         """
         try:
-            return healing.broken_files(self._tables[name], self._folders[name], damaged)
+            return healing.broken_files(self._tables[name], self._places[name], damaged)
         except (OSError, DeltaError) as error:
-            raise LogError(f"{self._folders[name]}: cannot be read: {error}") from error
+            raise self._unusable(name, "cannot be read", error) from error
 
     def heal(self, name: Table, broken: Sequence[healing.BrokenFile], rows: pa.Table) -> int:
         """Replace broken files by their rows, which are among the log's `rows` of their spans;
@@ -174,7 +188,7 @@ class Lake:
             left = [file for file in broken if not healing.is_healed(table, file)]
             lost = rows.slice(0, 0)
             if left:
-                names = {str(file.path) for file in broken}
+                names = {file.path for file in broken}
                 sound = [path for path in self.files(name) if path not in names]
                 lost = healing.lost_rows(rows, left, sound, KEYS[name])
                 expected = sum(file.rows for file in left)
@@ -184,22 +198,34 @@ class Lake:
                         f"{expected - len(lost):,} of its {expected:,} rows; put it back from a "
                         "backup"
                     )
-                healing.write_anew(table, lost, left)
-            healing.remove(table, broken)
+                healing.write_anew(table, self._as_stored(name, lost), left)
+            healing.remove(table, self._places[name], broken)
         except (OSError, DeltaError) as error:
-            raise LogError(f"{self._folders[name]}: cannot be healed: {error}") from error
+            raise self._unusable(name, "cannot be healed", error) from error
         return len(lost)
 
-    def _open(self, where: Path, columns: pa.Schema) -> DeltaTable:
+    def _unusable(self, name: str, what: str, error: Exception) -> LogError:
+        return LogError(f"{self._places[name].root}: {what}: {cause(error)}")
+
+    def _as_stored(self, name: str, rows: pa.Table) -> pa.Table:
+        """The log's rows with the columns that they have in the table alone."""
+        if BUCKET in self._tables[name].metadata().partition_columns:
+            return with_buckets(rows)
+        return rows
+
+    def _open(self, place: TablePlace, columns: pa.Schema) -> DeltaTable:
+        where = place.root
         try:
-            where.mkdir(parents=True, exist_ok=True)
+            if "://" not in where:
+                Path(where).mkdir(parents=True, exist_ok=True)
+            by_bucket = self._place.is_store
             table = DeltaTable.create(
-                str(where),
-                schema=columns,
+                where,
+                schema=columns.append(FIELD) if by_bucket else columns,
                 mode="ignore",
-                # An event of a unit belongs to no experiment: those of tomorrow read it as well.
-                partition_by=["experiment"] if "experiment" in columns.names else None,
+                partition_by=partitions(columns.names, by_bucket=by_bucket) or None,
                 configuration=dict(_SETTINGS),
+                storage_options=place.options,
             )
             check_version(table, where)
             if VERSION not in table.metadata().configuration:
@@ -210,7 +236,8 @@ class Lake:
             return table
         except (OSError, DeltaError) as error:
             raise LogError(
-                f"{where}: cannot be opened: {error}; expected a Delta table or an empty folder"
+                f"{where}: cannot be opened: {cause(error)}; expected a Delta table or nothing "
+                "there"
             ) from error
 
     def position(self, name: Table) -> int:
@@ -226,7 +253,7 @@ class Lake:
                 self._positions[name] = (table.version(), position)
             return position
         except (OSError, DeltaError) as error:
-            raise LogError(f"{table.table_uri}: cannot be read: {error}") from error
+            raise self._unusable(name, "cannot be read", error) from error
 
     def append(self, name: Table, rows: pa.Table, through: int) -> bool:
         """Append the log's rows up to `seq` `through`; False when the table holds them already.
@@ -247,16 +274,18 @@ class Lake:
                 app_transactions=[Transaction(POSITION, through)], max_commit_retries=3
             )
             write_deltalake(
-                table, rows, mode="append", commit_properties=mark, writer_properties=WRITER
+                table,
+                self._as_stored(name, rows),
+                mode="append",
+                commit_properties=mark,
+                writer_properties=WRITER,
             )
             if (table.version() + 1) % CHECKPOINT_EVERY == 0:
                 # A handle never lets go of the commits that it has read, and goes through all of
                 # them at each append; one that is opened now begins at the checkpoint.
-                self._tables[name] = DeltaTable(str(self._folders[name]))
+                self._tables[name] = self._places[name].open()
         except (OSError, DeltaError) as error:
-            raise LogError(
-                f"{table.table_uri}: cannot append rows through {through}: {error}"
-            ) from error
+            raise self._unusable(name, f"cannot append rows through {through}", error) from error
         return True
 
     def append_history(self, events: pa.Table, source: str, through: int) -> int:
@@ -276,11 +305,16 @@ class Lake:
                 app_transactions=[Transaction(application, through)], max_commit_retries=3
             )
             write_deltalake(
-                table, new, mode="append", commit_properties=mark, writer_properties=WRITER
+                table,
+                self._as_stored("events", new),
+                mode="append",
+                commit_properties=mark,
+                writer_properties=WRITER,
             )
         except (OSError, DeltaError, Error) as error:
             raise LogError(
-                f"{table.table_uri}: cannot append a history: {error}; import it again to go on"
+                f"{self._places['events'].root}: cannot append a history: {cause(error)}; import "
+                "it again to go on"
             ) from error
         return len(new)
 
@@ -291,16 +325,16 @@ class Lake:
         away and a merge changes no row.
         """
         merged = 0
-        for where in self._folders.values():
+        for name, place in self._places.items():
             try:
                 # A handle of its own: that of `append` belongs to the publishing thread.
-                table = DeltaTable(str(where))
+                table = place.open()
                 done = table.optimize.compact(
                     target_size=_TIERS[thorough], writer_properties=WRITER
                 )
                 merged += int(done["numFilesRemoved"])
             except (OSError, DeltaError) as error:
-                raise LogError(f"{where}: cannot be compacted: {error}") from error
+                raise self._unusable(name, "cannot be compacted", error) from error
         return merged
 
     def vacuum(self, *, thorough: bool = False) -> int:
@@ -311,14 +345,14 @@ class Lake:
         old. May run in a thread beside appends.
         """
         deleted = 0
-        for where in self._folders.values():
+        for name, place in self._places.items():
             try:
-                table = DeltaTable(str(where))
+                table = place.open()
                 gone = table.vacuum(
                     0,
                     dry_run=False,
                     enforce_retention_duration=False,
-                    keep_versions=_kept_versions(table, where, self._keep_for),
+                    keep_versions=_kept_versions(table, place, self._keep_for),
                 )
                 deleted += len(gone)
                 if thorough:
@@ -326,7 +360,7 @@ class Lake:
                         table.vacuum(24, dry_run=False, enforce_retention_duration=False, full=True)
                     )
             except (OSError, DeltaError) as error:
-                raise LogError(f"{where}: dead files cannot be deleted: {error}") from error
+                raise self._unusable(name, "dead files cannot be deleted", error) from error
         return deleted
 
     def experiments(self) -> set[str]:
@@ -334,7 +368,7 @@ class Lake:
         try:
             return {part["experiment"] for part in self._tables["decisions"].partitions()}
         except (OSError, DeltaError) as error:
-            raise LogError(f"{self._folders['decisions']}: cannot be read: {error}") from error
+            raise self._unusable("decisions", "cannot be read", error) from error
 
     def units(self, key: str) -> dict[str, int]:
         """How many units of an experiment's decisions each variant has; those that saw several are
@@ -342,7 +376,7 @@ class Lake:
         """
         if key not in self.experiments():
             return {}
-        decisions = delta_relation(self._folders["decisions"])
+        decisions = relation_of(self._places["decisions"])
         query = f"""SELECT variant, count(DISTINCT unit) FROM {decisions}
             WHERE experiment = $key AND variant IS NOT NULL GROUP BY variant"""  # noqa: S608
         with connect() as connection:
@@ -361,7 +395,7 @@ class Lake:
                 connection.execute(base_view("decisions", self._pinned("decisions", files)))
                 return read_decisions(connection, places)
         except Error as error:
-            raise LogError(f"{self._folders['decisions']}: cannot be read: {error}") from error
+            raise self._unusable("decisions", "cannot be read", error) from error
 
     def _pinned(self, name: str, files: Sequence[str]) -> PinnedTable:
         """A table as it is now, of these files."""
@@ -370,13 +404,13 @@ class Lake:
         return PinnedTable(files, table.version(), is_widened)
 
     def files(self, name: str) -> list[str]:
-        """The absolute paths of the Parquet files that make up the table now."""
+        """The absolute paths, or URLs, of the Parquet files that make up the table now."""
         table = self._tables[name]
         try:
             table.update_incremental()
-            return files_of(table, self._folders[name])
+            return files_of(table, self._places[name].root)
         except (OSError, DeltaError) as error:
-            raise LogError(f"{table.table_uri}: cannot be read: {error}") from error
+            raise self._unusable(name, "cannot be read", error) from error
 
     def repeated(self) -> dict[Table, list[RepeatedRow]]:
         """The rows of each table whose id an earlier row has; tables without any are left out."""
@@ -393,9 +427,8 @@ class Lake:
         try:
             return files, self._ids[name].repeated(files)
         except (OSError, Error) as error:
-            raise LogError(
-                f"{self._folders[name]}: cannot be looked through for repeated ids: {error}"
-            ) from error
+            what = "cannot be looked through for repeated ids"
+            raise self._unusable(name, what, error) from error
 
     def distinct_tables(
         self, note: Callable[[dict[Table, list[RepeatedRow]]], object] = lambda _: None
@@ -416,13 +449,12 @@ class Lake:
                 return files
             note({name: rows})
             try:
-                take_out(self._tables[name], self._folders[name], rows)
+                take_out(self._tables[name], self._places[name], rows)
             except (OSError, DeltaError, pa.ArrowException) as error:
-                raise LogError(
-                    f"{self._folders[name]}: {len(rows):,} rows that repeat an id cannot be taken "
-                    f"out: {error}"
-                ) from error
-        raise LogError(f"{self._folders[name]}: others go on appending rows that repeat an id")
+                what = f"{len(rows):,} rows that repeat an id cannot be taken out"
+                raise self._unusable(name, what, error) from error
+        where = self._places[name].root
+        raise LogError(f"{where}: others go on appending rows that repeat an id")
 
     def write_database(
         self,
@@ -463,9 +495,11 @@ class Lake:
             alarms,
         )
         self._database.write(publication)
+        if self._place.is_store:
+            objects_below(self._place).write(DATABASE, self.database_path.read_bytes())
 
 
-def _kept_versions(table: DeltaTable, where: Path, seconds: float) -> list[int]:
+def _kept_versions(table: DeltaTable, place: TablePlace, seconds: float) -> list[int]:
     """Versions that together name every file that any version of the last so many seconds does.
 
     Appends take no file away. So the last version before each merge names all that the versions
@@ -473,8 +507,9 @@ def _kept_versions(table: DeltaTable, where: Path, seconds: float) -> list[int]:
     """
     since = (time.time() - seconds) * 1e3
     # Erasing takes commits away: nothing before the first one that is there can be read.
-    commits = (where / "_delta_log").glob("[0-9]*.json")
-    oldest = min((int(path.stem) for path in commits if path.stem.isdigit()), default=0)
+    names = [path.rpartition("/")[2].partition(".json") for path in place.log()]
+    commits = [int(stem) for stem, *rest in names if stem.isdigit() and rest == [".json", ""]]
+    oldest = min(commits, default=0)
     kept = []
     for commit in table.history():
         if commit["timestamp"] < since:
@@ -511,7 +546,7 @@ def stamp(table: DeltaTable, version: int, **properties: str) -> None:
     )
 
 
-def check_version(table: DeltaTable, where: Path) -> None:
+def check_version(table: DeltaTable, where: str) -> None:
     """Raises LogError for a table of another schema version than this code writes."""
     version = version_of(table)
     if version > SCHEMA_VERSION:
@@ -520,7 +555,7 @@ def check_version(table: DeltaTable, where: Path) -> None:
             "a newer Topbill wrote it, install that one"
         )
     if version < SCHEMA_VERSION:
-        data = where.parent.parent
+        data = Path(where).parent.parent
         raise LogError(
             f"{where}: is of schema version {version}, as Topbill 0.1.0 wrote it; expected "
             f"{SCHEMA_VERSION}: run `topbill migrate --data {data}`"

@@ -13,7 +13,7 @@ from topbill.domain.errors import BadRequest, NotFound, SpecError
 from topbill.domain.formatting import condition, minute
 from topbill.domain.records import Reason
 from topbill.engine.compiled import CompiledExperiment
-from topbill.lake import DATABASE
+from topbill.lake import is_published
 from topbill.log import has_log, open_log_of
 from topbill.log.former import with_formers
 from topbill.log.orders import obeyed
@@ -146,7 +146,7 @@ def _why(experiment: Experiment, reason: Reason) -> str:
 
 
 def _seen(data: Path, key: str, unit: str) -> tuple[SeenVariant, ...]:
-    if not (data / DATABASE).exists():
+    if not is_published(data):
         return ()
     with open_database(data) as database:
         rows = database.rows(

@@ -41,6 +41,16 @@ def check_home(data: Path) -> None:
             )
 
 
+def home_of(data: Path) -> str:
+    """The id of a data folder, which is made where there is none. Raises LogError."""
+    path = data / HOME
+    try:
+        _make(path)
+        return path.read_text()
+    except OSError as error:
+        raise LogError(f"{path}: {error.strerror}; expected a folder to write to") from error
+
+
 def _make(path: Path) -> bool:
     """Write the id, whole, where there is none; returns whether there was none."""
     if path.exists():

@@ -278,7 +278,7 @@ def _estimators(asked: Sequence[str], log: _PageLog) -> Sequence[str]:
 
 
 def _served(data: Path, page: str) -> list[_Served]:
-    connection = lake.connect(data / lake.DATABASE)
+    connection = lake.connect(lake.database_of(data))
     try:
         rows = connection.execute(_PAGES, {"page": page}).fetchall()
     finally:

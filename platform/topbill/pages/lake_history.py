@@ -53,11 +53,10 @@ def read_lake(history: ViewingHistory, data: Path, since: float) -> None:
     # Whatever comes of it, it is tried once: a lake that can't be read would be asked again at
     # every step.
     history.begun = True
-    database = data / lake.DATABASE
-    if not database.exists():
-        return  # and nothing is waited for that would read it
     try:
-        connection = lake.connect(database)
+        if not lake.is_published(data):
+            return  # and nothing is waited for that would read it
+        connection = lake.connect(lake.database_of(data))
     except (NotFound, LogError):
         return
     try:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from topbill import pages
 from topbill.domain.errors import FileProblem, NotFound, SpecError
-from topbill.lake import DATABASE
+from topbill.lake import is_published
 from topbill.log import has_log
 from topbill.log.orders import obeyed
 from topbill.plan.edit import ExperimentEdit
@@ -56,7 +56,7 @@ def plan_folder(
         LogError: The log or the record cannot be read.
     """
     _check(folder)
-    holds = data is not None and ((data / DATABASE).exists() or has_log(data))
+    holds = data is not None and (is_published(data) or has_log(data))
     if data is not None and holds:
         runs = what_runs(data)
     elif base is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import json
 
 from topbill.domain.errors import SpecError
-from topbill.lake import DATABASE
+from topbill.lake import is_published
 from topbill.log import has_log, open_log_of
 from topbill.log.former import former_of
 from topbill.log.orders import as_its_file, in_force
@@ -120,8 +120,8 @@ def what_runs(data: Path) -> WhatRuns:
     audit: dict[str, tuple[str, str]] = {}
     gone: set[str] = set()
     records: dict[str, RecordedExperiment] = {}
-    is_published = (data / DATABASE).exists()
-    if is_published:
+    published = is_published(data)
+    if published:
         with open_database(data) as database:
             for row in database.rows("SELECT * FROM experiments"):
                 audit[row["key"]] = (row["spec"], row["revision"])
@@ -153,7 +153,7 @@ def what_runs(data: Path) -> WhatRuns:
         orders=orders,
         revisions=tuple(revisions),
         ids=known_unit_ids(data),
-        data=data if is_published else None,
+        data=data if published else None,
         source=f"what runs in {data}",
     )
 

@@ -16,8 +16,8 @@ from uvicorn.config import LOGGING_CONFIG
 
 from topbill import process_log, tracing
 from topbill.domain.errors import TopbillError
+from topbill.lake.home import check_home
 from topbill.log import REMEMBERED_FOR
-from topbill.log.home import check_home
 from topbill.migration import migrate
 from topbill.service import audit
 from topbill.service.app import create_app

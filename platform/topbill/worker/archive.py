@@ -95,12 +95,12 @@ def reader(data: Path) -> Archive:
     """Reads the lake of a data folder. Raises NotFound when there is none."""
 
     def read(span: Span, steps: Sequence[ClockStep]) -> list[Matured]:
-        database = data / lake.DATABASE
-        if not database.exists():
+        if not lake.is_published(data):
             raise NotFound(
-                f"{database}: the log has let decisions go and there is no lake to read them from"
+                f"{lake.lake_place(data).database}: the log has let decisions go and there is no "
+                "lake to read them from"
             )
-        connection = lake.connect(database)
+        connection = lake.connect(lake.database_of(data))
         try:
             values = {
                 "key": span.experiment,

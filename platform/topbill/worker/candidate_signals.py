@@ -70,7 +70,7 @@ def plays(
     Raises:
         NotFound: Nothing was published yet.
     """
-    connection = lake.connect(data / lake.DATABASE)
+    connection = lake.connect(lake.database_of(data))
     viewers = viewers_of(merge for merge in merges if merge.unit_type in unit_types)
     parameters = {
         "page": file.key,

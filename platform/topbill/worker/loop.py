@@ -26,8 +26,8 @@ from topbill.domain.errors import (
 from topbill.domain.pausing import pause
 from topbill.entities import EntityStore, KeptTables
 from topbill.lake import Lake, Problem, named_versions
-from topbill.log import REMEMBERED_FOR, is_shared, open_log_of
-from topbill.log.home import check_home
+from topbill.lake.home import check_home
+from topbill.log import REMEMBERED_FOR, open_log_of
 from topbill.log.horizon import note_horizon
 from topbill.log.learning import as_learned
 from topbill.log.orders import halted, obeyed
@@ -329,9 +329,8 @@ def run_worker(
     signal.signal(signal.SIGTERM, on_signal)
     for sentence in migrate(data):
         _logger.warning("%s", sentence)
-    if is_shared(data):
-        # What is wrong with it is said at once; later it may be gone for a while.
-        check_home(data)
+    # What is wrong with them is said at once; later they may be gone for a while.
+    check_home(data)
     while (lease := next_worker(data, is_stopped)) is not None:
         with lease, beside():
             worker = Worker(experiments, data, remember=remember, keep=keep)

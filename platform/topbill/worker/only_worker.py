@@ -9,8 +9,8 @@ from pathlib import Path
 
 from topbill.domain.errors import Conflict, LogError
 from topbill.domain.pausing import pause
+from topbill.lake.home import check_home
 from topbill.log import is_shared, open_log_of
-from topbill.log.home import check_home
 from topbill.log.leases import FileLease
 from topbill.log.protocol import Lease
 
@@ -30,8 +30,8 @@ class WorkerLease(Lease):
     def __init__(self, data: Path) -> None:
         self._of_log: Lease | None = None
         with ExitStack() as taken:
+            check_home(data)
             if is_shared(data):
-                check_home(data)
                 with open_log_of(data) as log:
                     try:
                         self._of_log = taken.enter_context(log.lease("worker"))

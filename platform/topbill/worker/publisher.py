@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -151,7 +150,7 @@ class Publisher:
         )
         self.published_at = as_of
 
-    def heal(self, damaged: Collection[Path] = ()) -> int:
+    def heal(self, damaged: Collection[str] = ()) -> int:
         """Write again, from the log, the rows of files of the lake that are missing or cut, and of
         those that are said to be damaged; returns how many rows that were.
 

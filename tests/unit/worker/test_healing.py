@@ -183,7 +183,7 @@ def test_every_flipped_bit_of_the_lake_is_named(tmp_path: Path, log: Log) -> Non
         changed = bytearray(content)
         changed[byte] ^= 1 << chance.randrange(8)
         path.write_bytes(changed)
-        assert lake.damaged() == [path.resolve()]
+        assert lake.damaged() == [str(path.resolve())]
         path.write_bytes(content)
     assert lake.damage() == []
     (gone, *_) = files(tmp_path, "rewards")
@@ -200,7 +200,7 @@ def test_a_damaged_file_is_healed_where_it_is_said_to_be_damaged(tmp_path: Path,
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 8
     path.write_bytes(content)
-    assert worker.heal([path]) > 0
+    assert worker.heal([str(path)]) > 0
     worker.step()
     assert published(tmp_path) == before
     assert path.with_name(f"{path.name}.damaged").read_bytes() == content

@@ -141,7 +141,7 @@ class LoggedData:
         """Raises NotFound where the lake or the experiment is not there, and BadRequest for an
         objective that its metrics cannot make.
         """
-        self._connection = lake.connect(Path(data) / lake.DATABASE, memory_limit=memory_limit)
+        self._connection = lake.connect(lake.database_of(Path(data)), memory_limit=memory_limit)
         self.key = key
         self.tables = EntityStore(Path(data))
         specs = {

@@ -122,7 +122,7 @@ def _stage_sql(
 ) -> None:
     """The answer of a metric's SQL, which sees no more than `topbill sql` does."""
     try:
-        answer = lake.sql(folder / lake.DATABASE, source.sql, seconds=_SECONDS)
+        answer = lake.sql(lake.database_of(folder), source.sql, seconds=_SECONDS)
     except BadRequest as error:
         raise BadData(_place(metric, "sql"), _in_one_line(error)) from error
     database.connection.register(_ANSWER, answer)

@@ -15,7 +15,7 @@ import msgspec
 from topbill.domain.alarm import AlarmKind
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.zones import UTC
-from topbill.lake import DATABASE, Connection, Error, Problem, connect
+from topbill.lake import Connection, Error, Problem, connect, database_of
 from topbill.spec import Experiment, from_audit
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def open_database(data: Path | str) -> Iterator[AnalyticsDatabase]:
         NotFound: nothing was published yet.
         LogError: a query fails, such as when files that it reads were compacted meanwhile.
     """
-    path = Path(data) / DATABASE
+    path = database_of(Path(data))
     # Opened anew for each question: the worker replaces the file, and whoever keeps it open would
     # see the old one.
     connection = connect(path)

@@ -92,7 +92,7 @@ def _version(line: HistoryLine, uses: Mapping[tuple[str, str], tuple[int, int]])
 def _uses(data: Path) -> dict[tuple[str, str], tuple[int, int]]:
     """(table, version) → how many ids were looked up, and how many unknown."""
     try:
-        connection = lake.connect(data / lake.DATABASE)
+        connection = lake.connect(lake.database_of(data))
     except NotFound:
         return {}  # nothing was published yet
     try:

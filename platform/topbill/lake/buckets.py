@@ -1,0 +1,51 @@
+"""By what, beside the experiment, the tables of a lake in an object store are partitioned: a bucket
+of units.
+
+All rows of a unit are in the bucket that its id says, so that a cluster takes any question by unit
+apart without sending a row from one machine to another. Computed here, since no two engines hash
+alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from zlib import crc32
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+BUCKET = "bucket"
+"""The column."""
+BUCKETS = 64
+FIELD = pa.field(BUCKET, pa.int32())
+
+
+def bucket(unit: str) -> int:
+    """The bucket of a unit, from 0 on.
+
+    >>> bucket("viewer-1")
+    16
+    """
+    return crc32(unit.encode()) % BUCKETS
+
+
+def with_buckets(rows: pa.Table) -> pa.Table:
+    """The rows with their units' buckets; those without a unit are of their decision's."""
+    units = rows["unit"]
+    if units.null_count and "decision_id" in rows.column_names:
+        units = pc.coalesce(units, rows["decision_id"])
+    # A unit has many rows: hashed once.
+    encoded = pc.dictionary_encode(units).unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):  # without any chunk
+        return rows.append_column(FIELD, pa.array([], FIELD.type))
+    of = np.array([bucket(unit or "") for unit in encoded.dictionary.to_pylist()], dtype=np.int32)
+    places = encoded.indices.to_numpy(zero_copy_only=False)
+    return rows.append_column(FIELD, pa.array(of[places] if len(of) else places.astype(np.int32)))
+
+
+def partitions(columns: Sequence[str], *, by_bucket: bool) -> list[str]:
+    """The columns by which a table of these columns is partitioned."""
+    # An event of a unit belongs to no experiment: those of tomorrow read it as well.
+    names = ["experiment"] if "experiment" in columns else []
+    return [*names, BUCKET] if by_bucket else names
