@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import pyarrow as pa
 
+from topbill.domain.arrow_columns import struct_lists, text_array
 from topbill.domain.origin import Origin
 from topbill.domain.records import (
     NULL,
@@ -34,40 +35,48 @@ Row = TypeVar("Row")
 _TIME = pa.timestamp("us", tz="UTC")
 _STRINGS = pa.list_(pa.string())
 _NUMBERS = pa.list_(pa.float64())
-_MASK = pa.struct(
-    {
-        "rule": pa.string(),
-        "start": pa.int64(),
-        "stop": pa.int64(),
-        "rows": pa.list_(pa.int64()),
-        "only": pa.bool_(),
-    }
+_MASKS = pa.list_(
+    pa.struct(
+        {
+            "rule": pa.string(),
+            "start": pa.int64(),
+            "stop": pa.int64(),
+            "rows": pa.list_(pa.int64()),
+            "only": pa.bool_(),
+        }
+    )
 )
-_ENTITY = pa.struct(
-    {
-        "table": pa.string(),
-        "version": pa.string(),
-        "asked": pa.int64(),
-        "unknown": pa.int64(),
-    }
+_ENTITIES = pa.list_(
+    pa.struct(
+        {
+            "table": pa.string(),
+            "version": pa.string(),
+            "asked": pa.int64(),
+            "unknown": pa.int64(),
+        }
+    )
 )
-_STOP = pa.struct(
-    {
-        "position": pa.int64(),
-        "worth": pa.float64(),
-        "probability": pa.float64(),
-        "reach": pa.float64(),
-        "cost": pa.float64(),
-    }
+_STOPS = pa.list_(
+    pa.struct(
+        {
+            "position": pa.int64(),
+            "worth": pa.float64(),
+            "probability": pa.float64(),
+            "reach": pa.float64(),
+            "cost": pa.float64(),
+        }
+    )
 )
-_SHADOW = pa.struct(
-    {
-        "variant": pa.string(),
-        "propensities": _NUMBERS,
-        "probabilities": pa.list_(_NUMBERS),
-        "latency_us": pa.int64(),
-        "failure": pa.string(),
-    }
+_SHADOWS = pa.list_(
+    pa.struct(
+        {
+            "variant": pa.string(),
+            "propensities": _NUMBERS,
+            "probabilities": pa.list_(_NUMBERS),
+            "latency_us": pa.int64(),
+            "failure": pa.string(),
+        }
+    )
 )
 _TERMS = pa.struct(
     {
@@ -87,8 +96,8 @@ class RecordColumn(Generic[Row]):
     Attributes:
         name: Its name in tables and views.
         type: Its Arrow type; `sql_type` is derived from it.
-        values: What records have there, one each: asked for many at once, since thousands are
-            published every two seconds.
+        values: What records have there, one each, or an array of these: asked for many at once,
+            since thousands are published every two seconds.
         field: The field of the record that is restored from it; None where nothing is.
         restore: The field's value, from the whole row that was read: a field may need several
             columns. By default the value as it stands.
@@ -96,7 +105,7 @@ class RecordColumn(Generic[Row]):
 
     name: str
     type: pa.DataType
-    values: Callable[[Sequence[Row]], Sequence[Any]]
+    values: Callable[[Sequence[Row]], Sequence[Any] | pa.Array]
     field: str | None = None
     restore: Callable[[Mapping[str, Any]], Any] | None = None
 
@@ -119,10 +128,14 @@ LoggedReward = tuple[RewardEvent, Origin]
 # ------------------------------------------------------------------ how fields look in a table
 
 
-def _actions_texts(decisions: Sequence[Decision]) -> list[bytes | None]:
+def _contexts(decisions: Sequence[Decision]) -> pa.Array:
+    return text_array([decision.context for decision in decisions])
+
+
+def _actions(decisions: Sequence[Decision]) -> pa.Array:
     # NULL is JSON's null. A table has a "nothing" of its own, which counts and conditions know.
     offered = [decision.actions for decision in decisions]
-    return [None if raw is NULL or raw == NULL else bytes(raw) for raw in offered]
+    return text_array([None if raw is NULL or raw == NULL else raw for raw in offered])
 
 
 def _each(name: str) -> Callable[[Sequence[Any]], list[Any]]:
@@ -131,16 +144,10 @@ def _each(name: str) -> Callable[[Sequence[Any]], list[Any]]:
     return lambda records: list(map(get, records))
 
 
-def _structs_of(name: str) -> Callable[[Sequence[Decision]], list[Any]]:
-    """A field that is a tuple of structs, each as a dict of its fields."""
-    get, row = attrgetter(name), msgspec.structs.asdict
-
-    def values(decisions: Sequence[Decision]) -> list[Any]:
-        own = list(map(get, decisions))
-        # As a rule nobody has any.
-        return [list(map(row, structs)) for structs in own] if any(own) else own
-
-    return values
+def _structs_of(name: str, type_: pa.DataType) -> Callable[[Sequence[Decision]], pa.Array]:
+    """A field that is a tuple of structs."""
+    get = attrgetter(name)
+    return lambda decisions: struct_lists(list(map(get, decisions)), type_)
 
 
 def _actions_raw(row: Mapping[str, Any]) -> msgspec.Raw:
@@ -227,11 +234,11 @@ DECISION_COLUMNS: list[RecordColumn[Decision]] = [
     RecordColumn(
         "context",
         pa.string(),
-        lambda decisions: [bytes(decision.context) for decision in decisions],
+        _contexts,
         field="context",
         restore=lambda row: msgspec.Raw(row["context"].encode()),
     ),
-    RecordColumn("actions", pa.string(), _actions_texts, field="actions", restore=_actions_raw),
+    RecordColumn("actions", pa.string(), _actions, field="actions", restore=_actions_raw),
     RecordColumn(
         "eligible",
         _STRINGS,
@@ -266,15 +273,19 @@ DECISION_COLUMNS: list[RecordColumn[Decision]] = [
     _optional("page"),
     _optional("layer"),
     _optional("place"),
-    RecordColumn("masks", pa.list_(_MASK), _structs_of("masks"), field="masks", restore=_masks),
+    RecordColumn("masks", _MASKS, _structs_of("masks", _MASKS), field="masks", restore=_masks),
     # Null is 1: whoever averages takes coalesce(row_weight, 1).
     _plain("row_weight", pa.float64()),
     RecordColumn(
-        "entities", pa.list_(_ENTITY), _structs_of("entities"), field="entities", restore=_entities
+        "entities",
+        _ENTITIES,
+        _structs_of("entities", _ENTITIES),
+        field="entities",
+        restore=_entities,
     ),
-    RecordColumn("stops", pa.list_(_STOP), _structs_of("stops"), field="stops", restore=_stops),
+    RecordColumn("stops", _STOPS, _structs_of("stops", _STOPS), field="stops", restore=_stops),
     RecordColumn(
-        "shadows", pa.list_(_SHADOW), _structs_of("shadows"), field="shadows", restore=_shadows
+        "shadows", _SHADOWS, _structs_of("shadows", _SHADOWS), field="shadows", restore=_shadows
     ),
     RecordColumn(
         "terms",
@@ -415,7 +426,7 @@ def unit_event_rows(rows: Sequence[tuple[int, UnitEvent]]) -> pa.Table:
 def _table(
     seqs: list[int], records: Sequence[Row], columns: Sequence[RecordColumn[Row]]
 ) -> pa.Table:
-    arrays: dict[str, Sequence[Any]] = {SEQ: seqs}
+    arrays: dict[str, Sequence[Any] | pa.Array] = {SEQ: seqs}
     for column in columns:
         arrays[column.name] = column.values(records)
     return pa.table(arrays, schema=schema(columns))

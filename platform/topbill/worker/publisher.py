@@ -16,7 +16,7 @@ from topbill.domain.decision import decision_rows, reward_rows, unit_event_rows
 from topbill.domain.errors import LogError, SpecError
 from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.origin import Origin
-from topbill.domain.records import Decision, QuarantinedRow, RewardEvent
+from topbill.domain.records import QuarantinedRow, RewardEvent
 from topbill.lake import Lake, LaunchLine, Problem
 from topbill.lake.tables import Table, schemas
 from topbill.log import REMEMBERED_FOR, Log, Revision
@@ -26,7 +26,11 @@ from topbill.worker.setting_aside import convertible, quarantined, repeated_rows
 
 _logger = logging.getLogger("topbill")
 BATCH = 20_000
-"""Rows of the log per Delta commit: some 40 MB in memory."""
+"""Rows of the log per Delta commit."""
+CHUNK = 2_000
+"""Decisions that are read at once: those of pages take some 20 MB, and memory that was just used is
+used again.
+"""
 MINOR, MAJOR = 30, 1_800
 """Steps between compactions of small files and of large ones: a minute and an hour at 2 s a
 step.
@@ -90,7 +94,8 @@ class Publisher:
         """Up to which `seq` each table is on the disk; see `Lake.seal`."""
         self._compactor = ThreadPoolExecutor(1, "compactor")
         self._compaction: Future[None] | None = None
-        self._recent: dict[str, Decision] = {}
+        self._origins: dict[str, Origin] = {}
+        """Of the rewards that are being published, by the id of their decision."""
         self.published_at = 0
         """µs since the epoch: what was stamped up to then is in the lake; 0 before the first
         step."""
@@ -250,12 +255,11 @@ class Publisher:
         published = self._publish_unit_events()
         while True:
             events = self._log.read_events(self._lake.position("rewards"), BATCH)
-            published += self._publish_decisions()
+            # Most events follow soon on their decision, which need not be looked for then.
+            published += self._publish_decisions({event.decision_id for _, event in events})
             if events:
                 published += self._publish_rewards(events)
-            # Only what this round read: most events follow soon on their decision, and a cache that
-            # grew would be a second log in memory.
-            self._recent.clear()
+            self._origins.clear()
             if len(events) < BATCH:
                 return published
 
@@ -292,32 +296,42 @@ class Publisher:
             if len(events) < BATCH:
                 return published
 
-    def _publish_decisions(self) -> int:
+    def _publish_decisions(self, rewarded: Collection[str]) -> int:
+        """Publish all decisions, and have the origins of those that are `rewarded` at hand."""
         published = 0
         while True:
-            decisions = self._log.read_decisions(self._lake.position("decisions"), BATCH)
-            if decisions:
-                table, refused = convertible(decisions, decision_rows)
-                aside = [quarantined(*row, "publish", error) for row, error in refused]
-                published += self._append("decisions", table, aside, decisions[-1][0])
-                self._recent.update((decision.decision_id, decision) for _, decision in decisions)
-            if len(decisions) < BATCH:
+            through, count = self._lake.position("decisions"), 0
+            tables: list[pa.Table] = []
+            aside: list[QuarantinedRow] = []
+            while count < BATCH and (rows := self._log.read_decisions(through, CHUNK)):
+                table, refused = convertible(rows, decision_rows)
+                tables.append(table)
+                aside += [quarantined(*row, "publish", error) for row, error in refused]
+                for _, decision in rows:
+                    if decision.decision_id in rewarded:
+                        self._origins[decision.decision_id] = Origin.of(decision)
+                through = rows[-1][0]
+                count += len(rows)
+            if tables:
+                published += self._append("decisions", pa.concat_tables(tables), aside, through)
+            if count < BATCH:
                 return published
 
     def _look_up(self, decision_ids: Sequence[str]) -> None:
-        """Have the decisions of these ids in `_recent`: from the log, or from the lake where the
-        log has let them go before their reward came.
+        """Have the origins of these decisions at hand: from the log, or from the lake where the log
+        has let them go before their reward came.
         """
-        unknown = {i for i in decision_ids if i not in self._recent}
+        unknown = {i for i in decision_ids if i not in self._origins}
         for decision_id in unknown:
             decision = self._log.decision(decision_id)
             if decision is not None:
-                self._recent[decision_id] = decision
-        places = self._log.places(unknown - self._recent.keys())
+                self._origins[decision_id] = Origin.of(decision)
+        places = self._log.places(unknown - self._origins.keys())
         if not places:
             return
         try:
-            self._recent.update(self._lake.find_decisions(places))
+            for decision_id, decision in self._lake.find_decisions(places).items():
+                self._origins[decision_id] = Origin.of(decision)
         except LogError as error:
             # A damaged file of the past must not keep what comes today from being published.
             _logger.warning(
@@ -325,10 +339,9 @@ class Publisher:
             )
 
     def _origin(self, event: RewardEvent) -> Origin:
-        decision = self._recent.get(event.decision_id)
         # A reward for a decision that nobody knows is kept all the same: under no experiment, at
         # its own time.
-        return Origin(decided_at=event.received_at) if decision is None else Origin.of(decision)
+        return self._origins.get(event.decision_id) or Origin(decided_at=event.received_at)
 
     def _forget(self, experiments: Sequence[Experiment], barrier: int) -> None:
         """Delete in small transactions, so that no request waits long for the write lock."""
