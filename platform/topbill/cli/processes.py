@@ -82,6 +82,23 @@ Keep = Annotated[
         "as 400d; left out, all are kept.",
     ),
 ]
+_LONGEST_BETWEEN = timedelta(hours=1)
+
+
+def _is_between(_type: type, every: timedelta | None) -> None:
+    """Raises ValueError for what is no time between two publications."""
+    if every is not None and not timedelta(0) < every <= _LONGEST_BETWEEN:
+        raise ValueError(f"got {every}; expected more than 0s, and 1h at most")
+
+
+PublishEvery = Annotated[
+    timedelta | None,
+    Parameter(
+        validator=_is_between,
+        help="How often the lake gets what is new, such as 10s; left out, every 2s, and every 30s "
+        "with --lake.",
+    ),
+]
 _FIRST_ANSWERS = 20.0
 """Seconds before answers are worked out in advance: a worker that lives shortly needs none."""
 _LONGEST_DRAIN = timedelta(minutes=10)
@@ -202,6 +219,7 @@ def worker(
     lake: LakeUrl = "",
     remember: Remember = REMEMBER,
     keep: Keep = None,
+    publish_every: PublishEvery = None,
     log_format: LogFormatOption = "text",
 ) -> None:
     """Fold the log into policies and publish it to the lake, until stopped.
@@ -221,6 +239,7 @@ def worker(
             data,
             remember=remember.total_seconds(),
             keep=None if keep is None else keep.total_seconds(),
+            publish_every=None if publish_every is None else publish_every.total_seconds(),
             beside=lambda: _answering(data),
         )
     finally:

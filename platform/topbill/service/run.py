@@ -17,6 +17,7 @@ from uvicorn.config import LOGGING_CONFIG
 from topbill import process_log, tracing
 from topbill.domain.errors import TopbillError
 from topbill.lake.home import check_home
+from topbill.lake.shared_files import keep_alike
 from topbill.log import REMEMBERED_FOR
 from topbill.migration import migrate
 from topbill.service import audit
@@ -63,6 +64,7 @@ def serve(
     for sentence in _migrated(data):
         _logger.warning("%s", sentence)
     check_home(data)
+    keep_alike(data)
     # Whatever is wrong with the files, the log or the address is said once, before any process
     # starts and says it in a loop.
     app = create_app(settings)

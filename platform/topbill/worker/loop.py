@@ -27,6 +27,8 @@ from topbill.domain.pausing import pause
 from topbill.entities import EntityStore, KeptTables
 from topbill.lake import Lake, Problem, named_versions
 from topbill.lake.home import check_home
+from topbill.lake.places import lake_place
+from topbill.lake.shared_files import keep_alike
 from topbill.log import REMEMBERED_FOR, open_log_of
 from topbill.log.horizon import note_horizon
 from topbill.log.learning import as_learned
@@ -49,6 +51,10 @@ _CLOCK_TOLD = 86_400_000_000
 """µs for which a problem tells that the machine's clock was set."""
 PUBLISH_EVERY = 2.0
 """Seconds between two publications: how old the lake is at most while the worker keeps up."""
+PUBLISH_TO_STORE_EVERY = 30.0
+"""The same for a lake in an object store: of each table it gets a file for every bucket of every
+experiment, and each is paid for.
+"""
 COLLECT_EVERY = 3_600.0
 """Seconds between two looks for versions of tables that nobody needs."""
 BEAT_EVERY = 1.0
@@ -65,8 +71,10 @@ class Worker:
         *,
         remember: float = REMEMBERED_FOR,
         keep: float | None = None,
+        publish_every: float | None = None,
     ) -> None:
         self._folder, self._data = experiments, data
+        self._publish_every = publish_every
         self._marks = spec.marks(experiments)
         self._unit_ids = unit_ids(data)
         self._files = self._load()
@@ -132,7 +140,7 @@ class Worker:
         read = self.learner.step()
         if read:
             tracing.finished("learn", started, decisions=read)
-        if time.monotonic() - self._published_at >= PUBLISH_EVERY:
+        if time.monotonic() - self._published_at >= self._between_publications:
             started = time.time_ns()
             rows = self.publisher.step()
             tracing.finished("publish", started, rows=rows)
@@ -153,6 +161,12 @@ class Worker:
             wait = max(candidate_signals.EVERY, took / candidate_signals.SHARE)
             self._signals_due = time.monotonic() + wait
         return read >= BATCH
+
+    @property
+    def _between_publications(self) -> float:
+        if self._publish_every is not None:
+            return self._publish_every
+        return PUBLISH_TO_STORE_EVERY if lake_place(self._data).is_store else PUBLISH_EVERY
 
     def finish(self) -> None:
         """Publish what is committed, then close."""
@@ -297,6 +311,7 @@ def run_worker(
     *,
     remember: float = REMEMBERED_FOR,
     keep: float | None = None,
+    publish_every: float | None = None,
     beside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Run until SIGINT or SIGTERM; what a signal finds under way is finished or not done at all.
@@ -309,6 +324,8 @@ def run_worker(
         data: The data folder.
         remember: Seconds for which ids are known, see `Publisher`.
         keep: Seconds after which rows are removed from the lake; None for never.
+        publish_every: Seconds between two publications; None for 2, and 30 where the lake is at a
+            URL.
         beside: What goes on while it is at work.
 
     Raises:
@@ -331,9 +348,12 @@ def run_worker(
         _logger.warning("%s", sentence)
     # What is wrong with them is said at once; later they may be gone for a while.
     check_home(data)
+    keep_alike(data)
     while (lease := next_worker(data, is_stopped)) is not None:
         with lease, beside():
-            worker = Worker(experiments, data, remember=remember, keep=keep)
+            worker = Worker(
+                experiments, data, remember=remember, keep=keep, publish_every=publish_every
+            )
             worker.check()
             collect_rarely()
             _work(worker, lease, is_stopped)

@@ -10,6 +10,7 @@ from pathlib import Path
 from topbill.domain.errors import Conflict, LogError
 from topbill.domain.pausing import pause
 from topbill.lake.home import check_home
+from topbill.lake.shared_files import sync
 from topbill.log import is_shared, open_log_of
 from topbill.log.leases import FileLease
 from topbill.log.protocol import Lease
@@ -42,6 +43,9 @@ class WorkerLease(Lease):
                 taken.enter_context(FileLease(data / "keeper.lock"))
             except Conflict as error:
                 raise _at_work(str(data)) from error
+            # What another machine has left is known before this one changes anything.
+            sync(data)
+            self._data = data
             self._taken = taken.pop_all()
 
     def check(self) -> None:
@@ -50,8 +54,11 @@ class WorkerLease(Lease):
             self._of_log.check()
 
     def release(self) -> None:
-        """Give both back."""
-        self._taken.close()
+        """Give both back, when other machines can see what was done. Raises LogError where they
+        cannot.
+        """
+        with self._taken:
+            sync(self._data)
 
 
 def only_worker(data: Path) -> WorkerLease:
