@@ -315,13 +315,13 @@ up() {
 	fi
 	wait_for dashboard "it is ready" answers "$board" /_stcore/health
 	launch tend "$root/deploy/local.sh" tend
+	echo "export TOPBILL_LOG='$TOPBILL_LOG'${PGPASSFILE:+ PGPASSFILE='$PGPASSFILE'}" >"$here/environment"
 	exec 9>&-
 	cat <<-END
 		service    $address/docs
 		dashboard  http://127.0.0.1:$board
 		data       $here/data
-		for commands of your own:
-		  export TOPBILL_LOG='$TOPBILL_LOG'${PGPASSFILE:+ PGPASSFILE='$PGPASSFILE'}
+		commands of your own find the log after: . $here/environment
 	END
 }
 

@@ -2,65 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from benchmarks.shared.local_form import SCRIPT, LocalForm, LocalServers
 from tests import postgres_server
-
-from .programs import DEPLOY
-
-SCRIPT = DEPLOY / "local.sh"
-
-
-class LocalForm:
-    """A folder of `local.sh`, and what runs of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def run(self, *arguments: str) -> str:
-        """What the script says; it must succeed."""
-        done = subprocess.run(
-            [SCRIPT, *arguments],
-            env=os.environ | {"TOPBILL_LOCAL": str(self.folder)},
-            capture_output=True,
-            text=True,
-            timeout=400,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def pids(self) -> dict[str, int]:
-        """Those that are noted, by name."""
-        notes = (self.folder / "run").iterdir()
-        return {note.name: int(note.read_text().split()[0]) for note in notes}
-
-    def kill(self, name: str) -> None:
-        """The process and its children at once."""
-        pid = self.pids()[name]
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for each in (pid, *map(int, children)):
-            os.kill(each, signal.SIGKILL)
-
-    def processes(self) -> list[str]:
-        """The command lines of all processes that have to do with the folder."""
-        lines = []
-        for process in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                line = process.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue  # it has just ended
-            if str(self.folder) in line:
-                lines.append(line)
-        return lines
 
 
 @pytest.fixture
@@ -68,15 +17,8 @@ def form() -> Iterator[LocalForm]:
     lacking = postgres_server.missing()
     if lacking:
         pytest.skip(lacking)
-    # Not below TMPDIR: the user who runs PostgreSQL must be able to reach it.
-    folder = Path(tempfile.mkdtemp(prefix="topbill-local-", dir="/tmp"))
-    folder.chmod(0o711)
-    form = LocalForm(folder)
-    try:
+    with LocalForm() as form:
         yield form
-    finally:
-        form.run("down")
-        shutil.rmtree(folder)
 
 
 @pytest.mark.slow  # .ci/run names this file, so that CI runs it all the same
@@ -104,8 +46,9 @@ def test_the_demo_loses_nothing_on_the_shared_form_and_down_leaves_nothing(form:
     after = form.pids()
     assert after["serve-1"] != before["serve-1"]
     assert after["serve-2"] == before["serve-2"]
-    assert not (form.folder / "postgres-2/data/standby.signal").exists()
-    assert (form.folder / "postgres-1/data/standby.signal").exists()
+    servers = LocalServers(form)
+    assert servers.is_primary("postgres-2")
+    assert not servers.is_primary("postgres-1")
 
     form.run("down")
     assert form.processes() == []
