@@ -227,7 +227,9 @@ class DatabaseWriter:
         self._fresh.write_bytes(begun)
         with self._attached() as connection:
             for name, table in publication.tables.items():
-                connection.execute(views.base_view(name, table))
+                # The file begins with views of empty tables.
+                if table.files:
+                    connection.execute(views.base_view(name, table))
             _fill_with_news(connection, publication)
             _insert(connection, "problems", problems)
             _insert(connection, "published", [_published(self._path, publication)])

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from topbill.domain.decision import SEQ
 from topbill.domain.sql import identifier, quoted
 from topbill.lake.database import Connection
-from topbill.lake.delta import TablePlace
+from topbill.lake.delta import AddedFile, TablePlace
 
 IDS = "ids"
 """The folder of the hashes, beside the tables."""
@@ -126,6 +126,20 @@ class IdHashes:
         repeated = pa.array(connection.sql(query).fetchnumpy()[SEQ], pa.int64())
         return rows.filter(pc.invert(pc.is_in(rows[SEQ], repeated)))
 
+    def keep(self, files: Sequence[AddedFile], rows: pa.Table) -> None:
+        """Keep the hashes of the rows that one commit put into these files, so that nobody has to
+        read them there. What cannot be told apart is left to `repeated`.
+        """
+        hashes = _hashes_of([rows[name].to_pylist() for name in self._keys])
+        if hashes is None:
+            return
+        for file in files:
+            own = hashes
+            for column, value in file.partition.items():
+                own = own[pc.equal(rows[column], value).to_numpy()]
+            if len(own) == file.rows:
+                _save(self._path(file.name), np.sort(own))
+
     def _hashes(self, files: Sequence[str]) -> dict[str, _Hashes]:
         """The hashes of the ids of each file: those that are kept, or made anew."""
         hashes = {}
@@ -199,6 +213,19 @@ class IdHashes:
 
     def _path(self, file: str) -> Path:
         return self._folder / f"{hashlib.sha256(Path(file).name.encode()).hexdigest()[:32]}.ids"
+
+
+def _hashes_of(columns: Sequence[Sequence[str | None]]) -> _Hashes | None:
+    """The hashes of ids, column by column, as `IdHashes._hash` says them; None where some are
+    missing.
+    """
+    digests = []
+    for key in zip(*columns, strict=True):
+        if None in key:
+            return None
+        text = "|".join([f"{len(part)}|{part}" for part in key])
+        digests.append(hashlib.md5(text.encode(), usedforsecurity=False).digest())
+    return np.frombuffer(b"".join(digests), dtype="<u8")[::2].astype(np.uint64)
 
 
 def _in_both(first: _Hashes, second: _Hashes) -> _Hashes:

@@ -21,6 +21,10 @@ commit as the rows, so that whoever dies between that and the removal heals noth
 """
 
 
+_OF_FILES = {"path", "size_bytes", "num_records", "partition.experiment", "min.seq", "max.seq"}
+"""What Delta says of a file that is of interest here."""
+
+
 class BrokenFile(NamedTuple):
     """A file that a table names and that cannot be read whole."""
 
@@ -45,7 +49,10 @@ def broken_files(
     table.update_incremental()
     sizes = place.files.sizes(place.name)
     broken = []
-    for action in pa.table(table.get_add_actions(flatten=True)).to_pylist():
+    actions = pa.table(table.get_add_actions(flatten=True))
+    # Of dozens of columns, the smallest and largest values of everything.
+    columns = [name for name in actions.column_names if name in _OF_FILES]
+    for action in actions.select(columns).to_pylist():
         name = unquote(action["path"])
         path, size = f"{place.root}/{name}", sizes.get(f"{place.name}/{name}")
         if path in damaged or size != action["size_bytes"]:

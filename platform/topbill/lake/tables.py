@@ -32,7 +32,14 @@ from topbill.lake.analytics import LaunchLine
 from topbill.lake.buckets import BUCKET, FIELD, partitions, with_buckets
 from topbill.lake.causes import cause
 from topbill.lake.database import Error, connect, connect_for_long
-from topbill.lake.delta import TablePlace, files_of, relation_of, table_of
+from topbill.lake.delta import (
+    TablePlace,
+    added_files,
+    files_of,
+    is_newest,
+    relation_of,
+    table_of,
+)
 from topbill.lake.distinct import IDS, KEYS, IdHashes, RepeatedRow, take_out
 from topbill.lake.files import objects_below
 from topbill.lake.lookup import read_decisions
@@ -267,7 +274,7 @@ class Lake:
             # The position of a moment ago is not enough: another writer may have been faster. Where
             # it is faster still, between this look and the commit, Delta refuses the commit, since
             # both mean to set the same application's version.
-            table.update_incremental()
+            self._update(name)
             if through <= self.position(name):
                 return False
             mark = CommitProperties(
@@ -280,7 +287,10 @@ class Lake:
                 commit_properties=mark,
                 writer_properties=WRITER,
             )
-            if (table.version() + 1) % CHECKPOINT_EVERY == 0:
+            version = table.version()
+            self._positions[name] = (version, through)
+            self._ids[name].keep(added_files(self._places[name], version, POSITION, through), rows)
+            if (version + 1) % CHECKPOINT_EVERY == 0:
                 # A handle never lets go of the commits that it has read, and goes through all of
                 # them at each append; one that is opened now begins at the checkpoint.
                 self._tables[name] = self._places[name].open()
@@ -411,6 +421,14 @@ class Lake:
             return files_of(table, self._places[name].root)
         except (OSError, DeltaError) as error:
             raise self._unusable(name, "cannot be read", error) from error
+
+    def _update(self, name: str) -> None:
+        """Bring a table's handle to its newest version. Nearly always it is there already, since
+        nobody else writes, and one look for the next commit says so.
+        """
+        table = self._tables[name]
+        if not is_newest(self._places[name], table.version()):
+            table.update_incremental()
 
     def repeated(self) -> dict[Table, list[RepeatedRow]]:
         """The rows of each table whose id an earlier row has; tables without any are left out."""

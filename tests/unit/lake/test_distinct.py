@@ -16,6 +16,7 @@ from topbill.domain.decision import decision_rows, reward_rows, unit_event_rows
 from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, Placement, RewardEvent, UnitEvent
 from topbill.lake import DATABASE, Lake, sql
+from topbill.lake.distinct import KEYS
 
 NOW = 1_790_000_000_000_000
 
@@ -111,6 +112,27 @@ def test_a_file_that_was_appended_twice_counts_once(tmp_path: Path, is_known: bo
     query = "SELECT count(*) AS n, count(DISTINCT decision_id) AS ids FROM decisions"
     assert sql(tmp_path / DATABASE, query).to_pylist() == [{"n": 300, "ids": 300}]
     assert lake.position("decisions") == 300
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=4), min_size=1, max_size=4))
+def test_an_append_keeps_the_hashes_that_are_made_of_its_files(ids: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        lake, folder = Lake(Path(name)), Path(name) / "lake" / "ids"
+        made = [decision(row_id, f"e{seq % 2}", seq) for seq, row_id in enumerate(ids)]
+        decisions = list(enumerate(made, 1))
+        rewards = [(seq, reward(m.decision_id, m.unit, 1.0), Origin.of(m)) for seq, m in decisions]
+        events = [(seq, back(row_id, row_id, 1.0)) for seq, row_id in enumerate(ids, 1)]
+        lake.append("decisions", decision_rows(decisions), len(ids))
+        lake.append("rewards", reward_rows(rewards), len(ids))
+        lake.append("events", unit_event_rows(events), len(ids))
+        kept = {path: path.read_bytes() for path in folder.rglob("*.ids")}
+        assert len(kept) == sum(len(lake.files(table)) for table in KEYS)
+
+        for path in kept:
+            path.unlink()
+        lake.repeated()
+        assert {path: path.read_bytes() for path in folder.rglob("*.ids")} == kept
 
 
 def test_hashes_that_are_damaged_are_made_anew(tmp_path: Path) -> None:
