@@ -61,7 +61,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> Exported:
 @pytest.fixture
 def client(folder: Path, tmp_path: Path) -> Iterator[TestClient]:
     app = create_app(Settings(folder, tmp_path / "data"))
-    with TestClient(traced(app, app.paths), base_url="http://localhost") as client:
+    with TestClient(traced(app, app.route_of), base_url="http://localhost") as client:
         yield client
 
 
@@ -124,14 +124,14 @@ def test_what_is_not_sampled_is_not_kept(
     exported = Exported(ALWAYS_OFF)
     monkeypatch.setattr(tracing, "_active", [exported.tracing])
     app = create_app(Settings(folder, tmp_path / "data"))
-    with TestClient(traced(app, app.paths), base_url="http://localhost") as client:
+    with TestClient(traced(app, app.route_of), base_url="http://localhost") as client:
         assert client.post("/v1/decide", json=DECIDE).status_code == 200
     assert exported.spans() == {}
 
 
 def test_without_being_asked_the_application_is_the_same(folder: Path, tmp_path: Path) -> None:
     app = create_app(Settings(folder, tmp_path / "data"))
-    assert traced(app, app.paths) is app
+    assert traced(app, app.route_of) is app
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,10 @@ class Encoder:
                 self._rest = _ignore
             self._writers[name] = _ignore
 
+    def takes(self, name: str) -> bool:
+        """Whether a mapping may have a feature of that name."""
+        return name in self._writers or self._rest is not None
+
     def encode(self, mapping: Mapping[str, Any], path: str = "$.context") -> Floats:
         """(size,) the vector of a mapping from feature name to raw value; absent or None is
         missing.

@@ -165,6 +165,10 @@ class CompiledExperiment:
         for rank, action_id in enumerate(getattr(experiment.control.params, "order", [])):
             self._control_rank[action_id] = rank
 
+    def takes(self, name: str) -> bool:
+        """Whether calls may send a feature of that name as part of the context."""
+        return self.encoder.takes(name) and name not in self.experiment.looked_up
+
     def adopt(self, snapshot: Snapshot) -> bool:
         """Serve from `snapshot` from now on; False when it belongs to other features, metrics or
         policies.

@@ -46,6 +46,7 @@ from topbill.service.bodies import problem
 from topbill.service.drain import Drain
 from topbill.service.fast_path import FastPath
 from topbill.service.follower import AssignmentChange, Follower, follow
+from topbill.service.ofrep import openapi as ofrep_openapi
 from topbill.service.page import PageService
 from topbill.service.personalizer import Personalizer
 from topbill.service.personalizer import openapi as personalizer_openapi
@@ -108,7 +109,7 @@ def from_environment() -> App:
     audit.write_to(settings.audit)
     tracing.start("service")
     app = create_app(settings)
-    return traced(app, app.paths)
+    return traced(app, app.route_of)
 
 
 def _end_with(parent: BaseProcess) -> None:
@@ -329,7 +330,7 @@ def _try_writing(settings: Settings) -> None:
 
 
 def _documented(document: dict[str, Any]) -> dict[str, Any]:
-    return personalizer_openapi.extend(openapi.extend(document))
+    return ofrep_openapi.extend(personalizer_openapi.extend(openapi.extend(document)))
 
 
 def _line(compiled: CompiledExperiment) -> dict[str, Any]:

@@ -41,6 +41,8 @@ class Reply(NamedTuple):
     @property
     def headers(self) -> list[Header]:
         """All of them."""
+        if self.status == 304:
+            return [*self.more]
         headers = [JSON, (b"content-length", b"%d" % len(self.body)), *self.more]
         return [*headers, SOON] if self.status == 503 else headers
 

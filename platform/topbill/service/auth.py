@@ -48,6 +48,8 @@ def scope_of(method: str, path: str) -> str:
     scope = _SCOPES.get(path)
     if scope is not None:
         return scope
+    if path.startswith("/ofrep/"):
+        return "decide"
     if path.startswith("/personalizer/"):
         return "reward" if path.endswith("/reward") else "decide"
     return "read" if method in ("GET", "HEAD") else "admin"

@@ -1,6 +1,7 @@
 """Requests that came whole are answered without a queue of messages and in one write.
 
-Only the application's `paths` go this way, and only where nothing of the request is still to come.
+Only requests that the application names a route of (`route_of`) go this way, and only where nothing
+of them is still to come.
 All else is uvicorn's: other routes, bodies in parts, requests behind one that is not answered yet.
 
 Requests that came in one turn of the event loop are handed to the application together, which takes
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
@@ -98,9 +99,8 @@ class DirectRequest:
 class DirectApplication(Protocol):
     """An application that whole requests are handed to."""
 
-    @property
-    def paths(self) -> frozenset[str]:
-        """Those of whose requests it is, by POST."""
+    def route_of(self, path: str) -> str:
+        """What a path is counted as; "" of one whose requests are not for it. They come by POST."""
         ...
 
     def take(self, requests: list[DirectRequest]) -> None:
@@ -108,11 +108,15 @@ class DirectApplication(Protocol):
         ...
 
 
+def _nowhere(_path: str) -> str:
+    return ""
+
+
 class _Server:
     """What all connections of a server have in common."""
 
     def __init__(self, app: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self.paths: frozenset[str] = getattr(app, "paths", frozenset())
+        self.route_of: Callable[[str], str] = getattr(app, "route_of", _nowhere)
         self._app = app
         self._loop = loop
         self._turn: list[DirectRequest] = []
@@ -170,8 +174,8 @@ _servers: WeakKeyDictionary[ServerState, _Server] = WeakKeyDictionary()
 
 
 class DirectProtocol(BufferedProtocol):
-    """uvicorn's HTTP protocol, past which whole requests for `paths` of a DirectApplication go
-    there.
+    """uvicorn's HTTP protocol, past which whole requests that a DirectApplication names a
+    route of go there.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -222,8 +226,8 @@ class DirectProtocol(BufferedProtocol):
         # Who does not read what is answered is answered by uvicorn, which waits for them.
         is_free = self._is_first and not self.flow.write_paused
         is_plain = not (self.expect_100_continue or self.parser.should_upgrade())
-        is_ours = path in self._server.paths and self.parser.get_method() == b"POST"
-        if is_ours and is_free and is_plain:
+        is_post = self.parser.get_method() == b"POST"
+        if is_post and is_free and is_plain and self._server.route_of(path):
             self._path, self._body = path, b""
         else:
             self._begin_cycle()

@@ -29,7 +29,7 @@ from topbill.engine import DecideRequest
 from topbill.log import Receipt
 from topbill.pages import PageRequest
 from topbill.process_log import REQUEST_ID
-from topbill.service import telemetry
+from topbill.service import ofrep, telemetry
 from topbill.service.admission import Admission
 from topbill.service.asgi import (
     LARGEST_BODY,
@@ -107,22 +107,25 @@ class FastPath:
             "/v1/event": (msgspec.json.Decoder(EventRequest), events.one),
             "/v1/event/batch": (msgspec.json.Decoder(EventBatch), events.batch),
         }
-        self.paths = frozenset(self._routes)
-        """Those that are answered here."""
+        self._ofrep = ofrep.Ofrep(backend, self._decisions.one)
+
+    def route_of(self, path: str) -> str:
+        """What a path is counted as; "" where it is not answered here."""
+        return path if path in self._routes else ofrep.route_of(path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._rest(scope, receive, send)
         request_id = identify(scope["headers"])
         reply = self._refused(scope)
-        if reply is None and scope["path"] not in self._routes:
+        if reply is None and not self.route_of(scope["path"]):
             return await self._rest(scope, receive, with_header(send, request_id))
         if reply is None:
-            reply = await self._answered(scope["path"], await read_body(receive))
+            reply = await self._answered(scope, await read_body(receive))
         return await send_reply(send, reply.with_header(request_id))
 
     def take(self, requests: list[DirectRequest]) -> None:
-        """Answer requests, for `paths`, that came together: decisions side by side, stage by stage,
+        """Answer requests that came together: decisions side by side, stage by stage,
         so that what a stage needs is in the processor's caches."""
         asked: list[_Asked] = []
         for request in requests:
@@ -173,7 +176,7 @@ class FastPath:
             else:
                 # It may have been decided before, which takes a look into the log.
                 asked.request.answer_later(
-                    self._admitted(asked.header, _DECIDE, asked.request.body)
+                    self._admitted(asked.header, asked.request.scope, asked.request.body)
                 )
         except Exception as error:
             self._fail(asked, error)
@@ -208,17 +211,17 @@ class FastPath:
         asked.request.answer(Reply(status, body, (asked.header,)))
 
     async def _reply(self, scope: Scope, raw: bytes) -> Reply:
-        """The answer to a request, for one of `paths`, that is here as a whole."""
+        """The answer to a request that is here as a whole."""
         request_id = identify(scope["headers"])
         reply = self._refused(scope)
         if reply is not None:
             return reply.with_header(request_id)
-        return await self._admitted(request_id, scope["path"], raw)
+        return await self._admitted(request_id, scope, raw)
 
-    async def _admitted(self, header: Header, path: str, raw: bytes) -> Reply:
+    async def _admitted(self, header: Header, scope: Scope, raw: bytes) -> Reply:
         """The same to one that is let in; `header` says its id."""
         REQUEST_ID.set(header[1].decode())
-        return (await self._answered(path, raw)).with_header(header)
+        return (await self._answered(scope, raw)).with_header(header)
 
     def _refused(self, scope: Scope) -> Reply | None:
         """Why a request is not let in, before its body is read; None where it is."""
@@ -227,26 +230,30 @@ class FastPath:
             telemetry.REFUSED.labels(str(refusal.status)).inc()
             return Reply(refusal.status, problem(refusal.code, refusal.message), refusal.headers)
         method, path = scope["method"], scope["path"]
-        if method != "POST" and path in self._routes:
+        if method != "POST" and self.route_of(path):
             body = problem("method_not_allowed", f"{method} {path}; expected POST")
             return Reply(405, body, ((b"allow", b"POST"),))
         return None
 
-    async def _answered(self, path: str, raw: bytes | None) -> Reply:
+    async def _answered(self, scope: Scope, raw: bytes | None) -> Reply:
         """The answer to a body; None is one over the limit."""
-        if raw is None:
-            telemetry.REFUSED.labels("413").inc()
-            body = problem("too_large", f"body over {LARGEST_BODY:,} bytes; send less at once")
-            return Reply(413, body)
         start = time.perf_counter()
-        status, answer = await self._handle(self._routes[path], raw)
-        self._note(path, status, time.perf_counter() - start)
-        return Reply(status, answer)
+        path = scope["path"]
+        route = self._routes.get(path)
+        if route is None:
+            reply = await self._ofrep.reply(path, scope["headers"], raw)
+        elif raw is None:
+            body = problem("too_large", f"body over {LARGEST_BODY:,} bytes; send less at once")
+            reply = Reply(413, body)
+        else:
+            reply = Reply(*await self._handle(route, raw))
+        self._note(path, reply.status, time.perf_counter() - start)
+        return reply
 
     def _note(self, path: str, status: int, seconds: float) -> None:
         """Count an answer."""
-        telemetry.observe(telemetry.seconds(path), seconds)
-        if status != 200:
+        telemetry.observe(telemetry.seconds(self.route_of(path)), seconds)
+        if status >= 400:
             telemetry.REFUSED.labels(str(status)).inc()
             self._note_refusal(path, status, seconds)
 

@@ -24,6 +24,7 @@ from topbill.service.bodies import (
     RewardStatus,
     micros,
 )
+from topbill.service.deferred import DeferredDecisions
 from topbill.service.turns import Turn
 from topbill.spec.fields import listed, nearest
 
@@ -55,6 +56,7 @@ class Rewards:
         is_at_hand: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._backend = backend
+        self._deferred = DeferredDecisions(backend)
         self._is_at_hand = is_at_hand
         self._spread = spread
         self._impressions_sent = impressions_sent
@@ -148,7 +150,9 @@ class Rewards:
             self._marked.popitem(last=False)
 
     async def _recall(self, requests: list[RewardRequest]) -> None:
-        """Know the slates of decisions that the log has let go: a reward may come late."""
+        """Know the slates of decisions that the log has let go, as a reward may come late, and of
+        those that waited for one to say that they were shown.
+        """
         unknown = set()
         turn = Turn()
         for request in requests:
@@ -156,7 +160,10 @@ class Rewards:
             if self._slate(request.decision_id) is None:
                 unknown.add(request.decision_id)
         if unknown:
-            await self._backend.recall(unknown)
+            unknown -= (await self._backend.recall(unknown)).keys()
+        if unknown:
+            for decision in await self._deferred.shown(unknown):
+                self.remember(decision)
 
     def _answer(
         self, request: RewardRequest, events: list[RewardEvent], duplicate: bool

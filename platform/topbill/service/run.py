@@ -91,7 +91,7 @@ def serve(
     }
     if processes == 1:
         tracing.start("service")
-        uvicorn.run(traced(app, app.paths), **common)  # type: ignore[arg-type]
+        uvicorn.run(traced(app, app.route_of), **common)  # type: ignore[arg-type]
         return
     # Each process counts for itself; whichever is asked for /metrics adds all up from this folder,
     # which other services over the data folder must not empty.

@@ -4,7 +4,7 @@ for them."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from prometheus_client import Counter, Gauge
@@ -14,9 +14,9 @@ from topbill.service import telemetry
 from topbill.service.asgi import App, Receive, Scope, Send
 
 
-def traced(app: App, paths: Collection[str]) -> App:
+def traced(app: App, route_of: Callable[[str], str]) -> App:
     """The application with spans, and with what it counts exported, where `tracing.start` began.
-    `paths` are those of the routes that FastAPI knows nothing of."""
+    `route_of` says what a path is counted as that FastAPI knows nothing of, "" of others."""
     active = tracing.active()
     if active is None:
         return app
@@ -37,8 +37,7 @@ def traced(app: App, paths: Collection[str]) -> App:
 
             await app(scope, receive, noting)
             # FastAPI notes in the scope which route it took.
-            known = scope["path"] if scope["path"] in paths else ""
-            served.route = known or getattr(scope.get("route"), "path", "")
+            served.route = route_of(scope["path"]) or getattr(scope.get("route"), "path", "")
         return None
 
     return with_spans

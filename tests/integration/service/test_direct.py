@@ -32,6 +32,9 @@ class Application:
 
     paths = frozenset(("/echo", "/slow", "/broken", "/id"))
 
+    def route_of(self, path: str) -> str:
+        return path if path in self.paths else ""
+
     def __init__(self) -> None:
         self.ways: list[str] = []
         self.together: list[int] = []
@@ -221,7 +224,9 @@ def test_the_service_is_asked_directly(folder: Path, tmp_path: Path) -> None:
     app = create_app(Settings(folder, tmp_path / "data"))
     config = uvicorn.Config(app, http=BoundedProtocol, proxy_headers=False)
     config.load()
-    assert "/v1/decide" in config.loaded_app.paths
+    flag = "/ofrep/v1/evaluate/flags/art"
+    routes = [config.loaded_app.route_of(path) for path in ("/v1/decide", flag, "/readyz")]
+    assert routes == ["/v1/decide", "/ofrep/v1/evaluate/flags/{key}", ""]
 
 
 class Transport:

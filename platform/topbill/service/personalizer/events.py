@@ -16,6 +16,13 @@ from topbill.engine import CompiledExperiment, DecideRequest, new_id
 from topbill.log import Entry
 from topbill.service import telemetry
 from topbill.service.backend import Backend
+from topbill.service.deferred import (
+    DeferredDecisions,
+    StoredEvent,
+    count,
+    row_of,
+    stored_event,
+)
 from topbill.service.personalizer.bodies import (
     MultiSlotRankRequest,
     MultiSlotRankResponse,
@@ -35,21 +42,7 @@ from topbill.service.personalizer.bodies import (
 from topbill.service.personalizer.matching import unsafe
 from topbill.service.turns import Turn
 
-_EVENTS = ".events"
-"""What the log calls stored events by, behind the experiment's key; no key has a dot."""
-
-
-class StoredEvent(msgspec.Struct, frozen=True):
-    """An event as it is stored: its decisions by slot ("" for the one of a single-slot rank),
-    active or not yet.
-    """
-
-    decisions: dict[str, Decision]
-    active: bool
-
-
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(StoredEvent).decode
 
 
 class PersonalizerEvents:
@@ -60,6 +53,7 @@ class PersonalizerEvents:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._deferred = DeferredDecisions(backend)
 
     # ------------------------------------------------------------------ one slot
 
@@ -91,7 +85,7 @@ class PersonalizerEvents:
         if receipt.conflict is not None or receipt.let_go is not None:
             raise _used_before(decision.decision_id)
         stored = receipt.stored.get(decision.decision_id, decision)
-        _count([stored])
+        count([stored])
         return stored
 
     async def _earlier_decision(self, event_id: str | None, fingerprint: str) -> Decision | None:
@@ -102,7 +96,7 @@ class PersonalizerEvents:
             return None
         decision = await self._find(event_id)
         if decision is None:
-            event = await self._stored_event(event_id)
+            event = await self._deferred.find(event_id)
             if event is None:
                 return None
             decision = event.decisions.get("")
@@ -114,7 +108,7 @@ class PersonalizerEvents:
     async def reward(self, event_id: str, request: RewardRequest) -> None:
         """Store what came of an event, active or not."""
         if await self._find(event_id) is None:
-            event = await self._stored_event(event_id)
+            event = await self._deferred.find(event_id)
             if event is None or "" not in event.decisions:
                 raise _not_there(event_id)
         await self._store_rewards([(event_id, request.value)])
@@ -131,7 +125,7 @@ class PersonalizerEvents:
             experiment="", context=msgspec.Raw(_encode(content))
         ).fingerprint
 
-        event = await self._stored_event(event_id) if request.event_id else None
+        event = await self._deferred.find(event_id) if request.event_id else None
         if event is None:
             if request.event_id and await self._find(request.event_id) is not None:
                 raise _used_before(request.event_id)
@@ -176,7 +170,7 @@ class PersonalizerEvents:
 
     async def reward_slots(self, event_id: str, request: MultiSlotRewardRequest) -> None:
         """Store what came of some slots of an event."""
-        event = await self._stored_event(event_id)
+        event = await self._deferred.find(event_id)
         if event is None:
             raise _not_there(event_id)
         rewards = []
@@ -196,18 +190,14 @@ class PersonalizerEvents:
         """Its decisions go into the log now, and the wait for its reward begins. Twice is as good
         as once.
         """
-        event = await self._stored_event(event_id)
+        event = await self._deferred.find(event_id)
         if event is None and not slots and await self._find(event_id) is not None:
             return  # it was ranked without deferring
         if event is None or ("" in event.decisions) == slots:
             raise _not_there(event_id)
         if event.active:
             return
-        decisions = list(event.decisions.values())
-        ids = frozenset(decision.decision_id for decision in decisions)
-        receipt = await self._backend.writer.put(Entry(decisions, keyed_decisions=ids))
-        if receipt.let_go is None:
-            _count([d for d in decisions if d.decision_id not in receipt.stored])
+        await self._deferred.activate(event)
 
     async def _store_rewards(self, rewards: list[tuple[str, float]]) -> None:
         """Store (decision id, value) pairs. Their API has no ids of rewards: each one is new."""
@@ -221,40 +211,23 @@ class PersonalizerEvents:
     async def _store_event(self, event_id: str, event: StoredEvent) -> StoredEvent:
         """Store an event, with its decisions if it is active; returns it as stored, maybe by an
         earlier request.
-
-        It stands in the log as a row of its own, under a name that no experiment can have: who
-        learns from or analyses the experiment does not meet it.
         """
-        first = next(iter(event.decisions.values()))
-        row = Decision(
-            decision_id=_row_id(event_id),
-            experiment=first.experiment + _EVENTS,
-            revision=first.revision,
-            variant=None,
-            unit=event_id,
-            context=msgspec.Raw(_encode(event)),
-            policy="",
-            reason="not_in_experiment",
-        )
+        row = row_of(event_id, event, unit=event_id)
         decisions = list(event.decisions.values()) if event.active else []
         rows = [row, *decisions]
         ids = frozenset(decision.decision_id for decision in rows)
         receipt = await self._backend.writer.put(Entry(rows, keyed_decisions=ids))
         if receipt.conflict is not None or receipt.let_go is not None:
             raise _used_before(event_id)
-        stored = receipt.stored.get(row.decision_id)
-        if stored is not None:
-            return _decode(stored.context)
-        _count(decisions)
+        earlier = stored_event(receipt, event_id)
+        if earlier is not None:
+            return earlier
+        count(decisions)
         return event
 
     async def _find(self, decision_id: str) -> Decision | None:
         """The stored decision of that id, also where the log has let it go: rewards come late."""
         return (await self._backend.find([decision_id])).get(decision_id)
-
-    async def _stored_event(self, event_id: str) -> StoredEvent | None:
-        row = await self._find(_row_id(event_id))
-        return None if row is None else _decode(row.context)
 
     def _experiment(self) -> CompiledExperiment:
         for compiled in self._backend.engine.experiments.values():
@@ -287,10 +260,6 @@ def _slot_id(event_id: str, slot_id: str) -> str:
     return f"{event_id}\x1f{slot_id}"
 
 
-def _row_id(event_id: str) -> str:
-    return f"{event_id}\x1f"
-
-
 def _not_there(event_id: str) -> NotFound:
     return NotFound(f"event {event_id!r} is not there; rank it first")
 
@@ -299,8 +268,3 @@ def _used_before(event_id: str) -> BadRequest:
     return BadRequest(
         "$.eventId", f"{event_id!r} was used before with another request; use a new id"
     )
-
-
-def _count(decisions: list[Decision]) -> None:
-    for decision in decisions:
-        telemetry.decided(decision.experiment, decision.variant, decision.reason).inc()
