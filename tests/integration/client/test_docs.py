@@ -25,7 +25,7 @@ from topbill.formats import registry
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 ADDRESS = "http://127.0.0.1:8600"
-PAGES = ("clients", "from-personalizer", "from-an-ab-tool")
+PAGES = ("clients", "openfeature", "from-personalizer", "from-an-ab-tool")
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -48,6 +48,16 @@ def shell(text: str, folder: Path) -> str:
     return done.stdout
 
 
+def _documents(text: str) -> list[Any]:
+    """JSON documents that stand one behind the other."""
+    decoder, documents = json.JSONDecoder(), []
+    while text:
+        document, end = decoder.raw_decode(text)
+        documents.append(document)
+        text = text[end:].lstrip()
+    return documents
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_of_a_page_runs(
     page: str,
@@ -61,6 +71,8 @@ def test_the_python_of_a_page_runs(
             "azure.cognitiveservices.personalizer",
             reason="Microsoft's client, a development dependency",
         )
+    if page == "openfeature":
+        pytest.importorskip("openfeature", reason="OpenFeature's client, a development dependency")
     monkeypatch.chdir(tmp_path)
     old = ["user_id,arm,converted,country,exposed_at"]
     old += [
@@ -100,6 +112,17 @@ def test_the_curl_of_a_page_gets_answers(page: str, service: str, tmp_path: Path
     answers = [json.loads(line) for line in out.splitlines() if line.strip()]
     assert len(answers) >= 2
     assert not any("error" in answer for answer in answers)
+
+
+def test_the_flags_of_the_page_are_evaluated_and_rewarded(service: str, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    evaluate, reward = [text.replace(ADDRESS, service) for text in blocks("openfeature", "sh")]
+    one, every = _documents(shell(evaluate, tmp_path))
+    assert one["key"] == "home-artwork"
+    assert {flag["key"] for flag in every["flags"]} > {"home-artwork", "home-titles"}
+    said = shell(reward.replace("DECISION", one["metadata"]["decisionId"]), tmp_path)
+    assert json.loads(said)["status"] == "stored"
 
 
 def test_the_page_on_logs_runs_as_it_stands(
