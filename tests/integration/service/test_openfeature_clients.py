@@ -17,11 +17,11 @@ from typing import Any
 
 import httpx
 import pytest
-from topbill_client import Client
 
 from topbill.cli.supervise import Processes, commands, free_port
 from topbill.log import open_log
 from topbill.service.settings import Settings
+from topbill_client import Client
 
 _EXPERIMENT = """
 experiment: {key}
@@ -70,6 +70,7 @@ def test_the_python_provider_evaluates_and_tracks(service: tuple[str, Settings])
     from openfeature.evaluation_context import EvaluationContext
     from openfeature.exception import ErrorCode
     from openfeature.track import TrackingEventDetails
+
     from topbill_client.openfeature import TopbillProvider
 
     # Given the provider, and a viewer

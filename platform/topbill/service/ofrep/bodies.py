@@ -21,7 +21,7 @@ class EvaluationRequest(msgspec.Struct, frozen=True):
     context: Context
 
 
-class Evaluation(msgspec.Struct, frozen=True, omit_defaults=True):
+class FlagEvaluation(msgspec.Struct, frozen=True, omit_defaults=True):
     """A flag's value.
 
     Attributes:
@@ -49,9 +49,10 @@ class EvaluationFailure(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class BulkEvaluation(msgspec.Struct, frozen=True):
-    """All flags for one context."""
+    """All flags for one context: a FlagEvaluation or an EvaluationFailure each, told apart by their
+    keys."""
 
-    flags: list[Evaluation | EvaluationFailure]
+    flags: list[Any]
 
 
 class BulkEvaluationFailure(msgspec.Struct, frozen=True, rename="camel"):

@@ -20,8 +20,8 @@ from topbill.service.deferred import StoredEvent, row_of
 from topbill.service.ofrep.bodies import (
     BulkEvaluation,
     Context,
-    Evaluation,
     EvaluationFailure,
+    FlagEvaluation,
     FlagReason,
     Metadata,
     SlateItem,
@@ -63,7 +63,7 @@ class Flags:
         self._backend = backend
         self._decide = decide
 
-    async def one(self, key: str, context: Context) -> Evaluation:
+    async def one(self, key: str, context: Context) -> FlagEvaluation:
         """The flag's value for a context: a decision, which counts from now on."""
         compiled = self._backend.engine.find(key)
         answer = await self._decide(_request(compiled, context, targeting_key(context)))
@@ -75,7 +75,7 @@ class Flags:
         """
         unit = targeting_key(context)
         stored = None if unit is None else self._backend.unit_ids.stored(unit)
-        flags: list[Evaluation | EvaluationFailure] = []
+        flags: list[FlagEvaluation | EvaluationFailure] = []
         rows: list[Decision] = []
         turn = Turn()
         for compiled in self._flags():
@@ -126,7 +126,7 @@ def _request(compiled: CompiledExperiment, context: Context, unit: str | None) -
     return DecideRequest(experiment.key, unit=unit, context=declared(context, compiled))
 
 
-def _evaluation(compiled: CompiledExperiment, answer: Answer, metadata: Metadata) -> Evaluation:
+def _evaluation(compiled: CompiledExperiment, answer: Answer, metadata: Metadata) -> FlagEvaluation:
     experiment = compiled.experiment
     is_running = experiment.status == "running" or answer.reason == "override"
     metadata |= {
@@ -137,7 +137,7 @@ def _evaluation(compiled: CompiledExperiment, answer: Answer, metadata: Metadata
     }
     if answer.variant is not None:
         metadata["experimentVariant"] = answer.variant
-    return Evaluation(
+    return FlagEvaluation(
         key=experiment.key,
         reason=_REASONS[answer.reason] if is_running else "DISABLED",
         value=_value(answer.slate),

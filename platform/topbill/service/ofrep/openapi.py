@@ -19,7 +19,7 @@ def extend(document: dict[str, Any]) -> dict[str, Any]:
     """Add OFREP's operations and schemas to the document."""
     kinds = [
         bodies.EvaluationRequest,
-        bodies.Evaluation,
+        bodies.FlagEvaluation,
         bodies.EvaluationFailure,
         bodies.BulkEvaluation,
         bodies.BulkEvaluationFailure,
@@ -33,9 +33,11 @@ def extend(document: dict[str, Any]) -> dict[str, Any]:
         "properties": {"targetingKey": {"type": "string", "maxLength": 256}},
         "additionalProperties": True,
     }
+    each = [{"$ref": _TEMPLATE.format(name=k)} for k in ("FlagEvaluation", "EvaluationFailure")]
+    schemas["BulkEvaluation"]["properties"]["flags"] = {"type": "array", "items": {"anyOf": each}}
     for name, schema in schemas.items():
         document["components"]["schemas"][f"Ofrep{name}"] = schema
-    one = _operation("Evaluate a flag", "ofrep_evaluate", "Evaluation", "EvaluationFailure")
+    one = _operation("Evaluate a flag", "ofrep_evaluate", "FlagEvaluation", "EvaluationFailure")
     one["parameters"] = [_KEY]
     one["responses"]["404"] = _response("No such experiment", "EvaluationFailure")
     document["paths"][f"{FLAGS}/{{key}}"] = {"post": one}
