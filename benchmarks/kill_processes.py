@@ -48,7 +48,7 @@ def hasty_worker(compacts: Any, experiments: str, data: str) -> None:
     while it compacts.
     """
     from topbill.lake import Lake
-    from topbill.worker import loop, publisher
+    from topbill.worker import loop, publisher, publishing
 
     class HastyLake(Lake):
         def compact(self, *, thorough: bool = False) -> int:
@@ -60,10 +60,10 @@ def hasty_worker(compacts: Any, experiments: str, data: str) -> None:
                 compacts.value = 0
             return merged
 
-    loop.PUBLISH_EVERY = 0.3
+    publishing.PUBLISH_EVERY = 0.3
     publisher.MINOR, publisher.MAJOR = 2, 6
-    vars(loop)["Publisher"] = partial(publisher.Publisher, keep_log=KEPT_IN_LOG)
-    vars(loop)["Lake"] = partial(HastyLake, keep_for=_KEPT_FILES)
+    vars(publishing)["Publisher"] = partial(publisher.Publisher, keep_log=KEPT_IN_LOG)
+    vars(publishing)["Lake"] = partial(HastyLake, keep_for=_KEPT_FILES)
     loop.run_worker(Path(experiments), Path(data))
 
 

@@ -53,6 +53,7 @@ _LATER = (
     "DELETE FROM alarm_messages WHERE at > ?",
     "DELETE FROM alarm_watches WHERE through > ?",
     "DELETE FROM quarantine WHERE at > ?",
+    "DELETE FROM duties WHERE at > ?",
 )
 _WITHOUT_SNAPSHOT = """DELETE FROM policy_engines WHERE (experiment, version) NOT IN
 (SELECT experiment, version FROM policy_snapshots)"""

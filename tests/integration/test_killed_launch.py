@@ -36,8 +36,8 @@ UNITS = [f"u{number}" for number in range(30)]
 WORKER = """
 import sys
 from pathlib import Path
-from topbill.worker import launching, loop
-loop.PUBLISH_EVERY = 0.1
+from topbill.worker import launching, loop, publishing
+publishing.PUBLISH_EVERY = 0.1
 launching.LOOK_EVERY = 0.1
 loop.run_worker(Path(sys.argv[1]), Path(sys.argv[2]))
 """

@@ -224,8 +224,8 @@ def worker(
 ) -> None:
     """Fold the log into policies and publish it to the lake, until stopped.
 
-    With --log several may be started, on one machine or on many, over one data folder: one is at
-    work, the others stand by and go on where it ends.
+    With --log several may be started, on one machine or on many, over one data folder: they share
+    the experiments between them, and where one ends the others go on with what it did.
     """
     from topbill.worker import loop
 
@@ -233,6 +233,13 @@ def worker(
     use_lake(lake)
     process_log.configure(log_format)
     tracing.start("worker")
+    line = [sys.executable, "-m", "topbill", "publisher"]
+    line += ["--experiments", str(experiments), "--data", str(data)]
+    line += ["--remember", f"{remember.total_seconds():g}s"]
+    if keep is not None:
+        line += ["--keep", f"{keep.total_seconds():g}s"]
+    if publish_every is not None:
+        line += ["--publish-every", f"{publish_every.total_seconds():g}s"]
     try:
         loop.run_worker(
             experiments,
@@ -240,7 +247,35 @@ def worker(
             remember=remember.total_seconds(),
             keep=None if keep is None else keep.total_seconds(),
             publish_every=None if publish_every is None else publish_every.total_seconds(),
+            publisher=line,
+        )
+    finally:
+        tracing.stop()
+
+
+@app.command(show=False)
+def publisher(
+    *,
+    experiments: Experiments = EXPERIMENTS,
+    data: Data = DATA,
+    remember: Remember = REMEMBER,
+    keep: Keep = None,
+    publish_every: PublishEvery = None,
+) -> None:
+    """Publish what the log has, until standard input ends. `worker` runs this."""
+    from topbill.worker import loop
+
+    process_log.configure_from_environment()
+    tracing.start("worker")
+    try:
+        loop.run_publisher(
+            experiments,
+            data,
+            remember=remember.total_seconds(),
+            keep=None if keep is None else keep.total_seconds(),
+            publish_every=None if publish_every is None else publish_every.total_seconds(),
             beside=lambda: _answering(data),
+            parent=sys.stdin.fileno(),
         )
     finally:
         tracing.stop()
@@ -268,7 +303,7 @@ def _answering(data: Path) -> Iterator[None]:
 @app.command(show=False)
 def answers(*, data: Data = DATA) -> None:
     """Work out in advance what the dashboards show of a large lake, until standard input ends.
-    `worker` runs this.
+    `publisher` runs this.
     """
 
     def ended(seconds: float) -> bool:

@@ -159,6 +159,11 @@ CREATE TABLE IF NOT EXISTS heartbeat (
     id INTEGER PRIMARY KEY CHECK (id = 0),
     at INTEGER NOT NULL,
     published_at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS duties (
+    name TEXT PRIMARY KEY,
+    at INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    checksum INTEGER);
 -- Likewise. `place` is the order in which ids were let go, `seq` that of a decision.
 CREATE TABLE IF NOT EXISTS remembered_ids (
     place INTEGER PRIMARY KEY,

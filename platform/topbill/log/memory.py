@@ -34,6 +34,7 @@ from topbill.log.orders import check_order
 from topbill.log.protocol import (
     Clock,
     ConclusionLine,
+    Duty,
     Heartbeat,
     Lease,
     Log,
@@ -79,9 +80,11 @@ class _Store:
         self.alarm_watches: dict[str, AlarmWatch] = {}
         self.quarantine: dict[tuple[RowKind, QuarantineStage, int], QuarantinedRow] = {}
         self.heartbeat: Heartbeat | None = None
+        self.duties: dict[str, Duty] = {}
         self.profiles: dict[str, ProfileLimits] = {}
         self.merges: list[Merge] = []
-        self.leases: dict[str, Lease] = {}
+        self.leases: dict[str, list[_MemoryLease]] = {}
+        """Who has each: one, or several who share it."""
 
         self.remembered: dict[tuple[str, ...], tuple[int, int]] = {}
         """(seq, at) of decisions let go by (decision_id,), and of their events by both ids."""
@@ -153,23 +156,24 @@ class _Stored:
 class _MemoryLease(Lease):
     """A name in a store."""
 
-    def __init__(self, store: _Store, name: str) -> None:
-        self._store, self._name = store, name
+    def __init__(self, store: _Store, name: str, *, shared: bool) -> None:
+        self._store, self._name, self._is_shared = store, name, shared
         with store.lock:
-            if name in store.leases:
+            others = store.leases.setdefault(name, [])
+            if others and not (shared and others[0]._is_shared):
                 raise Conflict(f"{name}: another one holds it")
-            store.leases[name] = self
+            others.append(self)
 
     def check(self) -> None:
         """Raises LogError after its end."""
-        if self._store.leases.get(self._name) is not self:
+        if self not in self._store.leases[self._name]:
             raise LogError(f"{self._name}: was given back")
 
     def release(self) -> None:
         """Give it back."""
         with self._store.lock:
-            if self._store.leases.get(self._name) is self:
-                del self._store.leases[self._name]
+            holders = self._store.leases[self._name]
+            self._store.leases[self._name] = [one for one in holders if one is not self]
 
 
 _STORES: dict[str, _Store] = {}
@@ -222,10 +226,10 @@ class MemoryLog(Log):
         if self._closed:
             raise LogError(f"{self.name} was closed; open it again")
 
-    def lease(self, name: str) -> Lease:
+    def lease(self, name: str, *, shared: bool = False) -> Lease:
         """Held in the memory that handles share; see `Log.lease`."""
         self.check()
-        return _MemoryLease(self._store, name)
+        return _MemoryLease(self._store, name, shared=shared)
 
     def tend(self, *, thorough: bool = False) -> None:  # noqa: ARG002 (the contract's)
         """There is nothing to do: what was committed can be read."""
@@ -558,6 +562,20 @@ class MemoryLog(Log):
         """The worker's last sign of life."""
         self.check()
         return self._store.heartbeat
+
+    def note_duties(self, duties: Sequence[Duty]) -> None:
+        """Note what a worker does and how it gets on."""
+        self.check()
+        at = self._clock()
+        with self._store.lock:
+            for duty in duties:
+                self._store.duties[duty.name] = msgspec.structs.replace(duty, at=at)
+
+    def duties(self) -> dict[str, Duty]:
+        """What was said last of each duty, by its name."""
+        self.check()
+        with self._store.lock:
+            return dict(self._store.duties)
 
     # ------------------------------------------------------------------ audit
 

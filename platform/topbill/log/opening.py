@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.log_url import LOG_VARIABLE, without_secrets
 from topbill.log.memory import MemoryLog
-from topbill.log.protocol import Clock, Log, now_micros
+from topbill.log.protocol import Clock, Leases, Log, now_micros
 from topbill.log.sqlite import SqliteLog
 
 if TYPE_CHECKING:
@@ -163,6 +163,21 @@ def open_log_of(data: Path, *, create: bool = True) -> Log:
     """
     place = log_place(data)
     return open_log(place, create=create and isinstance(place, Path))
+
+
+def leases_of(data: Path) -> Leases | None:
+    """Several leases on a log that machines share; None where the log lies in its data folder, of
+    which one worker does everything.
+
+    Raises LogError where the log cannot be reached.
+    """
+    place = log_place(data)
+    if isinstance(place, Path):
+        return None
+    _postgres()
+    from topbill.log.postgres_leases import AdvisoryLeases
+
+    return AdvisoryLeases(place)
 
 
 def migrate_log(url: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from topbill.domain.chance import is_learned
-from topbill.domain.errors import Conflict, LogError
+from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent, RowKind, UnitEvent
 from topbill.log.bundles import decisions_of
 from topbill.log.entries import (
@@ -33,8 +33,9 @@ from topbill.log.entries import (
 )
 from topbill.log.log_time import SETTLED, TOLERANCE, ClockStep
 from topbill.log.postgres_database import PostgresDatabase
+from topbill.log.postgres_leases import AdvisoryLease
 from topbill.log.postgres_schema import LOW_BITS, PLACE_IN_BUNDLE
-from topbill.log.protocol import Clock, Lease, Matured, Named, now_micros
+from topbill.log.protocol import Clock, Matured, Named, now_micros
 from topbill.log.remembered_ids import RememberedIds, digest
 from topbill.log.sql_database import checksum
 from topbill.log.table_log import TableLog
@@ -78,42 +79,6 @@ class _StoredIds:
         self.events: set[EventKey] = set()
         self.unit_events: set[UnitEventKey] = set()
         self.let_go: set[str] = set()
-
-
-class AdvisoryLease(Lease):
-    """An advisory lock. The server frees it when the connection ends, some seconds after a cable
-    was cut.
-
-    Raises:
-        Conflict: Another holder has it.
-        LogError: The server cannot be reached.
-    """
-
-    def __init__(self, url: str, name: str) -> None:
-        self._database = PostgresDatabase(url, create=False)
-        self._name = name
-        try:
-            lock = "hashtextextended(current_schema() || '.lease.' || ?, 0)"
-            ((is_taken,),) = self._database.rows(f"SELECT pg_try_advisory_lock({lock})", (name,))
-            if not is_taken:
-                raise Conflict(f"{self._database.name}: another process holds {name!r}")
-        except BaseException:
-            self._database.close()
-            raise
-
-    def check(self) -> None:
-        """Raises LogError where the connection was lost, and the lock with it."""
-        self._database.rows("SELECT")
-        if self._database.connections != 1:
-            self._database.close()
-            raise LogError(
-                f"{self._database.name}: the connection was lost and {self._name!r} with it; "
-                "another process may hold it by now"
-            )
-
-    def release(self) -> None:
-        """Give it back."""
-        self._database.close()
 
 
 def migrate(url: str) -> str:
@@ -178,9 +143,9 @@ class PostgresLog(TableLog):
             ((noted,),) = self._database.rows("SELECT home FROM schema_stamp")
         return str(noted)
 
-    def lease(self, name: str) -> AdvisoryLease:
+    def lease(self, name: str, *, shared: bool = False) -> AdvisoryLease:
         """An advisory lock of a connection of its own; see `Log.lease`."""
-        return AdvisoryLease(self._url, name)
+        return AdvisoryLease(self._url, name, shared=shared)
 
     def tend(self, *, thorough: bool = False) -> None:
         """There is nothing to do: what was committed can be read."""

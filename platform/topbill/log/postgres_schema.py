@@ -15,11 +15,18 @@ LOW_BITS = 20
 no limit. The functions below have it as a number."""
 PLACE_IN_BUNDLE = struct.Struct("<HI")
 """The body of a bundled decision: its place in the bundle, and the bundle's CRC-32."""
-VERSION = 1
+VERSION = 2
 """What this code reads and writes; a log has its own in `schema_stamp`."""
 OLDEST_SERVER = 15
 """The oldest PostgreSQL that is tested."""
-UPGRADES: dict[int, str] = {}
+_DUTIES = """
+CREATE TABLE duties (
+    name text PRIMARY KEY,
+    at bigint NOT NULL,
+    body bytea NOT NULL,
+    checksum bigint NOT NULL);
+"""
+UPGRADES: dict[int, str] = {1: _DUTIES}
 """The statements that bring a log from a version to the next, by the version from which. What they
 change, processes of the version before may be writing to meanwhile."""
 
@@ -207,6 +214,7 @@ CREATE TABLE merges (
     checksum bigint NOT NULL,
     UNIQUE (unit, merged));
 """
+TABLES += _DUTIES
 
 FUNCTIONS = """
 CREATE FUNCTION newest_seq() RETURNS bigint LANGUAGE plpgsql AS $$

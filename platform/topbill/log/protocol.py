@@ -24,6 +24,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self
 
+import msgspec
+
 from topbill.domain.alarm import AlarmLine, AlarmMessage, AlarmWatch
 from topbill.domain.errors import AlreadyDecided, Conflict
 from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
@@ -167,8 +169,36 @@ class Heartbeat(NamedTuple):
     published_at: int
 
 
+class Duty(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that some worker has to do, and how it gets on with it.
+
+    Attributes:
+        name: Of the lease under which it is done: `learn:KEY`, or `publish`.
+        worker: Who does it: host and process.
+        at: When that was so, µs; stamped by the log.
+        fingerprint: Of what is learned: the rest is said of that.
+        through: Decisions up to this `seq` no learner reads again; see `PolicyFold`.
+        lag: Seconds that the next decision has waited to be learned.
+        failing: Why nothing can be learned; empty where it can.
+        behind: How far learning is behind what comes; empty where it keeps up.
+        unreadable: What is wrong with the newest version; empty where it can be read.
+    """
+
+    name: str
+    worker: str
+    at: int = 0
+    fingerprint: str = ""
+    through: int = 0
+    lag: float = 0.0
+    failing: str = ""
+    behind: str = ""
+    unreadable: str = ""
+
+
 class Lease(Protocol):
-    """What one holder has at a time. It ends with the process that holds it, however that ends."""
+    """What one holder has at a time, or several who share it. It ends with the process that holds
+    it, however that ends.
+    """
 
     @abstractmethod
     def check(self) -> None:
@@ -188,6 +218,35 @@ class Lease(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         self.release()
+
+
+class Leases(Protocol):
+    """Several leases of one holder, which come and go; all of them end with its process."""
+
+    name: str
+    """How messages call the log."""
+    me: int
+    """By what `holders` knows this one."""
+
+    @abstractmethod
+    def take(self, name: str, *, shared: bool = False) -> bool:
+        """Whether it could be taken, or was held already; see `Log.lease`. Raises LogError."""
+
+    @abstractmethod
+    def give_back(self, name: str) -> None:
+        """Let others have it. Raises LogError."""
+
+    @abstractmethod
+    def holders(self, names: Iterable[str]) -> dict[str, list[int]]:
+        """Who holds each of these now; those that nobody does are left out. Raises LogError."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises LogError where all were lost: others may hold them by now."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give all of them back."""
 
 
 class Log(Protocol):
@@ -490,6 +549,16 @@ class Log(Protocol):
     def heartbeat(self) -> Heartbeat | None:
         """What was noted last; None where no worker has been at work yet."""
 
+    @abstractmethod
+    def note_duties(self, duties: Sequence[Duty]) -> None:
+        """Note what a worker does and how it gets on, stamped now, in place of what was said of the
+        same duties before.
+        """
+
+    @abstractmethod
+    def duties(self) -> dict[str, Duty]:
+        """What was said last of each duty, by its name. Lines of another version are left out."""
+
     # ------------------------------------------------------------------ audit
 
     @abstractmethod
@@ -618,8 +687,9 @@ class Log(Protocol):
         self.commit([Entry()])
 
     @abstractmethod
-    def lease(self, name: str) -> Lease:
-        """Take what one holder, of all that use this log, may have at a time.
+    def lease(self, name: str, *, shared: bool = False) -> Lease:
+        """Take what one holder, of all that use this log, may have at a time; with `shared`,
+        whatever many may have together, and nobody who wants it alone meanwhile.
 
         Raises:
             Conflict: Another one has it.

@@ -56,6 +56,7 @@ CHECKED = {table: (*columns, "at") for table, columns in ROWS.items()} | {
         "at",
     ),
     "heartbeat": ("id", "at", "published_at"),
+    "duties": ("name", "at", "body"),
     "remembered_ids": ("key", "seq", "at"),
     "erasures": ("at", "unit_hash", "experiment", "version", "decisions", "rewards"),
     "retentions": ("at", "kept_since", "decisions", "rewards", "events", "quarantined"),

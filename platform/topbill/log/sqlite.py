@@ -147,9 +147,9 @@ class SqliteLog(TableLog):
         self._files_guard.check()
         self._journal.check()
 
-    def lease(self, name: str) -> FileLease:
+    def lease(self, name: str, *, shared: bool = False) -> FileLease:
         """A lock on a file beside the log; see `Log.lease`."""
-        return FileLease(self.path.with_name(f"{name}.lock"))
+        return FileLease(self.path.with_name(f"{name}.lock"), shared=shared)
 
     # ------------------------------------------------------------------ intake
 

@@ -17,11 +17,13 @@ from topbill.domain.records import (
 )
 from topbill.log.alarms import AlarmTable
 from topbill.log.conclusions import ConclusionTable
+from topbill.log.duties import DutyTable
 from topbill.log.orders import OrderTable
 from topbill.log.profiles import ProfileTable
 from topbill.log.protocol import (
     Clock,
     ConclusionLine,
+    Duty,
     Erasure,
     Heartbeat,
     Log,
@@ -54,6 +56,7 @@ class TableLog(Log):
         self._alarms = AlarmTable(database)
         self._quarantine = QuarantineTable(database, clock)
         self._heartbeat = HeartbeatTable(database, clock)
+        self._duties = DutyTable(database, clock)
         self._profiles = ProfileTable(database, clock)
 
     # ------------------------------------------------------------------ snapshots
@@ -105,6 +108,14 @@ class TableLog(Log):
     def heartbeat(self) -> Heartbeat | None:
         """The worker's last sign of life."""
         return self._heartbeat.read()
+
+    def note_duties(self, duties: Sequence[Duty]) -> None:
+        """Note what a worker does and how it gets on."""
+        self._duties.note(duties)
+
+    def duties(self) -> dict[str, Duty]:
+        """What was said last of each duty, by its name."""
+        return self._duties.read()
 
     # ------------------------------------------------------------------ audit
 

@@ -6,19 +6,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from topbill.alerts.standing_still import LearningTrouble
 from topbill.domain.errors import Conflict, LogError
 from topbill.domain.metric import microseconds
 from topbill.entities import NO_TABLES, EntityStore
-from topbill.log import Log
+from topbill.log import Duty, Log
 from topbill.spec import Experiment
 from topbill.worker.archive import Archive
 from topbill.worker.policy_fold import BATCH, PolicyFold, full_age
 from topbill.worker.retry import RetryTracker
 from topbill.worker.setting_aside import set_aside_decisions
+from topbill.worker.work_share import learning_lease
 
 DAY = 86_400_000_000
 """Microseconds between two refits."""
@@ -106,6 +106,8 @@ class Learner:
         self._experiments: dict[str, Experiment] = {}
         self._folds: dict[str, PolicyFold] = {}
         self._refits: dict[str, PolicyFold] = {}
+        self._erasures: dict[str, int] = {}
+        """How often something had been erased from an experiment when its refit began."""
         self.failures = RetryTracker()
         self.reload(experiments)
 
@@ -122,34 +124,45 @@ class Learner:
                 self._folds.pop(key, None)
                 self._refits.pop(key, None)
                 self._behind.pop(key, None)
+                self.lags.pop(key, None)
                 self.failures.forget(key)
 
-    def abandon_refits(self) -> None:
-        """Let refits that are under way begin anew: rows that they have read are about to go, and
-        nobody could fold them again.
-        """
-        self._refits.clear()
+    def positions(self) -> dict[str, int]:
+        """By experiment the `seq` up to which no learner reads its decisions again."""
+        # An experiment whose fold is not loaded yet needs everything: nobody knows where it stands.
+        positions = {}
+        for key in self._experiments:
+            fold, refit = self._folds.get(key), self._refits.get(key)
+            positions[key] = 0 if fold is None else fold.published_through
+            # A refit reads the log a second time, behind the fold that it will replace.
+            if refit is not None:
+                positions[key] = min(positions[key], refit.published_through)
+        return positions
 
     def needed_after(self) -> int:
         """Decisions up to this `seq` are in a published version of their experiment: no learner
         reads them again.
         """
-        # An experiment whose fold is not loaded yet needs everything: nobody knows where it stands.
-        positions = []
-        for key in self._experiments:
-            fold = self._folds.get(key)
-            positions.append((key, 0 if fold is None else fold.published_through))
-        # A refit reads the log a second time, behind the fold that it will replace.
-        for key, refit in self._refits.items():
-            positions.append((key, refit.published_through))
+        return needed_after(self._log, self.positions())
 
-        # Only an experiment's own decisions keep the log: one without traffic has no next `seq`.
-        through = 2**62
-        for key, position in positions:
-            next_seq = self._log.next_seq(key, position)
-            if next_seq is not None:
-                through = min(through, next_seq - 1)
-        return through
+    def duties(self) -> list[Duty]:
+        """What others must know of each experiment."""
+        failures, unreadable = dict(self.failures), self.unreadable()
+        duties = []
+        for key, through in self.positions().items():
+            behind = self._behind.get(key)
+            duty = Duty(
+                name=learning_lease(key),
+                worker="",
+                fingerprint=self._experiments[key].learning_fingerprint,
+                through=through,
+                lag=self.lags.get(key, 0.0),
+                failing=failures.get(key, ""),
+                behind="" if behind is None else str(behind),
+                unreadable=unreadable.get(key, ""),
+            )
+            duties.append(duty)
+        return duties
 
     def step(self) -> int:
         """Fold what has matured, some `BATCH` decisions at most; returns how many were read.
@@ -194,19 +207,9 @@ class Learner:
             since = self._behind[key].since if key in self._behind else pace
             self._behind[key] = Behind(since, pace)
 
-    def unreadable(self) -> list[tuple[str, str]]:
-        """(experiment, what is wrong) where the newest version can't be read."""
-        return [(key, fold.problem) for key, fold in self._folds.items() if fold.problem]
-
-    def troubles(self) -> dict[str, LearningTrouble]:
-        """Which experiments don't learn as they should: they can't, or have more to read than they
-        get through. The watch for alarms asks from a thread of its own."""
-        troubles = {}
-        for key, behind in self._behind.copy().items():
-            troubles[key] = LearningTrouble("learning_behind", str(behind))
-        for key, message in self.failures:
-            troubles[key] = LearningTrouble("learning_fails", message)
-        return troubles
+    def unreadable(self) -> dict[str, str]:
+        """By experiment what is wrong with its newest version, where that can't be read."""
+        return {key: fold.problem for key, fold in self._folds.items() if fold.problem}
 
     def _take_over_quarantine(self) -> None:
         """What was set aside since, nobody learns any more."""
@@ -277,8 +280,15 @@ class Learner:
                     refit_at=barrier,
                     tables=self._tables,
                 )
+                # What is let go of while it reads is read from the lake.
+                refit.read_what_is_let_go(self._archive)
                 refit.set_aside, refit.careful = set(fold.set_aside), key in self._careful
+                self._erasures[key] = len(self._log.erasures(key))
                 self._refits[key] = refit
+            return 0
+        if len(self._log.erasures(key)) != self._erasures[key]:
+            # Rows that it has read are gone, and nobody could fold them again: it begins anew.
+            del self._refits[key]
             return 0
         # Never beyond the fold that decides: both then hold the same decisions, and the change is
         # of rewards only.
@@ -295,3 +305,15 @@ class Learner:
         if experiment.refit != "daily" or barrier - fold.refit_at < DAY:
             return False
         return bool(self._log.matured(experiment.key, 0, full_age(experiment), barrier, 1))
+
+
+def needed_after(log: Log, positions: Mapping[str, int]) -> int:
+    """The last `seq` of decisions that no learner reads again, by where each experiment's does not.
+    Only its own decisions keep the log: one without traffic has no next `seq`.
+    """
+    through = 2**62
+    for key, position in positions.items():
+        next_seq = log.next_seq(key, position)
+        if next_seq is not None:
+            through = min(through, next_seq - 1)
+    return through

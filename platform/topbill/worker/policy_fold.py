@@ -44,6 +44,7 @@ from topbill.worker.setting_aside import quarantined, set_aside, set_aside_decis
 
 _logger = logging.getLogger("topbill")
 BATCH = 2_000
+_NO_END = 2**62
 GROWTH = 0.01
 """A new version is published when the examples have grown by this share: what one example more
 changes falls with their number, and the number of versions stays logarithmic."""
@@ -91,8 +92,9 @@ class PolicyFold:
         self.set_aside: set[int] = set()
         self.careful = False
         self.problem = ""
+        self._begins_anew = False
         # Up to here it reads from the lake what the log has let go: where a version that held it
-        # can't be read.
+        # can't be read, and while it reads what nobody keeps for it yet.
         self._recovers_through = 0
         self._archive: Archive | None = None
         self._learned_when_published = 0
@@ -107,6 +109,7 @@ class PolicyFold:
         adoption = adopt_newest(log, self.live)
         newest, snapshot = adoption.newest, adoption.snapshot
         if newest is None:
+            self._begin_anew(archive)
             return
         if snapshot is not None:
             self._begin_at(snapshot.watermark, snapshot.start, snapshot.refit_at)
@@ -117,8 +120,21 @@ class PolicyFold:
             self.problem = adoption.problem
             _logger.warning("%s: %s", self.live.experiment.key, adoption.problem)
             self._recovers_through, self._archive = newest.watermark, archive
+        elif snapshot is None:
+            self._begin_anew(archive)
         # Versions count on, also over a snapshot that can't be used: readers take the highest.
         self.version = newest.version
+
+    def _begin_anew(self, archive: Archive | None) -> None:
+        """Learn what the log holds when there first is something."""
+        self._begins_anew = True
+        self.read_what_is_let_go(archive)
+
+    def read_what_is_let_go(self, archive: Archive | None) -> None:
+        """Read from the lake what the log lets go of, until all is read that is there: who lets go
+        does not know at once that this fold needs it.
+        """
+        self._recovers_through, self._archive = _NO_END, archive
 
     def _begin_at(self, watermark: int, start: int, refit_at: int) -> None:
         self.watermark = self.published_through = watermark
@@ -157,6 +173,13 @@ class PolicyFold:
         `barrier` (µs) is the time up to which nothing can be committed any more: a decision that is
         old enough by then has all of its events in the log.
         """
+        if self._begins_anew:
+            first = log.first_seq()
+            if first is None:
+                return 0
+            # What the log had let go of before is not learned: whoever verifies begins here too.
+            self._begin_at(first - 1, first - 1, 0)
+            self._begins_anew = False
         for age, reached in self.ages(barrier):
             rows = self._next_rows(log, age, reached, limit)
             rows = [row for row in rows if row[0] <= through]
@@ -168,6 +191,8 @@ class PolicyFold:
                 self.learn(rows)
             if rows:
                 return len(rows)
+        if self._recovers_through == _NO_END and not self._begins_anew:
+            self._recovers_through = 0
         return 0
 
     def _pass_unlearned(self, log: Log, age: int, reached: int, through: int) -> None:

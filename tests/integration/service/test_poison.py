@@ -237,7 +237,7 @@ def test_a_worker_is_seen_alive_dead_and_lagging(
     assert ready() == (never, ["worker_not_alive"])
     worker = Worker(settings.experiments, settings.data)
     worker.step()
-    worker._beat_at = 0.0
+    worker._publishing._beat_at = 0.0
     worker.step()
     told, codes = ready()
     assert (told["alive"], codes) == (True, [])

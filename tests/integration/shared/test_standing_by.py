@@ -1,4 +1,4 @@
-"""Of several workers on a shared log one is at work, and another goes on where it ends."""
+"""Workers on a shared log are at work beside each other, but beside nobody who is to be alone."""
 
 from __future__ import annotations
 
@@ -16,10 +16,25 @@ from topbill.domain.errors import Conflict, LogError, NotFound
 from topbill.domain.log_url import LOG_VARIABLE
 from topbill.log import Log
 from topbill.log.home import HOME, check_home
-from topbill.worker.only_worker import WorkerLease, next_worker, only_worker
+from topbill.worker.only_worker import PublisherLease, WorkerLease, next_worker, only_worker
 
 
-def test_who_stands_by_goes_on_within_two_seconds(
+def test_workers_are_at_work_beside_each_other_and_none_beside_who_is_alone(
+    log: Log, tmp_path: Path
+) -> None:
+    first, second = [next_worker(tmp_path, lambda: False) for _ in range(2)]
+    assert first is not None
+    assert second is not None
+    for lease in (first, second):
+        lease.check()
+        with pytest.raises(Conflict, match="another worker is at work on it; stop it first"):
+            only_worker(tmp_path)
+        lease.release()
+    with only_worker(tmp_path), pytest.raises(Conflict, match="another worker"):
+        WorkerLease(tmp_path, alone=False)
+
+
+def test_who_stands_by_goes_on_when_nobody_is_alone_any_more(
     log: Log, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     got: list[WorkerLease | None] = []
@@ -31,7 +46,7 @@ def test_who_stands_by_goes_on_within_two_seconds(
         time.sleep(0.6)
         assert waiting.is_alive()
     assert caplog.text.count("standing by") == 1, "it is said once"
-    waiting.join(2.0)
+    waiting.join(60.0)
     (lease,) = got
     assert lease is not None
     with lease:
@@ -43,8 +58,17 @@ def test_the_log_says_who_is_at_work_also_where_a_lock_of_files_does_not_hold(
 ) -> None:
     with only_worker(tmp_path):
         (tmp_path / "keeper.lock").unlink()
-        with pytest.raises(Conflict, match="postgresql://"):
-            only_worker(tmp_path)
+        for alone in (True, False):
+            with pytest.raises(Conflict, match="postgresql://"):
+                WorkerLease(tmp_path, alone=alone)
+
+
+def test_who_publishes_keeps_others_from_being_alone(log: Log, tmp_path: Path) -> None:
+    """Also when its worker was killed, and it has not noticed yet."""
+    publisher = PublisherLease(tmp_path)
+    assert publisher.wait(lambda: False)
+    with publisher, pytest.raises(Conflict, match="postgresql://"):
+        only_worker(tmp_path)
 
 
 def test_a_log_belongs_to_one_data_folder(log: Log, tmp_path: Path) -> None:
@@ -89,7 +113,7 @@ def test_a_lease_that_was_lost_is_told_and_a_server_that_is_gone_waited_for(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE application_name = 'topbill'"
             )
-        with pytest.raises(LogError, match="'worker' with it; another process may hold it"):
+        with pytest.raises(LogError, match=r"'worker', 'publish' with it; another process"):
             lease.check()
     monkeypatch.setenv(LOG_VARIABLE, "postgresql://u:secret@127.0.0.1:1/x")
     looks = iter([False, False, True])

@@ -32,7 +32,7 @@ from topbill.domain.records import (
 )
 from topbill.log import SCHEMES, Clock, Entry, Heartbeat, Log, Matured, Receipt, open_log
 from topbill.log.memory import MemoryLog
-from topbill.log.protocol import ConclusionLine, Lease, Order
+from topbill.log.protocol import ConclusionLine, Duty, Lease, Order
 from topbill.spec import Conclusion
 
 from ...processes import python
@@ -711,6 +711,20 @@ def the_last_sign_of_life_is_known_to_all(world: World) -> None:
         assert other.heartbeat() == Heartbeat(now, published_at)
 
 
+@law
+def what_workers_do_is_known_to_all_as_it_was_said_last(world: World) -> None:
+    one, other = world.log(), world.log()
+    assert other.duties() == {}
+    for world.now, through in ((50, 7), (80, 3)):
+        home = Duty(name="learn:home", worker="a:1", through=through, lag=0.5, failing="é\0")
+        one.note_duties([home, Duty(name="publish", worker="b:2")])
+        expected = msgspec.structs.replace(home, at=world.now)
+        assert other.duties()["learn:home"] == expected
+    one.note_duties([Duty(name="publish", worker="c:3")])
+    found = other.duties()
+    assert found == {"learn:home": expected, "publish": Duty(name="publish", worker="c:3", at=80)}
+
+
 def alarm_line(alarm: str, state: AlarmState = "raised", at: int = 5) -> AlarmLine:
     return AlarmLine(alarm, state, "sample_ratio", "home", "", "units_lost", "Few.", at)
 
@@ -842,6 +856,17 @@ def a_lease_has_one_holder_at_a_time(world: World) -> None:
         lease.check()
     with other.lease("learn") as lease:
         lease.check()
+
+
+@law
+def a_lease_may_be_shared_but_not_with_who_wants_it_alone(world: World) -> None:
+    one, other = world.log(), world.log()
+    with one.lease("worker", shared=True), other.lease("worker", shared=True) as lease:
+        lease.check()
+        with pytest.raises(Conflict, match="worker"):
+            one.lease("worker")
+    with one.lease("worker"), pytest.raises(Conflict, match="worker"):
+        other.lease("worker", shared=True)
 
 
 # ---------------------------------------------------------------------- all logs, all laws
@@ -1198,9 +1223,19 @@ class NotesEverything(MemoryLog):
 
 
 class LeasesToAnybody(MemoryLog):
-    def lease(self, name: str) -> Lease:
+    def lease(self, name: str, *, shared: bool = False) -> Lease:
         self._store.leases.pop(name, None)
+        return super().lease(name, shared=shared)
+
+
+class SharesNothing(MemoryLog):
+    def lease(self, name: str, *, shared: bool = False) -> Lease:  # noqa: ARG002 (the contract's)
         return super().lease(name)
+
+
+class KeepsTheFirstWord(MemoryLog):
+    def note_duties(self, duties: Sequence[Duty]) -> None:
+        super().note_duties([duty for duty in duties if duty.name not in self._store.duties])
 
 
 class ConcludesInSilence(MemoryLog):
@@ -1265,6 +1300,8 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
     NotesEverything: {"the_audit_notes_a_revision_only_when_it_changed"},
     ObeysTwice: {"a_step_of_a_launch_is_given_once_and_only_by_whoever_knows_all_orders"},
     LeasesToAnybody: {"a_lease_has_one_holder_at_a_time"},
+    SharesNothing: {"a_lease_may_be_shared_but_not_with_who_wants_it_alone"},
+    KeepsTheFirstWord: {"what_workers_do_is_known_to_all_as_it_was_said_last"},
     ConcludesInSilence: {"a_conclusion_and_its_order_are_stored_together_and_known_to_all"},
 }
 
@@ -1275,7 +1312,7 @@ def breaks(kind: type[MemoryLog], name: str) -> bool:
     world = World(lambda clock: kind(url, clock))
     try:
         LAWS[name](world)
-    except (AssertionError, pytest.fail.Exception, LogError, KeyError, IndexError):
+    except (AssertionError, pytest.fail.Exception, LogError, Conflict, KeyError, IndexError):
         return True
     finally:
         world.close()

@@ -16,7 +16,7 @@ from tests.unit.log.test_contract import decision, event, ids, of_unit
 
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.records import Decision
-from topbill.log import Entry, migrate_log, open_log
+from topbill.log import Duty, Entry, migrate_log, open_log
 from topbill.log.bundles import LEAST
 
 psycopg = pytest.importorskip("psycopg", reason="no psycopg: pip install -r requirements-dev.lock")
@@ -26,6 +26,7 @@ from benchmarks.shared.feed import NaiveReader, SlowWriter, XmaxReader  # noqa: 
 
 from topbill.log import postgres_database  # noqa: E402
 from topbill.log.postgres import PostgresLog  # noqa: E402
+from topbill.log.postgres_schema import VERSION  # noqa: E402
 
 
 @pytest.fixture
@@ -214,20 +215,33 @@ def test_migrate_makes_a_log_once_and_brings_it_to_the_next_version(
 ) -> None:
     with pytest.raises(NotFound, match=r"no log there; .* run `topbill migrate --log URL`"):
         PostgresLog(url, create=False)
-    assert migrate_log(url).endswith("a log was made, of schema version 1")
+    assert migrate_log(url).endswith(f"a log was made, of schema version {VERSION}")
     assert migrate_log(url).endswith("nothing to do")
     with PostgresLog(url, create=False) as log:
         log.append([decision("a")])
-    monkeypatch.setattr(postgres_database, "VERSION", 2)
-    with pytest.raises(LogError, match="version 1; expected 2: run `topbill migrate --log URL`"):
+    newer = VERSION + 1
+    monkeypatch.setattr(postgres_database, "VERSION", newer)
+    expected = f"version {VERSION}; expected {newer}: run `topbill migrate --log URL`"
+    with pytest.raises(LogError, match=expected):
         PostgresLog(url, create=False)
-    monkeypatch.setattr(postgres_database, "UPGRADES", {1: "CREATE TABLE more (x int); nonsense"})
+    more = "CREATE TABLE more (x int)"
+    monkeypatch.setattr(postgres_database, "UPGRADES", {VERSION: f"{more}; nonsense"})
     with pytest.raises(LogError, match="syntax error"):
         migrate_log(url)
-    monkeypatch.setattr(postgres_database, "UPGRADES", {1: "CREATE TABLE more (x int)"})
-    assert migrate_log(url).endswith("of schema version 2 now"), "of the first nothing was left"
+    monkeypatch.setattr(postgres_database, "UPGRADES", {VERSION: more})
+    assert migrate_log(url).endswith(f"of schema version {newer} now"), "nothing was left before"
     with PostgresLog(url, create=False) as log:
         assert ids(log.read_decisions(0, 9)) == ["a"]
+
+
+def test_a_log_of_the_first_version_gets_what_it_lacks(url: str) -> None:
+    with PostgresLog(url) as log, log._database.transaction():
+        log._database.execute("DROP TABLE duties")
+        log._database.execute("UPDATE schema_stamp SET version = 1")
+    assert migrate_log(url).endswith(f"of schema version {VERSION} now")
+    with PostgresLog(url, create=False) as log:
+        log.note_duties([Duty(name="publish", worker="a:1")])
+        assert log.duties()["publish"].worker == "a:1"
 
 
 def test_several_may_migrate_at_once(url: str) -> None:
@@ -244,7 +258,9 @@ def test_a_log_of_another_schema_version_is_refused(url: str, log: PostgresLog) 
     with log._database.transaction():
         log._database.execute("UPDATE schema_stamp SET version = 99")
     for opening in (PostgresLog, migrate_log):
-        with pytest.raises(LogError, match="version 99; expected 1: a newer Topbill made it"):
+        with pytest.raises(
+            LogError, match=f"version 99; expected {VERSION}: a newer Topbill made it"
+        ):
             opening(url)
 
 

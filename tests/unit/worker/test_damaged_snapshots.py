@@ -102,7 +102,7 @@ def test_a_worker_learns_again_what_cannot_be_read(
     after = log.snapshot("art")
     assert after is not None
     assert (after.version, after.watermark, after.states) == (3, before.watermark, before.states)
-    assert again.unreadable() == []
+    assert again.unreadable() == {}
     assert log.version("other") == 1
     assert verify(log, art, archive.reader(tmp_path)).same
 
@@ -118,7 +118,7 @@ def test_what_is_wrong_is_told_until_a_version_is_there_that_can_be_read(
     monkeypatch.setattr("topbill.worker.learner.MOST_LAG", -1e9)
     again = Learner(log, [art])
     again.step()
-    ((key, problem),) = again.unreadable()
+    ((key, problem),) = again.unreadable().items()
     assert key == "art"
     assert "version 1 cannot be read" in problem
     assert "topbill verify art --repair" in problem

@@ -98,6 +98,13 @@ def test_what_the_worker_learned_is_what_a_rebuild_reaches(
     assert states == held.states
 
 
+def behind(learner: Learner) -> str:
+    """What a learner of one experiment tells of how far it is behind."""
+    (duty,) = learner.duties()
+    assert duty.name == "learn:art"
+    return duty.behind
+
+
 def test_an_experiment_is_behind_while_there_is_more_to_read_than_a_step_takes(
     log: Log, clock: Clock, art: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,13 +112,11 @@ def test_an_experiment_is_behind_while_there_is_more_to_read_than_a_step_takes(
     live_through(log, clock, art, 30)
     clock.now += 10 * SECOND
     learner = Learner(log, [art])
-    assert learner.troubles() == {}
+    assert behind(learner) == ""
     learner.step()
-    assert {key: trouble.cause for key, trouble in learner.troubles().items()} == {
-        "art": "learning_behind"
-    }
+    assert "waited for" in behind(learner)
     learner.step()
-    assert learner.troubles() == {}
+    assert behind(learner) == ""
 
 
 def test_of_a_share_the_same_decisions_are_learned_whoever_folds_them(
@@ -149,21 +154,21 @@ def test_a_worker_that_falls_behind_says_by_how_much_and_which_share_would_keep_
     live_through(log, clock, art, 300)  # half a minute
     learner = Learner(log, [art])
     learner.step()
-    ((_, (_, message)),) = learner.troubles().items()
+    message = behind(learner)
     assert message == "it learns decisions that have waited for 26 s (lag_seconds)"
     now = 12.0
     learner.step()  # three seconds of the log in twelve
-    ((_, (_, message)),) = learner.troubles().items()
+    message = behind(learner)
     assert message == (
         "it learns decisions that have waited for 23 s (lag_seconds), and falls behind: it gets "
         "through 0.25 s of the log in a second; learn_share: 20% would keep up"
     )
     for _ in range(5):
         learner.step()
-    ((_, (_, message)),) = learner.troubles().items()
+    message = behind(learner)
     assert "catches up: 1.5 s of the log in a second" in message
     run(learner)
-    assert learner.troubles() == {}
+    assert behind(learner) == ""
 
 
 def test_a_worker_that_died_continues_where_its_last_version_says(
@@ -292,7 +297,7 @@ def test_a_stored_state_that_cannot_be_read_is_learned_again(
     assert mended is not None
     assert (mended.states, mended.watermark) == (held.states, held.watermark)
     assert not list(learner.failures)
-    assert learner.unreadable() == []
+    assert learner.unreadable() == {}
 
 
 def test_a_change_of_what_learning_depends_on_folds_the_log_anew(
@@ -356,6 +361,47 @@ def test_a_rebuild_reads_from_the_lake_what_the_log_has_let_go(
     run(learner)
     held, states = fold_again(log, art, archive.reader(tmp_path))
     assert held.watermark == 200
+    assert states == held.states
+
+
+def test_what_learns_anew_begins_with_what_the_log_holds_and_is_verified_from_there(
+    log: Log, clock: Clock, art: Experiment, tmp_path: Path
+) -> None:
+    live_through(log, clock, art, 100)
+    clock.now += 10 * SECOND
+    run(learner := Learner(log, [art]))
+    Publisher(log, Lake(tmp_path), lambda: [art], learned=learner.needed_after, keep_log=5.0).step()
+    assert log.first_seq() is None
+    other = replace(art, context=art.context[1:])
+    learner = Learner(log, [other], archive.reader(tmp_path))
+    assert learner.step() == 0
+    live_through(log, clock, other, 50, start=100)
+    clock.now += 10 * SECOND
+    run(learner)
+    held, states = fold_again(log, other, archive.reader(tmp_path))
+    assert (held.start, held.watermark) == (100, 150)
+    assert states == held.states
+
+
+def test_what_another_process_lets_go_while_it_learns_anew_is_learned_from_the_lake(
+    log: Log, clock: Clock, art: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may not know yet that the file has changed."""
+    live_through(log, clock, art, 100)
+    clock.now += 10 * SECOND
+    run(before := Learner(log, [art]))
+    publisher = Publisher(
+        log, Lake(tmp_path), lambda: [art], learned=before.needed_after, keep_log=5.0
+    )
+    monkeypatch.setattr("topbill.worker.learner.BATCH", 30)
+    other = replace(art, context=art.context[1:])
+    learner = Learner(log, [other], archive.reader(tmp_path))
+    assert learner.step() == 30
+    publisher.step()
+    assert log.first_seq() is None
+    run(learner)
+    held, states = fold_again(log, other, archive.reader(tmp_path))
+    assert (held.start, held.watermark) == (0, 100)
     assert states == held.states
 
 

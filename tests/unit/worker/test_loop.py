@@ -34,7 +34,7 @@ def signals() -> Iterator[None]:
 @pytest.fixture
 def worker(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     """A worker that publishes with every step."""
-    monkeypatch.setattr("topbill.worker.loop.PUBLISH_EVERY", 0.0)
+    monkeypatch.setattr("topbill.worker.publishing.PUBLISH_EVERY", 0.0)
     worker = Worker(folder, tmp_path / "data")
     yield worker
     worker.finish()

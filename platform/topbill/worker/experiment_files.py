@@ -1,0 +1,107 @@
+"""What a worker knows of the experiments and pages: their files, under the orders on them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from topbill import pages, spec
+from topbill.domain.errors import FileProblem, SpecError, TopbillError
+from topbill.lake import Problem
+from topbill.log import Log
+from topbill.log.learning import as_learned
+from topbill.log.orders import halted, obeyed
+from topbill.log.protocol import Order
+from topbill.log.unit_ids import unit_ids
+from topbill.pages import PageFile
+
+_logger = logging.getLogger("topbill")
+
+
+class ExperimentFiles:
+    """The experiments of a folder as they run, taken over anew where files or orders change.
+
+    Args:
+        folder: The folder.
+        data: The data folder, which says whether units are stored under their own ids.
+        log: Has the orders, and what was learned before.
+
+    Raises SpecError where the files are wrong from the start.
+    """
+
+    def __init__(self, folder: Path, data: Path, log: Log) -> None:
+        self._folder, self._log = folder, log
+        self._marks = spec.marks(folder)
+        self._unit_ids = unit_ids(data)
+        self.files = self._load()
+        """The experiments as their files say, without orders."""
+        self._orders: list[Order] = []
+        self.experiments = self.files
+        """As they run."""
+        self._pages: list[PageFile] = []
+        self._notes: list[tuple[str, str]] = []
+        self._refused = self._wrong_pages()
+        self.experiments = self._as_they_run([])
+
+    def reload(self) -> bool:
+        """Take over edited files and new orders; returns whether there were any. Where one of the
+        files is wrong, all stay as they were: half of an edit (a layer's shares in two files) may
+        be worse than none.
+        """
+        marks, orders = spec.marks(self._folder), self._log.orders()
+        if (marks, orders) == (self._marks, self._orders):
+            return False
+        # Noted before the files are read: one that changes meanwhile is read again in the next
+        # step.
+        self._marks, self._orders = marks, orders
+        try:
+            self.files = self._load()
+        except SpecError as error:
+            _logger.warning("experiments stay as they were:\n%s", error)
+            self._refused = error.problems
+            readable = spec.readable(pages.experiment_folders(self._folder))
+            self.files = halted(self.files, readable)
+            self.experiments = self._as_they_run(orders)
+        else:
+            self.experiments = self._as_they_run(orders)
+            self._refused = self._wrong_pages()
+        return True
+
+    def look_at_pages(self) -> None:
+        """Note again what must be known of pages: titles come and go while a worker runs."""
+        self._notes = _notes(self._pages, self.experiments)
+
+    def problems(self) -> list[Problem]:
+        """Files that were not taken over, and what must be known of pages."""
+        refused = [Problem("file", p.file, p.path, p.message) for p in self._refused]
+        return refused + [Problem("page", name, "", note) for name, note in self._notes]
+
+    def _as_they_run(self, orders: Sequence[Order]) -> list[spec.Experiment]:
+        return [as_learned(one, self._log) for one in obeyed(self.files, orders)]
+
+    def _load(self) -> list[spec.Experiment]:
+        return self._unit_ids.in_experiments(pages.experiments_of(self._folder))
+
+    def _wrong_pages(self) -> tuple[FileProblem, ...]:
+        try:
+            self._pages = pages.load_all(self._folder, self.experiments)
+        except SpecError as error:
+            _logger.warning("pages stay as they were:\n%s", error)
+            return error.problems
+        self.look_at_pages()
+        return ()
+
+
+def _notes(
+    files: Sequence[PageFile], experiments: Sequence[spec.Experiment]
+) -> list[tuple[str, str]]:
+    """What must be known of the pages and their catalogues: file and sentence."""
+    found = []
+    for file in files:
+        try:
+            catalog, tables = file.read_catalog(), pages.read_tables(file)
+        except TopbillError:
+            continue  # the services say what is wrong with them, and go on with the last good ones
+        found += [(file.source, note) for note in pages.notes(file, catalog, experiments, tables)]
+    return found
