@@ -354,6 +354,8 @@ class Candidates:
         self.sources: Bools = np.zeros((len(allowed), len(SOURCES)), dtype=bool)
         for j, source in enumerate(SOURCES):
             self.sources[orders[source][:NAMED], j] = True
+        # In one piece: rows of all titles ask for it.
+        self._is_new: Bools = np.ascontiguousarray(self.sources[:, SOURCES.index("new")])
 
     def give(self, titles: Mapping[RowSource, Indices], scores: Mapping[int, float]) -> None:
         """Say what the rows of GIVEN sources are made of, first choice first; and, title → score,
@@ -443,7 +445,7 @@ class Candidates:
             return self.in_order(members[:most])
         spare = int(SPARE * most / 2)
         head, rest = members[: most - 2 * spare], members[most - 2 * spare :]
-        new = self.sources[rest, SOURCES.index("new")].nonzero()[0][:spare]
+        new = self._is_new[rest].nonzero()[0][:spare]
         others = len(rest) - len(new)
         # Drawn from the page's seed alone: the same page asked for again is the same.
         rng = np.random.Generator(np.random.SFC64(hash64(self._seed, row)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -33,6 +33,8 @@ from topbill.entities import NO_TABLES, EntityStore
 from topbill.policies import FOREIGN, AbsentPolicy, build_policy
 from topbill.spec import LEARNS_NOTHING, WITHOUT_FEATURES, Experiment, Variant
 
+Admitted: TypeAlias = tuple[Variant | None, Reason]
+"""The variant that decides, and why; None where no variant does."""
 offers = msgspec.json.Decoder(
     Annotated[list[OfferedAction], msgspec.Meta(min_length=1, max_length=MOST_ACTIONS)], strict=True
 )
@@ -216,7 +218,7 @@ class CompiledExperiment:
         former = self.former
         return former if former is not None and former.revision == revision else self
 
-    def admit(self, unit: str, context: msgspec.Raw) -> tuple[Variant | None, Reason]:
+    def admit(self, unit: str, context: msgspec.Raw) -> Admitted:
         """The variant that decides for the unit, and why: its own (`policy`), one that the file or
         the request gives it for a look (`override`), or none, where units like it take no part.
         """

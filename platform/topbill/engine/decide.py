@@ -48,7 +48,7 @@ from topbill.engine.api import (
     decode,
     new_id,
 )
-from topbill.engine.compiled import CompiledExperiment, logged_actions, offered, offers
+from topbill.engine.compiled import Admitted, CompiledExperiment, logged_actions, offered, offers
 from topbill.engine.shadow import Candidate, Shown, shadow_decisions
 from topbill.entities import NO_TABLES, EntityStore, MissingVersion
 from topbill.policies import AbsentPolicy
@@ -159,12 +159,13 @@ class Engine:
         inputs: DecisionInput,
         deadline: float | None = None,
         candidate: Candidate | None = None,
+        admitted: Admitted | None = None,
     ) -> Decision:
         """The decision for an encoded request, not yet logged. Past `deadline` (seconds of the
         engine's clock) no policy is asked: the control's order steps in as it does for one that
         fails. `candidate`: the launch whose variants decide unseen beside it, where they are not
-        those of `compiled`."""
-        variant, reason = compiled.admit(inputs.unit, inputs.context)
+        those of `compiled`. `admitted`: what `compiled.admit` says, where that is known."""
+        variant, reason = admitted or compiled.admit(inputs.unit, inputs.context)
         if reason == "policy" and not inputs.explore:
             reason = "no_exploration"
         # What was not left to the policy and to chance is nobody's result: it is in no variant.

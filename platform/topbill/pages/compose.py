@@ -386,7 +386,7 @@ class PageBuilder:
         if of_rows is None or of_titles is None:
             return of_rows
         titles = self.layers["titles"].compiled
-        variant, _ = titles.admit(self.viewer.unit, self.layers["titles"].context)
+        variant, _ = self.layers["titles"].admitted
         places = None if variant is None else getattr(titles.policies[variant.name], "places", None)
         usual = 0.0 if places is None else places.length
         cost = of_rows.cost + of_titles.cost * max(of_titles.least, usual)

@@ -30,6 +30,7 @@ class Layer:
             loaded meanwhile.
         compiled: What decides: the same, or what ran before where its launch has not come to the
             viewer. Where that reads other features, actions or slots than the file, it cannot.
+        admitted: Which of its variants decides for the viewer, and why.
         declared: The features of its context that a request may send.
         values: Those that this one sent, and what tables say of the viewer.
         x: The context as numbers.
@@ -60,6 +61,8 @@ class Layer:
         self.context = msgspec.Raw(_encode(self.values))
         former = compiled.former_of(viewer, self.context) if compiled.former_reads_alike else None
         self.compiled = former or compiled
+        # All of its choices are one viewer's, in one context.
+        self.admitted = self.compiled.admit(viewer, self.context)
         self.log_propensity = 0.0
         self.length_propensity = 1.0
         self.variant: str | None = None
@@ -68,7 +71,7 @@ class Layer:
     def choose(self, engine: Engine, inputs: DecisionInput, deadline: float) -> Decision:
         """The layer's choice, with what the variants of its launch make of it unseen."""
         candidate = Candidate(self.file, inputs)
-        return self.note(engine.choose(self.compiled, inputs, deadline, candidate))
+        return self.note(engine.choose(self.compiled, inputs, deadline, candidate, self.admitted))
 
     def note(self, decision: Decision) -> Decision:
         """Add what was chosen to the layer's account."""

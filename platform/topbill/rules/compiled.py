@@ -79,6 +79,7 @@ class CompiledRules:
                     members[title].append(len(self.names))
                 self.names.append(f"at most {cap.count} {name} a {cap.per}")
                 self.caps.append(cap)
+        self._names = np.array(self.names, dtype=object)
         self.members: Indices = np.array([cap for own in members for cap in own], dtype=np.intp)
         self.ends: Indices = np.cumsum([0, *map(len, members)])
 
@@ -122,8 +123,7 @@ class CompiledRules:
         caps = is_there.nonzero()[0]
         column = np.empty(len(self.names), dtype=np.intp)
         column[caps] = np.arange(len(caps))
-        names = [self.names[cap] for cap in caps.tolist()]
-        return PoolCaps(caps, names, column[members], counts.cumsum())
+        return PoolCaps(caps, self._names[caps].tolist(), column[members], counts.cumsum())
 
     def _members_of(self, titles: Indices) -> tuple[Indices, Indices]:
         """The caps of these titles, of one after the other, and how many each has."""

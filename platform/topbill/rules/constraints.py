@@ -45,11 +45,7 @@ class RowConstraints:
         """
         self._least = slots if least is None else min(least, slots)
         self._caps, self._slots = caps, slots
-        # (P) the caps that each title counts in.
-        members, ends = caps.members.tolist(), caps.ends.tolist()
-        self._members: list[list[int]] = [
-            members[start:end] for start, end in zip([0, *ends], ends, strict=False)
-        ]
+        self._members, self._ends = caps.members.tolist(), caps.ends.tolist()
         self._pins = {} if pins is None else pins
         # (P,) what may still be drawn; it only ever loses titles.
         self._open: Bools = np.ones(len(caps.ends), dtype=bool)
@@ -66,7 +62,7 @@ class RowConstraints:
         left = self._left = cap_left.tolist()
         for position, place in self._pins.items():
             self._open[place] = False
-            for group in self._members[place]:
+            for group in self._groups(place):
                 left[group] -= 1
             if self._quota and self._is_new[place]:
                 self._quota -= 1
@@ -74,9 +70,15 @@ class RowConstraints:
             if position:
                 self._masks.append(Mask("pin", 0, position, (place,)))
         # What rows above, or the pins, have used up already takes nothing from the start.
-        for group, takes in enumerate(left):
-            if takes <= 0:
-                self._close(group, 0)
+        if min(left, default=1) <= 0:
+            for group, takes in enumerate(left):
+                if takes <= 0:
+                    self._close(group, 0)
+
+    def _groups(self, place: int) -> list[int]:
+        """The caps that a title counts in."""
+        start = self._ends[place - 1] if place else 0
+        return self._members[start : self._ends[place]]
 
     @property
     def masks(self) -> tuple[Mask, ...]:
@@ -97,7 +99,7 @@ class RowConstraints:
         is_pinned = np.zeros(self._slots + 1, dtype=np.intp)
         is_pinned[[position + 1 for position, _ in pinned]] = 1
         size = len(self._open)
-        is_new = self._is_new if self._quota > 0 else np.zeros(size)
+        is_new = self._is_new if self._quota > 0 else np.zeros(size, dtype=np.intp)
         return SlateRules(
             only=np.array([place for _, place in pinned], dtype=np.intp),
             starts=is_pinned.cumsum(),
@@ -105,18 +107,24 @@ class RowConstraints:
             caps=self._caps.members,
             caps_end=self._caps.ends,
             left=np.array(self._left, dtype=np.intp),
-            fresh=is_new.astype(np.intp),
+            fresh=is_new.astype(np.intp, copy=False),
             quota=self._quota,
             due=self._least,
         )
 
     def note(self, placed: Sequence[int]) -> None:
         """Do what asking for each position's rows would have done (`slate.AllowedAhead`)."""
-        for position in range(min(len(placed) + 1, self._slots)):
-            if position:
-                self._account(position - 1, placed[position - 1])
-            self._only(position)
-        self._accounted = max(0, position)
+        asked = min(len(placed) + 1, self._slots)
+        if not self._pins and self._quota <= 0:
+            # Nothing stands at a position of its own: what is left to do is to count.
+            for position, place in enumerate(placed[: asked - 1]):
+                self._account(position, place)
+        else:
+            for position in range(asked):
+                if position:
+                    self._account(position - 1, placed[position - 1])
+                self._only(position)
+        self._accounted = max(0, asked - 1)
 
     def _only(self, position: int) -> Indices | None:
         """The places that alone may be drawn at `position`, where a pin or the quota says so."""
@@ -150,7 +158,7 @@ class RowConstraints:
         self._open[place] = False
         if self._quota > 0 and self._is_new[place]:
             self._quota -= 1
-        for group in self._members[place]:
+        for group in self._groups(place):
             self._left[group] -= 1
             # At 0 exactly: below it the cap was closed already.
             if self._left[group] == 0:
@@ -159,7 +167,7 @@ class RowConstraints:
     def _close(self, group: int, start: int) -> None:
         """A cap takes no more: keep out, from position `start` on, all that counts in it."""
         places = [
-            place for place in self._open.nonzero()[0].tolist() if group in self._members[place]
+            place for place in self._open.nonzero()[0].tolist() if group in self._groups(place)
         ]
         if places:
             self._masks.append(Mask(self._caps.names[group], start, self._slots, tuple(places)))
