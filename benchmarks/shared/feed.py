@@ -45,7 +45,8 @@ BACK = 5_000
 EVERY = 0.05
 """Seconds between two looks of a reader."""
 _APPEND = """SELECT append(%s::bigint, '{}', '{}', ARRAY[%s], '{home}', '{NULL}',
-    ARRAY[%s::bytea], ARRAY[%s::bigint], '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')"""
+    ARRAY[%s::bytea], ARRAY[%s::bigint], '{NULL}', '{}', '{}', '{}', '{}',
+    '{}', '{}', '{}', '{}', '{}')"""
 _CLOCK = """CREATE OR REPLACE FUNCTION clock_reading(reading bigint) RETURNS bigint
     LANGUAGE plpgsql AS $$ BEGIN
         RETURN coalesce(reading, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint - {});

@@ -22,7 +22,6 @@ from topbill.log.tombstones import Tombstone
 
 _decode = msgspec.json.Decoder(Decision).decode
 _UNREADABLE = (msgspec.DecodeError, ValueError, TypeError, RecursionError)
-_DECISIONS = "FROM decisions WHERE decision_id"
 _REWARDS = "FROM reward_events WHERE decision_id"
 _EVENTS = "FROM unit_events WHERE unit_type = ? AND unit = ? AND event_id = ?"
 _PROFILE = "FROM profiles WHERE unit = ?"
@@ -129,6 +128,7 @@ def units_in_log(place: str | Path) -> set[str]:
             units.update(pair)
         for _, decisions in tables.bundles():
             units.update(decision.unit for decision in decisions)
+        units |= tables.units_let_go()
         for body in tables.bodies():
             with suppress(*_UNREADABLE):
                 units.add(_decode(body).unit)
@@ -148,7 +148,7 @@ def _decisions(tables: RowTables, unit: str, spared: Collection[str]) -> dict[st
         for decision in decisions:
             if decision.unit == unit and decision.experiment not in spared:
                 found[decision.decision_id] = decision.experiment
-    return found
+    return found | {i: key for i, key in tables.let_go_of(unit) if key not in spared}
 
 
 def _is_of(body: bytes, unit: str) -> bool:
@@ -216,8 +216,8 @@ def erase_from_log(place: str | Path, rows: StoredRows, tombstone: Tombstone) ->
             _note_checkpoints(database, rows.by_experiment(), tombstone.at, tombstone.hash)
             _remember(tables, rows)
             _unpack_bundles(tables, rows)
+            tables.delete_decisions(rows.decisions)
             deleted: tuple[tuple[str, Iterable[Sequence[Any]]], ...] = (
-                (f"{_DECISIONS} = ?", [(decision_id,) for decision_id in rows.decisions]),
                 (f"{_REWARDS} = ? AND event_id = ?", rows.rewards),
                 (_EVENTS, rows.events),
                 (_SET_ASIDE, [(row_place,) for row_place in rows.quarantined]),

@@ -76,8 +76,11 @@ class Horizon:
             _logger.warning("%s", error)
             return
         self._seconds = self._own if said is None else said
-        if self._seconds != self._told:
-            self._told = self._seconds
+        if self._seconds == self._told:
+            return
+        self._told = self._seconds
+        # A shared log knows ids for as long as rewards count, if that is longer.
+        if self._seconds < self._own:
             _logger.warning(
                 "ids are remembered for %g h, as the worker says, not for %g h; start both with "
                 "the same --remember",

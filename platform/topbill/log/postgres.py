@@ -13,12 +13,14 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import msgspec
 
 from topbill.domain.chance import is_learned
 from topbill.domain.errors import LogError
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent, RowKind, UnitEvent
 from topbill.log.bundles import decisions_of
 from topbill.log.entries import (
@@ -34,10 +36,11 @@ from topbill.log.entries import (
 from topbill.log.log_time import SETTLED, TOLERANCE, ClockStep
 from topbill.log.postgres_database import PostgresDatabase
 from topbill.log.postgres_leases import AdvisoryLease
-from topbill.log.postgres_schema import LOW_BITS, PLACE_IN_BUNDLE
+from topbill.log.postgres_schema import LOW_BITS, PLACE_IN_BUNDLE, SPAN
 from topbill.log.protocol import Clock, Matured, Named, now_micros
 from topbill.log.remembered_ids import RememberedIds, digest
 from topbill.log.sql_database import checksum
+from topbill.log.stubs import LET_GO, packed_origin, unpacked_origin
 from topbill.log.table_log import TableLog
 
 _NO_LIMIT = 2**62
@@ -46,6 +49,8 @@ _TRIES = 5
 _PAUSES = (0.001, 0.002, 0.004, 0.008, 0.0)
 """Seconds to wait for the transactions that are under way at a fence: most end within them."""
 _FENCES = 64
+_TEND_EVERY = 60.0
+"""Seconds between two looks whether the next hours have their tables."""
 
 # A row's `seq`, checksum and bundle, then what its checksum is of (see `sql_database.ROWS`).
 _DECISIONS = "SELECT d.seq, d.checksum, d.bundle, d.decision_id, d.experiment, d.body"
@@ -56,6 +61,7 @@ _FEEDS: Mapping[RowKind, str] = {
     "reward": f"{_EVENTS} FROM reward_events e",
     "event": f"{_UNIT_EVENTS} FROM unit_events u",
 }
+_BY_ID = f"{_DECISIONS} FROM stubs s JOIN decisions d USING (seq) WHERE s.decision_id = ANY(?)"
 _UNREADABLE = (msgspec.DecodeError, ValueError, TypeError, RecursionError)
 """What decoding a body raises that is no record."""
 
@@ -113,6 +119,7 @@ class PostgresLog(TableLog):
     """
 
     is_remote = True
+    keeps_origins = True
 
     def __init__(self, url: str, clock: Clock = now_micros, *, create: bool = True) -> None:
         self._url = url
@@ -127,6 +134,9 @@ class PostgresLog(TableLog):
         self._waiting: deque[_Fence] = deque(maxlen=_FENCES)
         """Fences that do not hold yet, in their order."""
         self._connection_number = self._database.connections
+        self._tended_at = 0.0
+        self._tended_hour = 0
+        """The hour (`seq` / `SPAN`) of what was let go when tables were last dropped."""
 
     def close(self) -> None:
         """Close the connection; what was acknowledged is durable already."""
@@ -148,7 +158,15 @@ class PostgresLog(TableLog):
         return AdvisoryLease(self._url, name, shared=shared)
 
     def tend(self, *, thorough: bool = False) -> None:
-        """There is nothing to do: what was committed can be read."""
+        """With `thorough` make the next hours' tables, once a minute. What was committed can be
+        read anyway.
+        """
+        if thorough and time.monotonic() - self._tended_at >= _TEND_EVERY:
+            self._tend_partitions()
+            self._tended_at = time.monotonic()
+
+    def _tend_partitions(self) -> None:
+        self._database.rows("SELECT tend_partitions(?)", (self._reading(),))
 
     def probe(self) -> None:
         """Write what every reader writes, without any row; raises LogError where that fails."""
@@ -201,24 +219,27 @@ class PostgresLog(TableLog):
             # Ids that nobody called keyed were not compared with what is there.
             rows = _without(rows, before | stored.let_go, events, unit_events)
         if rows:
-            stamp = self._database.append(self._values(rows, KeyedIds.of(entries)))
+            new = {each.decision_id: each for entry in entries for each in entry.decisions}
+            # Of several with one id, the one that was admitted.
+            new |= {i: each for i, each in known.decisions.items() if i not in before}
+            stamp = self._database.append(self._values(rows, KeyedIds.of(entries), new))
             if stamp is None:
                 return None
-            for decision_id, decision in known.decisions.items():
-                if decision_id not in before:
-                    msgspec.structs.force_setattr(decision, "decided_at", stamp * 1_000)
+            for decision in new.values():
+                msgspec.structs.force_setattr(decision, "decided_at", stamp * 1_000)
         return receipts
 
-    def _values(self, rows: Rows, ids: KeyedIds) -> list[Any]:
+    def _values(self, rows: Rows, ids: KeyedIds, new: Mapping[str, Decision]) -> list[Any]:
         """The arguments of the function `append`: columns, not rows."""
         remembered: list[bytes] = []
         contents: list[bytes] = []
-        decisions: list[tuple[str, str, int | None, bytes, int]] = []
+        decisions: list[tuple[str, str, int | None, bytes, int, bytes]] = []
         for decision_id, experiment, body in rows.decisions:
             if decision_id in ids.decisions:
                 remembered.append(digest(decision_id))
             crc = checksum((decision_id, experiment, body))
-            decisions.append((decision_id, experiment, None, body, crc))
+            origin = packed_origin(new[decision_id])
+            decisions.append((decision_id, experiment, None, body, crc, origin))
         for names, bundle in rows.bundles:
             contents.append(bundle)
             for index, (decision_id, experiment) in enumerate(names):
@@ -227,24 +248,24 @@ class PostgresLog(TableLog):
                     remembered.append(digest(decision_id))
                 if decision_id:
                     crc = checksum((decision_id, experiment, body))
-                    decisions.append((decision_id, experiment, len(contents), body, crc))
+                    origin = packed_origin(new[decision_id])
+                    decisions.append((decision_id, experiment, len(contents), body, crc, origin))
         remembered += [digest(*row[:2]) for row in rows.events if row[:2] in ids.events]
         events = [(*row, checksum(row)) for row in rows.events]
         unit_events = [(*row, checksum(row)) for row in rows.unit_events]
-        columns = [*_columns(decisions, 5), *_columns(events, 4), *_columns(unit_events, 5)]
+        columns = [*_columns(decisions, 6), *_columns(events, 4), *_columns(unit_events, 5)]
         return [self._reading(), remembered, contents, *columns]
 
     def _look_up(self, ids: KeyedIds) -> _StoredIds:
         """What is stored of these, and what is remembered."""
         stored = _StoredIds()
         if ids.decisions:
-            query = f"{_FEEDS['decision']} WHERE d.decision_id = ANY(?)"
-            rows, decisions = self._records("decision", query, (list(ids.decisions),))
+            rows, decisions = self._records("decision", _BY_ID, (list(ids.decisions),))
             stored.decisions = {decision.decision_id: decision for _, decision in decisions}
             # One that can't be read is as one that was let go: what its id was used for can't be
             # said.
             stored.let_go = {row[3] for row in rows} - stored.decisions.keys()
-            stored.let_go.update(self._remembered.places(ids.decisions - stored.decisions.keys()))
+            stored.let_go.update(self.places(ids.decisions - stored.decisions.keys()))
         if ids.events:
             query = (
                 "SELECT decision_id, event_id FROM reward_events WHERE (decision_id, event_id) IN "
@@ -266,13 +287,28 @@ class PostgresLog(TableLog):
         """The stored decisions of these ids, by id; see `Log.decisions`."""
         if not decision_ids:
             return {}
-        query = f"{_FEEDS['decision']} WHERE d.decision_id = ANY(?)"
-        _, decisions = self._records("decision", query, (list(decision_ids),))
+        _, decisions = self._records("decision", _BY_ID, (list(decision_ids),))
         return {decision.decision_id: decision for _, decision in decisions}
 
     def places(self, decision_ids: Collection[str]) -> dict[str, int]:
         """The `seq` of decisions that are only remembered; see `Log.places`."""
-        return self._remembered.places(decision_ids)
+        if not decision_ids:
+            return {}
+        query = f"SELECT decision_id, seq {LET_GO} AND decision_id = ANY(?)"
+        places = dict(self._database.rows(query, (list(decision_ids),)))
+        return places | self._remembered.places(decision_ids)
+
+    def origins(self, decision_ids: Collection[str]) -> dict[str, Origin]:
+        """What a late reward needs of decisions that were let go; see `Log.origins`."""
+        if not decision_ids:
+            return {}
+        query = f"SELECT decision_id, seq, origin {LET_GO} AND decision_id = ANY(?)"
+        origins = {}
+        for decision_id, seq, packed in self._database.rows(query, (list(decision_ids),)):
+            origin = unpacked_origin(packed)
+            if origin is not None:
+                origins[decision_id] = origin._replace(decided_at=_stamp(seq))
+        return origins
 
     def events(self, decision_id: str) -> list[RewardEvent]:
         """All reward events of a decision, in the order in which they came."""
@@ -484,52 +520,65 @@ class PostgresLog(TableLog):
     def forget(
         self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000
     ) -> int:
-        """Delete the oldest decisions with their events; see `Log.forget`."""
+        """Let go of the oldest decisions with their events; see `Log.forget`. No row of a decision
+        is touched: their tables go as a whole.
+        """
         database = self._database
-        end = _first_seq(-(-older_than // 1_000))
+        end = min(_first_seq(-(-older_than // 1_000)), decisions_through + 1)
         with database.transaction():
+            ((through,),) = database.rows("SELECT through FROM forgotten")
             oldest = database.rows(
-                "SELECT decision_id, seq, bundle FROM decisions WHERE seq <= ? AND seq < ? "
-                "ORDER BY seq LIMIT ?",
-                (decisions_through, end, limit),
+                "SELECT seq FROM decisions WHERE seq < ? ORDER BY seq LIMIT ?", (end, limit)
             )
+            last = oldest[-1][0] if oldest else through
             events = database.rows(
-                "SELECT decision_id, event_id, seq FROM reward_events WHERE decision_id = ANY(?)",
-                ([row[0] for row in oldest],),
+                """SELECT e.decision_id, e.event_id, e.seq, s.seq FROM stubs s
+                JOIN reward_events e USING (decision_id) WHERE s.seq > ? AND s.seq <= ?""",
+                (through, last),
             )
             # The first one with an event that is not safe elsewhere ends it, so that what remains
             # has no gap.
-            needed = {decision_id for decision_id, _, seq in events if seq > events_through}
-            count = next((i for i, row in enumerate(oldest) if row[0] in needed), len(oldest))
-            forgotten = oldest[:count]
-            names = {row[0] for row in forgotten}
-            database.execute("DELETE FROM decisions WHERE decision_id = ANY(?)", (list(names),))
-            events = [row for row in events if row[0] in names]
+            needed = min([seq for *_, at, seq in events if at > events_through], default=last + 1)
+            forgotten = [seq for (seq,) in oldest if seq < needed]
+            if forgotten:
+                through = forgotten[-1]
+                database.execute("UPDATE forgotten SET through = ?", (through,))
+            events = [row[:3] for row in events if row[3] <= through]
             # And the oldest events whose decision is gone already.
             events += database.rows(
                 """SELECT decision_id, event_id, seq FROM (SELECT * FROM reward_events
                     WHERE seq <= ? AND seq < ? ORDER BY seq LIMIT ?) e
-                WHERE decision_id <> ALL(?) AND NOT EXISTS (
-                    SELECT FROM decisions d WHERE d.decision_id = e.decision_id)""",
-                (events_through, end, limit, list(names)),
+                WHERE seq <> ALL(?) AND NOT EXISTS (SELECT FROM stubs s
+                    WHERE s.decision_id = e.decision_id AND s.seq > ?)""",
+                (
+                    *(events_through, _first_seq(-(-older_than // 1_000)), limit),
+                    *([row[2] for row in events], through),
+                ),
             )
-            seqs = [row[2] for row in events]
-            database.execute("DELETE FROM reward_events WHERE seq = ANY(?)", (seqs,))
             database.execute(
-                """DELETE FROM bundles b WHERE seq = ANY(?) AND NOT EXISTS (
-                    SELECT FROM decisions d WHERE d.bundle = b.seq)""",
-                (list({row[2] for row in forgotten if row[2] is not None}),),
+                "DELETE FROM reward_events WHERE seq = ANY(?)", ([row[2] for row in events],)
             )
-            self._remembered.add(
-                [(decision_id, seq, _stamp(seq)) for decision_id, seq, _ in forgotten],
-                [(decision_id, event_id, _stamp(seq)) for decision_id, event_id, seq in events],
-            )
+            self._remembered.add([], [(*key, _stamp(seq)) for *key, seq in events], behind=through)
+        if through // SPAN > self._tended_hour:
+            self._tend_partitions()
+            self._tended_hour = through // SPAN
         return len(forgotten)
 
     def forget_ids(self, older_than: int, limit: int = 20_000) -> int:
         """Forget remembered ids; see `Log.forget_ids`."""
-        with self._database.transaction():
-            return self._remembered.forget(older_than, limit)
+        database = self._database
+        with database.transaction():
+            # In the order in which they were let go: of each time first the decisions.
+            query = f"SELECT seq {LET_GO} ORDER BY seq LIMIT ?"
+            queue = [(seq, 0, _stamp(seq)) for (seq,) in database.rows(query, (limit,))]
+            query = "SELECT seq, place, at FROM remembered_ids ORDER BY place LIMIT ?"
+            queue = sorted([*queue, *database.rows(query, (limit,))])[:limit]
+            forgotten = list(takewhile(lambda row: row[2] < older_than, queue))
+            seqs = [seq for seq, place, _ in forgotten if not place]
+            database.execute("DELETE FROM stubs WHERE seq = ANY(?)", (seqs,))
+            places = [place for _, place, _ in forgotten if place]
+            database.execute("DELETE FROM remembered_ids WHERE place = ANY(?)", (places,))
+        return len(forgotten)
 
     def forget_unit_events(self, through: int, older_than: int, limit: int = 2_000) -> int:
         """Delete the oldest events of units; see `Log.forget_unit_events`."""

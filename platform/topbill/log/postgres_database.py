@@ -35,7 +35,7 @@ _SESSION = """SELECT set_config('default_transaction_isolation', 'read committed
     CASE current_setting('synchronous_commit')
         WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END"""
 _APPEND = b"""SELECT append(%s, %s::bytea[], %s::bytea[],
-    %s::text[], %s::text[], %s::int[], %s::bytea[], %s::bigint[],
+    %s::text[], %s::text[], %s::int[], %s::bytea[], %s::bigint[], %s::bytea[],
     %s::text[], %s::text[], %s::bytea[], %s::bigint[],
     %s::text[], %s::text[], %s::text[], %s::bytea[], %s::bigint[])"""
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.tables', 0))"
@@ -160,14 +160,17 @@ class PostgresDatabase:
                 # One at a time: another process may be at it.
                 connection.execute(_LOCK)
                 if not has_log(connection):
-                    connection.execute(TABLES)
+                    connection.execute(TABLES.encode())
                     connection.execute(_STAMP, (VERSION,))
-                    connection.execute(FUNCTIONS)
+                    connection.execute(FUNCTIONS.encode())
+                    connection.execute("SELECT tend_partitions(NULL)")
                     return
                 self.found_version, _ = self._stamp(connection)
                 for version in range(self.found_version, VERSION):
                     connection.execute(UPGRADES[version].encode())
                     connection.execute("UPDATE schema_stamp SET version = %s", (version + 1,))
+                if self.found_version < VERSION:
+                    connection.execute(FUNCTIONS.encode())
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidSchemaName) as error:
             raise LogError(
                 f"{self.name}: the log's tables cannot be made: {_reason(error)}; "

@@ -14,6 +14,7 @@ from topbill.log.entries import EventKey
 from topbill.log.postgres_database import PostgresDatabase
 from topbill.log.postgres_schema import LOW_BITS, PLACE_IN_BUNDLE
 from topbill.log.sql_database import checksum
+from topbill.log.stubs import LET_GO, unpacked_origin
 
 _BODIES = """SELECT seq, body FROM decisions WHERE bundle IS NULL AND seq > ?
     ORDER BY seq LIMIT 10000"""
@@ -69,9 +70,39 @@ class PostgresRowTables:
                 )
             self.database.execute("DELETE FROM bundles WHERE seq = ?", (place,))
 
+    def let_go_of(self, unit: str) -> list[tuple[str, str]]:
+        """See `RowTables`."""
+        query = f"SELECT decision_id, origin {LET_GO} AND position(?::bytea IN origin) > 0"
+        found = []
+        for decision_id, packed in self.database.rows(query, (msgspec.json.encode(unit),)):
+            origin = unpacked_origin(packed)
+            # One that cannot be read but has the id in it is the unit's.
+            if origin is None or origin.unit == unit:
+                found.append((decision_id, "" if origin is None else origin.experiment or ""))
+        return found
+
+    def units_let_go(self) -> set[str]:
+        """See `RowTables`."""
+        units: set[str] = set()
+        after = 0
+        query = "SELECT seq, origin FROM stubs WHERE seq > ? ORDER BY seq LIMIT 10000"
+        while rows := self.database.rows(query, (after,)):
+            origins = [unpacked_origin(packed) for _, packed in rows]
+            units.update(origin.unit for origin in origins if origin is not None and origin.unit)
+            after = rows[-1][0]
+        return units
+
+    def delete_decisions(self, decision_ids: Collection[str]) -> None:
+        """See `RowTables`."""
+        for decision_id in decision_ids:
+            # By its place: ids have an index in the stubs alone.
+            of_it = "= (SELECT seq FROM stubs WHERE decision_id = ?)"
+            self.database.execute(f"DELETE FROM decision_rows WHERE seq {of_it}", (decision_id,))  # noqa: S608 (own names)
+            self.database.execute("DELETE FROM stubs WHERE decision_id = ?", (decision_id,))
+
     def stamped_decision(self, decision_id: str) -> list[tuple[str, int, int]]:
         """See `RowTables`."""
-        query = "SELECT decision_id, seq FROM decisions WHERE decision_id = ?"
+        query = "SELECT decision_id, seq FROM stubs WHERE decision_id = ?"
         return [(name, seq, _stamp(seq)) for name, seq in self.database.rows(query, (decision_id,))]
 
     def stamped_event(self, key: EventKey) -> list[tuple[str, str, int]]:
@@ -93,8 +124,12 @@ class PostgresRowTables:
         """Have the server overwrite the place of what was deleted. What its write-ahead log, its
         standbys and its backups hold is theirs to let go.
         """
+        # What is let go lies in its hour's table until all of that is.
+        self.database.rows("DELETE FROM decision_rows WHERE seq <= (SELECT through FROM forgotten)")
         # Of tables that this role does not own the server only says that it leaves them.
-        self.database.rows("VACUUM decisions, bundles, reward_events, unit_events, quarantine")
+        self.database.rows(
+            "VACUUM decision_rows, stubs, bundles, reward_events, unit_events, quarantine"
+        )
 
     def close(self) -> None:
         """Let go of the database."""

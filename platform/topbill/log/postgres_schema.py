@@ -1,6 +1,11 @@
 """The tables and functions of a log in PostgreSQL. Which schema they lie in, the connection's
 `search_path` says.
 
+Decisions lie in tables of an hour each, and a line in `forgotten` says up to where they are let go:
+the view `decisions` shows what is behind it. To forget is to write that line anew, and an hour that
+lies before it is dropped as a whole, so that nothing has to be swept. What is small stays: a stub
+has the id of a decision for as long as it is remembered, with what a late reward needs.
+
 A row's `seq` is a hybrid clock: the milliseconds of its stamp, and below them 20 bits that a
 sequence counts. So `seq` is the order of time, the stamp needs no column, and nothing has to number
 rows one after the other.
@@ -15,10 +20,14 @@ LOW_BITS = 20
 no limit. The functions below have it as a number."""
 PLACE_IN_BUNDLE = struct.Struct("<HI")
 """The body of a bundled decision: its place in the bundle, and the bundle's CRC-32."""
-VERSION = 2
+VERSION = 3
 """What this code reads and writes; a log has its own in `schema_stamp`."""
 OLDEST_SERVER = 15
 """The oldest PostgreSQL that is tested."""
+SPAN = 3_600_000 << LOW_BITS
+"""What the `seq`s of one partition span: an hour."""
+AHEAD = 3
+"""Hours for which partitions are made before they begin."""
 _DUTIES = """
 CREATE TABLE duties (
     name text PRIMARY KEY,
@@ -26,11 +35,82 @@ CREATE TABLE duties (
     body bytea NOT NULL,
     checksum bigint NOT NULL);
 """
-UPGRADES: dict[int, str] = {1: _DUTIES}
-"""The statements that bring a log from a version to the next, by the version from which. What they
-change, processes of the version before may be writing to meanwhile."""
 
-TABLES = """
+DECISION_TABLES = """
+-- Decisions that are stored as one; the bodies of theirs name their place in it and its CRC-32.
+CREATE TABLE bundles (seq bigint PRIMARY KEY, content bytea NOT NULL) PARTITION BY RANGE (seq);
+CREATE TABLE decision_rows (
+    seq bigint PRIMARY KEY,
+    decision_id text COLLATE "C" NOT NULL,
+    experiment text COLLATE "C" NOT NULL,
+    bundle bigint,
+    body bytea NOT NULL,
+    checksum bigint NOT NULL) PARTITION BY RANGE (seq);
+CREATE INDEX decision_rows_feed ON decision_rows (experiment, seq);
+CREATE INDEX decision_rows_bundled ON decision_rows (bundle) WHERE bundle IS NOT NULL;
+-- To compress a body costs more than its kilobyte is worth; bundles are packed already.
+ALTER TABLE bundles ALTER content SET STORAGE EXTERNAL;
+ALTER TABLE decision_rows ALTER body SET STORAGE EXTERNAL;
+-- For rows of an hour that has no table, since no worker was there to make one.
+CREATE TABLE bundles_rest PARTITION OF bundles DEFAULT;
+CREATE TABLE decision_rows_rest PARTITION OF decision_rows DEFAULT;
+
+-- Every decision whose id is known by itself. `origin` is what a late reward needs of it, behind
+-- its CRC-32; NULL where that was not kept.
+CREATE TABLE stubs (
+    decision_id text COLLATE "C" PRIMARY KEY,
+    seq bigint NOT NULL UNIQUE,
+    origin bytea);
+-- The last decision that was let go.
+CREATE TABLE forgotten (through bigint NOT NULL);
+INSERT INTO forgotten VALUES (0);
+CREATE VIEW decisions AS
+    SELECT * FROM decision_rows WHERE seq > (SELECT through FROM forgotten);
+"""
+
+UPGRADES: dict[int, str] = {
+    1: _DUTIES,
+    2: f"""
+-- What lies in the tables of before becomes the first partition, with all until the next hour.
+ALTER TABLE decisions RENAME TO decision_rows_before;
+ALTER TABLE bundles RENAME TO bundles_before;
+ALTER TABLE decision_rows_before DROP CONSTRAINT decisions_decision_id_key;
+{DECISION_TABLES}
+DO $$
+DECLARE
+    -- Behind every row that is there or may come within this hour.
+    next_hour bigint := (greatest(clock_reading(NULL), (SELECT at FROM clock),
+        (SELECT max(seq) >> 20 FROM decision_rows_before)) << 20) / {SPAN} * {SPAN} + {SPAN};
+    given record;
+    made text;
+BEGIN
+    EXECUTE format('ALTER TABLE decision_rows ATTACH PARTITION decision_rows_before '
+        'FOR VALUES FROM (MINVALUE) TO (%s)', next_hour);
+    EXECUTE format('ALTER TABLE bundles ATTACH PARTITION bundles_before '
+        'FOR VALUES FROM (MINVALUE) TO (%s)', next_hour);
+    INSERT INTO stubs SELECT decision_id, seq, NULL FROM decision_rows_before;
+    -- Who could use the table of before can use what takes its place.
+    FOR given IN SELECT grantee, privilege_type
+        FROM pg_class, aclexplode(relacl) WHERE oid = 'decision_rows_before'::regclass
+    LOOP
+        FOREACH made IN ARRAY ARRAY['bundles', 'decision_rows', 'stubs', 'forgotten', 'decisions',
+            'duties']
+        LOOP
+            EXECUTE format('GRANT %s ON %I TO %s', given.privilege_type, made,
+                CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE given.grantee::regrole::text END);
+        END LOOP;
+    END LOOP;
+END $$;
+-- Processes of the version before are answered that it is not there: they would write no stubs.
+DROP FUNCTION append(bigint, bytea[], bytea[], text[], text[], int[], bytea[], bigint[],
+    text[], text[], bytea[], bigint[], text[], text[], text[], bytea[], bigint[]);
+""",  # noqa: S608 (own names)
+}
+"""The statements that bring a log from a version to the next, by the version from which; behind the
+last of them the functions are made anew. What they change, processes of the version before may be
+writing to meanwhile."""
+
+TABLES = f"""
 -- `home` is the id of the data folder that the log belongs to; empty before anybody said so.
 CREATE TABLE schema_stamp (
     version integer NOT NULL,
@@ -42,17 +122,7 @@ CREATE SEQUENCE tick;
 CREATE TABLE clock (at bigint NOT NULL);
 INSERT INTO clock VALUES (0);
 
--- Decisions that are stored as one; the bodies of theirs name their place in it and its CRC-32.
-CREATE TABLE bundles (seq bigint PRIMARY KEY, content bytea NOT NULL);
-CREATE TABLE decisions (
-    seq bigint PRIMARY KEY,
-    decision_id text COLLATE "C" NOT NULL UNIQUE,
-    experiment text COLLATE "C" NOT NULL,
-    bundle bigint,
-    body bytea NOT NULL,
-    checksum bigint NOT NULL);
-CREATE INDEX decisions_feed ON decisions (experiment, seq);
-CREATE INDEX decisions_bundled ON decisions (bundle) WHERE bundle IS NOT NULL;
+{DECISION_TABLES}
 CREATE TABLE reward_events (
     seq bigint PRIMARY KEY,
     decision_id text COLLATE "C" NOT NULL,
@@ -68,10 +138,6 @@ CREATE TABLE unit_events (
     body bytea NOT NULL,
     checksum bigint NOT NULL,
     UNIQUE (unit_type, unit, event_id));
--- To compress a body costs more than its kilobyte is worth; bundles are packed already.
-ALTER TABLE bundles ALTER content SET STORAGE EXTERNAL;
-ALTER TABLE decisions ALTER body SET STORAGE EXTERNAL;
-
 -- The others are those of the embedded log; see `database`.
 CREATE TABLE remembered_ids (
     place bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -213,25 +279,25 @@ CREATE TABLE merges (
     at bigint NOT NULL,
     checksum bigint NOT NULL,
     UNIQUE (unit, merged));
-"""
+"""  # noqa: S608 (own tables)
 TABLES += _DUTIES
 
-FUNCTIONS = """
-CREATE FUNCTION newest_seq() RETURNS bigint LANGUAGE plpgsql AS $$
+FUNCTIONS = f"""
+CREATE OR REPLACE FUNCTION newest_seq() RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
-    RETURN greatest(0, (SELECT max(seq) FROM decisions), (SELECT max(seq) FROM reward_events),
+    RETURN greatest(0, (SELECT max(seq) FROM stubs), (SELECT max(seq) FROM reward_events),
         (SELECT max(seq) FROM unit_events));
 END $$;
 
 -- A reading of the clock in milliseconds; NULL is the server's own, now.
-CREATE FUNCTION clock_reading(reading bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION clock_reading(reading bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     RETURN coalesce(reading, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
 END $$;
 
 -- Closes the past: gives milliseconds, not before any row that can be read now. Once it is
 -- committed, whoever gets a transaction number stamps later.
-CREATE FUNCTION fence(reading bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION fence(reading bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     fenced bigint := greatest(clock_reading(reading), newest_seq() >> 20);
 BEGIN
@@ -241,10 +307,10 @@ END $$;
 
 -- Stores a group of rows and gives its stamp in milliseconds. Where an id is there already, or is
 -- remembered, that is a unique_violation, and nothing of the group is stored.
-CREATE FUNCTION append(
+CREATE OR REPLACE FUNCTION append(
     reading bigint, remembered bytea[], bundle_contents bytea[],
     decision_ids text[], experiments text[], decision_bundles int[], decision_bodies bytea[],
-    decision_checksums bigint[],
+    decision_checksums bigint[], origins bytea[],
     event_decisions text[], event_ids text[], event_bodies bytea[], event_checksums bigint[],
     unit_types text[], units text[], unit_event_ids text[], unit_event_bodies bytea[],
     unit_event_checksums bigint[]
@@ -273,10 +339,14 @@ BEGIN
         INSERT INTO bundles SELECT * FROM unnest(places, bundle_contents);
     END IF;
     IF cardinality(decision_ids) > 0 THEN
-        INSERT INTO decisions
-            SELECT base + nextval('tick') - first, d, x, places[k], b, c
+        WITH new AS MATERIALIZED (
+            SELECT base + nextval('tick') - first AS seq, t.*
             FROM unnest(decision_ids, experiments, decision_bundles, decision_bodies,
-                decision_checksums) AS t(d, x, k, b, c);
+                decision_checksums, origins) AS t(d, x, k, b, c, o)
+        ), known AS (
+            INSERT INTO stubs SELECT d, seq, o FROM new
+        )
+        INSERT INTO decision_rows SELECT seq, d, x, places[k], b, c FROM new;
     END IF;
     IF cardinality(event_ids) > 0 THEN
         INSERT INTO reward_events
@@ -297,4 +367,58 @@ BEGIN
     END IF;
     RETURN base >> 20;
 END $$;
-"""
+
+-- Makes the tables of this hour and the next ones, and drops those of hours that are let go. A role
+-- that owns no table may do that much by it. Who would have to wait for others leaves it for the
+-- next time.
+CREATE OR REPLACE FUNCTION tend_partitions(reading bigint) RETURNS void LANGUAGE plpgsql
+    SECURITY DEFINER SET lock_timeout = '100ms' AS $$
+DECLARE
+    this bigint := (greatest(clock_reading(reading), (SELECT at FROM clock)) << 20) / {SPAN};
+    -- A bundle may lie a moment before its decisions, on the other side of the hour.
+    gone bigint := ((SELECT through FROM forgotten) - (1 << 21)) / {SPAN};
+    parent text;
+    child record;
+    is_empty boolean;
+BEGIN
+    IF NOT has_table_privilege(session_user, 'decision_rows', 'DELETE') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'permission denied to drop decisions';
+    END IF;
+    FOREACH parent IN ARRAY ARRAY['decision_rows', 'bundles'] LOOP
+        EXECUTE format('SELECT NOT EXISTS (SELECT FROM %I)', parent || '_rest') INTO is_empty;
+        FOR hour IN this + (NOT is_empty)::int .. this + {AHEAD} LOOP
+            CONTINUE WHEN to_regclass(parent || '_' || hour) IS NOT NULL;
+            BEGIN
+                EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%s) TO (%s)',
+                    parent || '_' || hour, parent, hour * {SPAN}, (hour + 1) * {SPAN});
+            EXCEPTION WHEN invalid_object_definition OR check_violation THEN
+                -- Another one has that hour's rows: that of before, or the rest.
+                NULL;
+            END;
+        END LOOP;
+        IF NOT is_empty THEN
+            EXECUTE format('SELECT max(seq) / {SPAN} < %s FROM %I', gone, parent || '_rest')
+                INTO is_empty;
+            IF is_empty THEN
+                EXECUTE format('TRUNCATE %I', parent || '_rest');
+            END IF;
+        END IF;
+        FOR child IN SELECT c.relname AS name,
+                nullif(split_part(pg_get_expr(c.relpartbound, c.oid), '''', -2), '')::bigint AS ends
+            FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
+            WHERE inhparent = parent::regclass
+        LOOP
+            IF child.ends <= gone * {SPAN} THEN
+                EXECUTE format('DROP TABLE %I', child.name);
+            END IF;
+        END LOOP;
+    END LOOP;
+EXCEPTION WHEN lock_not_available THEN
+    NULL;
+END $$;
+-- What it makes and drops lies where it does, whatever the caller's path is.
+DO $$ BEGIN
+    EXECUTE format('ALTER FUNCTION tend_partitions(bigint) SET search_path = %I, pg_temp',
+        current_schema());
+END $$;
+"""  # noqa: S608 (own numbers)

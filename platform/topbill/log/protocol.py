@@ -28,6 +28,7 @@ import msgspec
 
 from topbill.domain.alarm import AlarmLine, AlarmMessage, AlarmWatch
 from topbill.domain.errors import AlreadyDecided, Conflict
+from topbill.domain.origin import Origin
 from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
     Decision,
@@ -263,6 +264,10 @@ class Log(Protocol):
     is_remote: bool = False
     """Whether a call waits for another machine: then an event loop must not wait for it."""
 
+    keeps_origins: bool = False
+    """Whether it knows the `origins` of decisions that it has let go: then none needs to stay whole
+    for the rewards that come late."""
+
     def now(self) -> int:
         """The time (µs) by the clock that stamps what is noted beside the rows, such as signs of
         life: they are compared with it.
@@ -332,6 +337,12 @@ class Log(Protocol):
         """The `seq` that decisions had which `forget` has let go, by id. Ids that nobody remembers
         are left out, and so are decisions that are still here.
         """
+
+    def origins(self, decision_ids: Collection[str]) -> dict[str, Origin]:  # noqa: ARG002 (for those that keep them)
+        """What a late reward needs of decisions that `forget` has let go, by id; those of which
+        that was not kept are left out, and stand where `places` says.
+        """
+        return {}
 
     @abstractmethod
     def events(self, decision_id: str) -> list[RewardEvent]:

@@ -27,12 +27,17 @@ class RememberedIds:
         self._database = database
 
     def add(
-        self, decisions: Iterable[tuple[str, int, int]], events: Iterable[tuple[str, str, int]]
+        self,
+        decisions: Iterable[tuple[str, int, int]],
+        events: Iterable[tuple[str, str, int]],
+        behind: int = 0,
     ) -> None:
         """Remember decisions as (decision_id, seq, at) and reward events as (decision_id, event_id,
-        at), inside of the transaction that deletes them."""
+        at), inside of the transaction that deletes them. `behind`: the last decision that was let
+        go before these events, for who remembers decisions elsewhere.
+        """
         rows = [(digest(decision_id), seq, at) for decision_id, seq, at in decisions]
-        rows += [(digest(*key), 0, at) for *key, at in events]
+        rows += [(digest(*key), behind, at) for *key, at in events]
         self._database.insert("remembered_ids", rows, "keep")
 
     def places(self, decision_ids: Collection[str]) -> dict[str, int]:

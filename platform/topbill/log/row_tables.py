@@ -45,6 +45,17 @@ class RowTables(Protocol):
     def undo_bundles(self, places: Collection[int]) -> None:
         """Give the decisions of bundles bodies of their own, inside of a transaction."""
 
+    def let_go_of(self, unit: str) -> list[tuple[str, str]]:
+        """The decisions of a unit that were let go and of which something was kept: id and
+        experiment.
+        """
+
+    def units_let_go(self) -> set[str]:
+        """The units of decisions of which something is kept beside the rows."""
+
+    def delete_decisions(self, decision_ids: Collection[str]) -> None:
+        """Delete decisions, inside of a transaction, and what is kept of those that were let go."""
+
     def stamped_decision(self, decision_id: str) -> list[tuple[str, int, int]]:
         """The id, the `seq` and the stamp (µs) of a decision, where it is there."""
 
@@ -106,6 +117,19 @@ class SqliteRowTables:
     def undo_bundles(self, places: Collection[int]) -> None:
         """See `RowTables`."""
         self._bundles.undo(places)
+
+    def let_go_of(self, unit: str) -> list[tuple[str, str]]:  # noqa: ARG002 (the contract's)
+        """See `RowTables`; what is remembered here says nothing of whose it was."""
+        return []
+
+    def units_let_go(self) -> set[str]:
+        """See `RowTables`."""
+        return set()
+
+    def delete_decisions(self, decision_ids: Collection[str]) -> None:
+        """See `RowTables`."""
+        for decision_id in decision_ids:
+            self.database.execute("DELETE FROM decisions WHERE decision_id = ?", (decision_id,))
 
     def stamped_decision(self, decision_id: str) -> list[tuple[str, int, int]]:
         """See `RowTables`."""

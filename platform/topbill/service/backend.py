@@ -12,6 +12,7 @@ from typing import TypeVar
 from topbill import lake
 from topbill.domain.errors import AlreadyDecided, LogError
 from topbill.domain.metric import microseconds
+from topbill.domain.origin import Origin
 from topbill.domain.records import Decision
 from topbill.engine import Engine, made_at
 from topbill.log import Log, now_micros
@@ -146,6 +147,13 @@ class Backend:
                 found = _known(self.decision, decision_ids)
         unknown = [each for each in decision_ids if each not in found]
         return found | await self.recall(unknown) if unknown else found
+
+    async def origins(self, decision_ids: Collection[str]) -> dict[str, Origin]:
+        """What is known, without the lake, of those of the decisions that the log has let go."""
+        if not self.log.keeps_origins:
+            return {}
+        found = await self.quick(lambda log: log.origins(decision_ids))
+        return {i: each for i, each in found.items() if self.is_remembered(each.decided_at)}
 
     async def recall(self, decision_ids: Collection[str]) -> dict[str, Decision]:
         """Those of the decisions that the log has let go and remembers, read from the lake; they

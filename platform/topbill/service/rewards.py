@@ -159,8 +159,16 @@ class Rewards:
             await turn.end_if_long()
             if self._slate(request.decision_id) is None:
                 unknown.add(request.decision_id)
+        if not unknown:
+            return
+        origins = await self._backend.origins(unknown)
+        for decision_id, origin in origins.items():
+            slate = origin.experiment or "", origin.slate, origin.decided_at
+            self._remember_slate(decision_id, slate)
+        # Of a page the lake has which decision each of its tiles is of.
+        unknown = {i for i in unknown if i not in origins or not self._is_at_hand(i)}
         if unknown:
-            unknown -= (await self._backend.recall(unknown)).keys()
+            unknown -= (await self._backend.recall(unknown)).keys() | origins.keys()
         if unknown:
             for decision in await self._deferred.shown(unknown):
                 self.remember(decision)
@@ -235,12 +243,15 @@ class Rewards:
         """Know what a decision showed without asking the log."""
         shown = tuple([p.action for p in decision.slate])
         slate = decision.experiment, shown, decision.decided_at
-        before = self._slates.pop(decision.decision_id, None)
-        self._slates[decision.decision_id] = slate
-        self._items += len(shown) - (0 if before is None else len(before[1]))
+        self._remember_slate(decision.decision_id, slate)
+        return slate
+
+    def _remember_slate(self, decision_id: str, slate: _Slate) -> None:
+        before = self._slates.pop(decision_id, None)
+        self._slates[decision_id] = slate
+        self._items += len(slate[1]) - (0 if before is None else len(before[1]))
         while len(self._slates) > _REMEMBERED or self._items > _MOST_ITEMS:
             self._items -= len(self._slates.popitem(last=False)[1][1])
-        return slate
 
 
 def _item(

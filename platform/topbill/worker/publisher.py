@@ -49,6 +49,8 @@ back.
 """
 MOST_QUARANTINED = 1_000
 """Rows of the quarantine, the last ones, that the analytics database shows. All are counted."""
+_MARGIN = 3_600.0
+"""Seconds for which the log keeps a decision when nobody should need it any more."""
 _ADOPTED_WITHIN = 600_000_000
 """µs within which every service has taken a new version over, or nobody decides from it."""
 
@@ -326,6 +328,7 @@ class Publisher:
             decision = self._log.decision(decision_id)
             if decision is not None:
                 self._origins[decision_id] = Origin.of(decision)
+        self._origins.update(self._log.origins(unknown - self._origins.keys()))
         places = self._log.places(unknown - self._origins.keys())
         if not places:
             return
@@ -347,10 +350,15 @@ class Publisher:
         """Delete in small transactions, so that no request waits long for the write lock."""
         keep = self._keep_log
         if keep is None:
-            # As long as a reward may come that counts, and an hour: until then its decision must be
-            # found by its id.
-            windows = [max(e.reward_delay, longest_window(e.metrics)) for e in experiments]
-            keep = max(windows, default=0.0) + 3_600.0
+            # Until no reward comes any more that counts, a decision must be found by its id.
+            needed = [_awaited(experiment) for experiment in experiments]
+            if self._learned is not None and self._log.keeps_origins:
+                # It is, though it is no longer whole: only what learns it once more needs that.
+                needed = [
+                    _awaited(each) if each.refit == "daily" else each.reward_delay
+                    for each in experiments
+                ]
+            keep = max(needed, default=0.0) + _MARGIN
         # Of what is old enough, only what the lake has on the disk and no learner needs.
         older = barrier - microseconds(keep)
         if self._steps % MINOR == 0 or self._is_due(older):
@@ -363,7 +371,7 @@ class Publisher:
         for _ in range(CHUNKS):
             if self._log.forget(through, self._sealed["rewards"], older) == 0:
                 break
-        known = barrier - microseconds(max(keep, self._remember))
+        known = barrier - microseconds(max(keep, self.known_for(experiments)))
         for _ in range(CHUNKS):
             if self._log.forget_ids(known) == 0:
                 break
@@ -373,6 +381,13 @@ class Publisher:
         for _ in range(CHUNKS):
             if self._log.forget_unit_events(self._sealed["events"], older) == 0:
                 break
+
+    def known_for(self, experiments: Sequence[Experiment]) -> float:
+        """Seconds for which the ids of decisions and rewards are known in any case."""
+        if self._keep_log is None and self._log.keeps_origins:
+            longest = max([_awaited(experiment) for experiment in experiments], default=0.0)
+            return max(longest + _MARGIN, self._remember)
+        return self._remember
 
     def _is_due(self, older: int) -> bool:
         """Whether something is old enough to be forgotten that is not sealed yet."""
@@ -384,6 +399,11 @@ class Publisher:
             or any(event.received_at < older for _, event in events)
             or any(event.received_at < older for _, event in unit_events)
         )
+
+
+def _awaited(experiment: Experiment) -> float:
+    """Seconds for which a reward may come that counts."""
+    return max(experiment.reward_delay, longest_window(experiment.metrics))
 
 
 def _as_it_was(revision: Revision) -> Experiment | None:

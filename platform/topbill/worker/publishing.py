@@ -76,7 +76,8 @@ class Publishing:
             progressed=self._beat,
             remember=remember,
         )
-        note_horizon(data, remember)
+        self._horizon = 0.0
+        self._note_horizon()
         # The watch for alarms is on a thread of its own, and so needs a handle of its own.
         watched = open_log_of(data)
         self.watcher = Watcher(
@@ -109,6 +110,7 @@ class Publishing:
         self._beat()
         if time.monotonic() - self._published_at >= self._between_publications:
             started = time.time_ns()
+            self._note_horizon()
             rows = self.publisher.step()
             tracing.finished("publish", started, rows=rows)
             self.launching.step(self._files.files)
@@ -119,6 +121,13 @@ class Publishing:
             self._published_at = time.monotonic()
         if time.monotonic() >= self._signals_due:
             self._refresh_signals()
+
+    def _note_horizon(self) -> None:
+        """Tell services for how long ids are known, where that has changed."""
+        horizon = self.publisher.known_for(self._files.experiments)
+        if horizon != self._horizon:
+            note_horizon(self._data, horizon)
+            self._horizon = horizon
 
     @property
     def _between_publications(self) -> float:

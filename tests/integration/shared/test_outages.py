@@ -145,11 +145,11 @@ def test_a_disk_that_is_full_is_a_503_and_nothing_of_the_group_is_stored(
         """CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             RAISE EXCEPTION 'could not extend file: No space left on device'
                 USING ERRCODE = '53100'; END $$;
-        CREATE TRIGGER full_disk BEFORE INSERT ON decisions EXECUTE FUNCTION full_disk()""",
+        CREATE TRIGGER full_disk BEFORE INSERT ON decision_rows EXECUTE FUNCTION full_disk()""",
         inside=True,
     )
     assert decide(client, "meanwhile") == 503
-    server.run("DROP TRIGGER full_disk ON decisions", inside=True)
+    server.run("DROP TRIGGER full_disk ON decision_rows", inside=True)
     assert decide(client, "after") == 200
     assert stored(log) == ["after"]
 
@@ -158,7 +158,7 @@ def test_a_server_that_stands_still_is_a_503_within_seconds(
     client: TestClient, server: Server, log: Log
 ) -> None:
     with psycopg.connect(server.url) as connection:
-        connection.execute("LOCK TABLE decisions IN ACCESS EXCLUSIVE MODE")
+        connection.execute("LOCK TABLE decision_rows IN ACCESS EXCLUSIVE MODE")
         start = time.monotonic()
         reward = {"decision_id": "of another process", "event": "play"}
         response = client.post("/v1/reward", json=reward)
@@ -182,7 +182,7 @@ def test_a_service_needs_no_more_rights_than_the_manual_gives(server: Server) ->
         log.beat(0)
         with log.lease("worker") as lease:
             lease.check()
-    server.run(f"REVOKE INSERT ON decisions FROM {role}", inside=True)
+    server.run(f"REVOKE INSERT ON decision_rows FROM {role}", inside=True)
     refused = pytest.raises(LogError, match=r"permission denied .*; nothing was acknowledged")
     with open_log(url, create=False) as log, refused:
         log.append([decision("a")])
