@@ -154,7 +154,7 @@ def experiments(data: Path) -> list[str]:
     """Those that have decisions; a page's own decision is of none, and others have no layer."""
     query = """SELECT DISTINCT experiment FROM decisions
         WHERE layer IS DISTINCT FROM 'page' ORDER BY ALL"""
-    rows = lake.sql(data / lake.DATABASE, query).to_pylist()
+    rows = lake.sql(lake.database_of(data), query).to_pylist()
     return [row["experiment"] for row in rows]
 
 

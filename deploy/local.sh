@@ -12,6 +12,8 @@
 #   TOPBILL_LOCAL            that folder; /tmp/topbill-local-USER unless said
 #   TOPBILL_EXPERIMENTS      the experiments' folder; the examples unless said
 #   TOPBILL_REPLICAS         how many replicas, 2 unless said; TOPBILL_WORKERS likewise
+#   TOPBILL_LOCAL_LAKE       s3: the lake lies in an S3 server (moto's, which keeps it in memory: with `down` it is gone), and each
+#                            process has a data folder of its own, as on machines that share no disk
 #   TOPBILL_LOCAL_LOG        URL of a PostgreSQL that is there already; then none is started
 #
 # Needs PostgreSQL 15 or newer, and takes haproxy where that is: apt-get install postgresql haproxy
@@ -24,6 +26,7 @@ experiments=${TOPBILL_EXPERIMENTS:-$root/experiments}
 python=$root/.venv/bin/python
 [ -x "$python" ] || python=python3
 own_log=${TOPBILL_LOCAL_LOG:-}
+lake=${TOPBILL_LOCAL_LAKE:-folder}
 longest=120 # seconds that anything may take to start
 
 fail() {
@@ -55,7 +58,8 @@ launch() {
 	setsid "$@" </dev/null >>"$here/said/$name.txt" 2>&1 9>&- &
 	local pid=$! moment=gone
 	born $pid || true
-	echo "$pid $moment" >"$here/run/$name"
+	echo "$pid $moment" >"$here/starting" # whole, or not there
+	mv "$here/starting" "$here/run/$name"
 }
 
 # end SIGNAL NAME…: asks all of them, then waits for each; who has not ended after 20 s is killed.
@@ -134,7 +138,30 @@ make_folder() {
 		export PGPASSFILE=$here/pgpass
 		export TOPBILL_LOG="postgresql://topbill@127.0.0.1:$(port_of 1),127.0.0.1:$(port_of 2)/topbill?target_session_attrs=read-write&connect_timeout=3"
 	fi
+	use_lake
 }
+
+# ---------------------------------------------------------------- an S3 server
+
+use_lake() {
+	case $lake in
+	folder) return ;;
+	s3) ;;
+	*) fail "TOPBILL_LOCAL_LAKE is '$lake'; expected folder or s3" ;;
+	esac
+	export TOPBILL_LAKE=s3://topbill/lake AWS_ENDPOINT_URL=http://127.0.0.1:${ports[4]} AWS_ALLOW_HTTP=true
+	export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=us-east-1
+}
+
+start_lake() {
+	[ "$lake" = s3 ] && ! alive s3 || return 0
+	[ ! -e "$here/data" ] || fail "the S3 server of last time kept nothing: remove $here, and begin anew"
+	"$python" -c 'import fsspec, moto.server, obstore' 2>/dev/null || fail "no S3 server here: pip install -r requirements-dev.lock"
+	launch s3 "$python" -m moto.server -H 127.0.0.1 -p "${ports[4]}"
+	wait_for s3 "it has a bucket" answers "${ports[4]}" /topbill PUT
+}
+
+data_of() { if [ "$lake" = s3 ]; then echo "$here/data/$1"; else echo "$here/data"; fi; }
 
 # ---------------------------------------------------------------- PostgreSQL
 
@@ -267,7 +294,7 @@ write_haproxy() {
 }
 
 start() { # start NAME, unless it runs
-	local number=${1##*-} both=(--experiments "$experiments" --data "$here/data")
+	local number=${1##*-} both=(--experiments "$experiments" --data "$(data_of "$1")")
 	case $1 in
 	serve-*) launch "$1" "$python" -m topbill serve "${both[@]}" --port "${ports[9 + number]}" ;;
 	worker-*) launch "$1" "$python" -m topbill worker "${both[@]}" ;;
@@ -276,10 +303,10 @@ start() { # start NAME, unless it runs
 	esac
 }
 
-answers() { # answers PORT PATH: with status 200
+answers() { # answers PORT PATH [VERB]: with status 200
 	(
 		exec 3<>"/dev/tcp/127.0.0.1/$1"
-		printf 'GET %s HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n' "$2" >&3
+		printf '%s %s HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n' "${3:-GET}" "$2" >&3
 		read -r -t 2 line <&3
 		[[ $line == *" 200 "* ]]
 	)
@@ -293,6 +320,7 @@ up() {
 		find_postgres
 		start_postgres
 	fi
+	start_lake
 	"$python" -m topbill migrate --log "$TOPBILL_LOG" >"$here/said/migrate.txt" 2>&1 ||
 		fail "the log's tables could not be made: $(tail -n 3 "$here/said/migrate.txt")"
 	local number
@@ -315,13 +343,16 @@ up() {
 	fi
 	wait_for dashboard "it is ready" answers "$board" /_stcore/health
 	launch tend "$root/deploy/local.sh" tend
-	echo "export TOPBILL_LOG='$TOPBILL_LOG'${PGPASSFILE:+ PGPASSFILE='$PGPASSFILE'}" >"$here/environment"
+	data=$(data_of dashboard)
+	local name
+	for name in TOPBILL_LOG PGPASSFILE TOPBILL_LAKE ${!AWS_@}; do
+		[ -z "${!name:-}" ] || printf 'export %s=%q\n' "$name" "${!name}"
+	done >"$here/environment"
 	exec 9>&-
 	cat <<-END
 		service    $address/docs
 		dashboard  http://127.0.0.1:$board
-		data       $here/data
-		commands of your own find the log after: . $here/environment
+		data       $data  (topbill report KEY --data $data, after . $here/environment)
 	END
 }
 
@@ -365,7 +396,7 @@ case "${1:-}" in
 up) up ;;
 demo)
 	up
-	"$python" -m topbill demo --at "$address" --experiments "$experiments" --data "$here/data" "${@:2}"
+	"$python" -m topbill demo --at "$address" --experiments "$experiments" --data "$data" "${@:2}"
 	;;
 tend | mend) "$1" ;;
 down) down ;;

@@ -151,7 +151,7 @@ class Rows:
         """Read the lake; whether it has as many rows as the log."""
         query = f"SELECT {columns} FROM {self.name}"  # noqa: S608 (own names)
         with suppress(TopbillError):
-            rows = lake.sql(data / lake.DATABASE, query).to_pylist()
+            rows = lake.sql(lake.database_of(data), query).to_pylist()
             self.in_lake = Counter(tuple(row.values()) for row in rows)
         return self.in_lake.total() >= self.in_log.total()
 

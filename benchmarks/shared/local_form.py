@@ -55,8 +55,9 @@ class LocalForm:
 
     def environment(self) -> dict[str, str]:
         """What commands of one's own need in theirs to find the log."""
-        words = shlex.split((self.folder / "environment").read_text())
-        return dict(word.split("=", 1) for word in words[1:])
+        lines = (self.folder / "environment").read_text().splitlines()
+        words = [shlex.split(line)[1] for line in lines]
+        return dict(word.split("=", 1) for word in words)
 
     def replica_ports(self) -> list[int]:
         """Where the replicas listen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -49,12 +50,12 @@ def held(driver: Driver, data: Path, longest: float = LONGEST) -> Held:
         while some := list(islice(ids, _AT_ONCE)):
             answered += len(some)
             in_log += len(log.decisions(some))
+    deadline = time.monotonic() + longest
     while True:
         in_record = _in_record(driver, data)
-        if in_record >= answered or longest <= 0.0:
+        if in_record >= answered or time.monotonic() >= deadline:
             return Held(answered, in_log, in_record)
         pause(_AGAIN)
-        longest -= _AGAIN
 
 
 def _in_record(driver: Driver, data: Path) -> int:
@@ -62,7 +63,7 @@ def _in_record(driver: Driver, data: Path) -> int:
     # Each id has the name of the run in it.
     query = f"SELECT decision_id FROM decisions WHERE contains(decision_id, '{driver.name}')"  # noqa: S608
     try:
-        found = set(lake.sql(data / lake.DATABASE, query)["decision_id"].to_pylist())
+        found = set(lake.sql(lake.database_of(data), query)["decision_id"].to_pylist())
     except TopbillError:
         return 0  # nothing was published yet
     return sum(decision_id in found for decision_id in driver.decision_ids())
