@@ -1,17 +1,20 @@
 """Decisions that are stored as one: those of a page, say, which offer hundreds of titles and name
 the same ones again and again.
 
-A bundle is what they say, packed. What was placed, and what a rule spoke of, stands there as a
-number: its place among all that was eligible in the bundle. What was eligible is left out where the
-offered actions say it. These stand side by side, since they are much alike. The answer of a page
-has its tiles in columns, most of which then are lists that stand there already.
+    packed( 1 | length | what they say, as JSON | offered actions, one after the other )
+
+What was eligible is left out where the offered actions say it, and what was placed stands there as
+its place among what was eligible. Offered actions are the larger part, and stand outside of the
+JSON, so that who reads it need not read all of them; and side by side, since they are much alike.
+The answer of a page has its tiles in columns, most of which then are lists that stand there
+already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
-from typing import TypeAlias
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -27,56 +30,47 @@ smaller by it, and all that reads it would have more to do.
 MOST = 1 << 16
 """Decisions of one bundle."""
 _Name: TypeAlias = int | str
-"""A text, or its place among those of the bundle."""
+"""A text, or its place among what was eligible in the decision."""
 _encode = msgspec.json.Encoder().encode
 
 
 class _Lists(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The lists of one decision. `eligible` is None where it is what `actions` offer; `masks` are
-    those of the decision with a name for their rule.
-    """
+    """The lists of one decision. `eligible` is None where it is what the decision offers."""
 
     eligible: tuple[str, ...] | None
     placed: list[_Name]
     propensities: list[float]
-    masks: list[tuple[_Name, int, int, tuple[int, ...], bool]]
+    masks: tuple[Mask, ...]
 
 
 class _Tiles(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The tiles of one row of a page, field by field."""
 
-    titles: list[_Name]
+    titles: list[str]
     propensities: list[float]
-    pictures: list[_Name | None]
+    pictures: list[str | None]
     picture_propensities: list[float]
     payloads: list[msgspec.Raw]
     picture_payloads: list[msgspec.Raw]
 
 
-class _Bundle(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Decisions without their lists and offers, and these. Where a page's answer is among the
-    offers, `answered` is its index, and `tiles` are those that it lacks there; its slate follows
-    from it.
+class _Header(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What decisions say: each without its lists and offers; the lists; how many bytes each one's
+    offered actions have. Where a page's answer is among these, `answered` is its index, and `tiles`
+    are those that it lacks there; its slate follows from it.
     """
-
-    decisions: list[Decision]
-    lists: list[_Lists]
-    actions: list[msgspec.Raw]
-    answered: int | None
-    tiles: list[_Tiles]
-
-
-class _Parts(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A bundle whose largest parts are still text."""
 
     decisions: list[msgspec.Raw]
     lists: list[_Lists]
-    actions: list[msgspec.Raw]
+    lengths: list[int]
     answered: int | None
     tiles: msgspec.Raw
 
 
-_decode_parts = msgspec.json.Decoder(_Parts).decode
+_START = struct.Struct("<BI")
+"""The form, and the header's length in bytes."""
+_FORM = 1
+_decode_header = msgspec.json.Decoder(_Header).decode
 _decode_decision = msgspec.json.Decoder(Decision).decode
 _decode_tiles = msgspec.json.Decoder(list[_Tiles]).decode
 _decode_answer = msgspec.json.Decoder(PageAnswer).decode
@@ -101,15 +95,11 @@ def bundle_of(decisions: Sequence[Decision], page: PageAnswer | None = None) -> 
     """The bundle of these decisions. `page` is the answer of the page that they make together,
     where they do: then nothing of it has to be read from them.
     """
-    names = _names(decision.eligible for decision in decisions)
-    plain: list[Decision] = []
+    plain: list[msgspec.Raw] = []
     lists: list[_Lists] = []
     for decision in decisions:
-        plain.append(
-            msgspec.structs.replace(decision, eligible=(), slate=(), masks=(), actions=NULL)
-        )
-        is_offered = _is_of_all(decision, page)
-        lists.append(_lists_of(decision, names, is_offered=is_offered))
+        plain.append(_raw(msgspec.structs.replace(decision, **_NO_LISTS)))
+        lists.append(_lists_of(decision, is_offered=_is_of_all(decision, page)))
     actions = [decision.actions for decision in decisions]
     answered, tiles = None, []
     for index, decision in enumerate(decisions):
@@ -117,11 +107,16 @@ def bundle_of(decisions: Sequence[Decision], page: PageAnswer | None = None) -> 
             continue
         answer = _answer_of(decision) if page is None else page
         if answer is not None:
-            answered, tiles = index, [_tiles_of(row, names) for row in answer.rows]
+            answered, tiles = index, [_tiles_of(row) for row in answer.rows]
             actions[index] = _raw(_with_rows(answer, [()] * len(answer.rows)))
             lists[index] = msgspec.structs.replace(lists[index], placed=[], propensities=[])
             break
-    return pack(_encode(_Bundle(plain, lists, actions, answered, tiles)))
+    lengths = [len(each) for each in actions]
+    header = _encode(_Header(plain, lists, lengths, answered, _raw(tiles)))
+    return pack(_START.pack(_FORM, len(header)) + header + b"".join(actions))
+
+
+_NO_LISTS: dict[str, Any] = {"eligible": (), "slate": (), "masks": (), "actions": NULL}
 
 
 def _answer_of(decision: Decision) -> PageAnswer | None:
@@ -136,20 +131,19 @@ def _answer_of(decision: Decision) -> PageAnswer | None:
     return answer if is_same else None
 
 
-def _tiles_of(row: RowAnswer, names: Mapping[str, int]) -> _Tiles:
+def _tiles_of(row: RowAnswer) -> _Tiles:
     tiles = row.titles
-    pictures = [tile.picture for tile in tiles]
     return _Tiles(
-        _numbers([tile.title for tile in tiles], names),
+        [tile.title for tile in tiles],
         [tile.propensity for tile in tiles],
-        [None if picture is None else names.get(picture, picture) for picture in pictures],
+        [tile.picture for tile in tiles],
         [tile.picture_propensity for tile in tiles],
         [tile.payload for tile in tiles],
         [tile.picture_payload for tile in tiles],
     )
 
 
-def _with_rows(answer: PageAnswer, tiles: Sequence[Sequence[Tile]]) -> PageAnswer:
+def _with_rows(answer: PageAnswer, tiles: Iterable[Sequence[Tile]]) -> PageAnswer:
     """The answer with these tiles in its rows."""
     rows = []
     for row, titles in zip(answer.rows, tiles, strict=True):
@@ -157,14 +151,8 @@ def _with_rows(answer: PageAnswer, tiles: Sequence[Sequence[Tile]]) -> PageAnswe
     return msgspec.structs.replace(answer, rows=tuple(rows))
 
 
-def _raw(answer: PageAnswer) -> msgspec.Raw:
-    return msgspec.Raw(_encode(answer))
-
-
-def _names(eligible: Iterable[Sequence[str]]) -> dict[str, int]:
-    """Every text of these lists, with its place among them."""
-    distinct = dict.fromkeys(chain.from_iterable(eligible))
-    return dict(zip(distinct, range(len(distinct)), strict=True))
+def _raw(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(_encode(value))
 
 
 def _is_of_all(decision: Decision, page: PageAnswer | None) -> bool:
@@ -174,30 +162,23 @@ def _is_of_all(decision: Decision, page: PageAnswer | None) -> bool:
     return is_of_page or decision.eligible == _offered(decision.actions)
 
 
-def _lists_of(decision: Decision, names: Mapping[str, int], *, is_offered: bool) -> _Lists:
-    masks = []
-    for mask in decision.masks:
-        rule = names.get(mask.rule, mask.rule)
-        masks.append((rule, mask.start, mask.stop, mask.rows, mask.only))
+def _lists_of(decision: Decision, *, is_offered: bool) -> _Lists:
+    eligible = decision.eligible
+    place_of = dict(zip(eligible, range(len(eligible)), strict=True))
+    placed = [placement.action for placement in decision.slate]
     return _Lists(
-        None if is_offered else decision.eligible,
-        _numbers([placement.action for placement in decision.slate], names),
+        None if is_offered else eligible,
+        # A page places hundreds: `map` keeps them in C.
+        list(map(place_of.get, placed, placed)),
         [placement.propensity for placement in decision.slate],
-        masks,
+        decision.masks,
     )
-
-
-def _numbers(texts: Sequence[str], names: Mapping[str, int]) -> list[_Name]:
-    """The place of each text; the text itself where it has none. A page has hundreds: `map` keeps
-    them in C.
-    """
-    return list(map(names.get, texts, texts))
 
 
 def _offered(actions: msgspec.Raw) -> tuple[str, ...] | None:
     """The ids of offered actions; None for a text that offers none."""
     offers = _offers(actions)
-    return None if offers is None else tuple([offer.id for offer in offers])
+    return None if offers is None else _ids(offers)
 
 
 def _offers(actions: msgspec.Raw) -> list[Offer] | None:
@@ -208,6 +189,10 @@ def _offers(actions: msgspec.Raw) -> list[Offer] | None:
         return None
 
 
+def _ids(offers: Sequence[Offer]) -> tuple[str, ...]:
+    return tuple([offer.id for offer in offers])
+
+
 class OpenBundle:
     """A bundle of `len` decisions, each of which is put together when it is asked for: who reads
     those of one experiment pays for no others.
@@ -216,104 +201,157 @@ class OpenBundle:
     """
 
     def __init__(self, bundle: bytes) -> None:
-        self._parts = parts = _decode_parts(unpack(bundle))
-        if not len(parts.decisions) == len(parts.lists) == len(parts.actions):
+        self._header, self._actions = _opened(unpack(bundle))
+        header = self._header
+        if not len(header.decisions) == len(header.lists) == len(self._actions):
             raise ValueError("damaged: has not a list and an offer for each decision")
-        # Of the first decisions, as far as it was needed: what they offered, and what was eligible;
-        # every text of the latter, in order, and those of it that were asked for.
-        self._offers: list[list[Offer] | None] = []
-        self._eligible: list[tuple[str, ...]] = []
-        self._distinct: dict[str, None] = {}
-        self._names: list[str] = []
+        self._offers: dict[int, list[Offer] | None] = {}
 
     def __len__(self) -> int:
-        return len(self._parts.decisions)
+        return len(self._actions)
 
     def offers(self, index: int) -> list[Offer] | None:
         """What one of its decisions offered; None where it brought nothing along."""
-        while len(self._offers) <= index:
-            self._offers.append(_offers(self._parts.actions[len(self._offers)]))
+        if index not in self._offers:
+            self._offers[index] = _offers(self._actions[index])
         return self._offers[index]
 
     def decision(self, index: int, decided_at: int = 0) -> Decision:
         """One of its decisions, with that stamp. Raises as the bundle itself."""
-        parts = self._parts
-        lists = parts.lists[index]
-        decision, actions = _decode_decision(parts.decisions[index]), parts.actions[index]
-        while len(self._eligible) <= index:
-            self._count_next()
-        slate = self._slate(lists)
-        if index == parts.answered:
+        header = self._header
+        lists, actions = header.lists[index], self._actions[index]
+        eligible = lists.eligible
+        if eligible is None:
+            eligible = _ids(self.offers(index) or ())
+        slate = _slate(lists, eligible)
+        if index == header.answered:
             answer = _decode_answer(actions)
-            tiles = [self._tiles(columns) for columns in _decode_tiles(parts.tiles)]
-            answer = _with_rows(answer, tiles)
+            answer = _with_rows(answer, map(_tiles, _decode_tiles(header.tiles)))
             actions, slate = _raw(answer), cells_of(answer)
         return msgspec.structs.replace(
-            decision,
+            _decode_decision(header.decisions[index]),
             decided_at=decided_at,
-            eligible=self._eligible[index],
+            eligible=eligible,
             slate=slate,
-            masks=self._masks(lists),
+            masks=lists.masks,
             # The very object, by which encoders know that there is nothing to say.
             actions=NULL if actions == NULL else actions,
         )
 
-    def _slate(self, lists: _Lists) -> tuple[Placement, ...]:
-        texts = self._texts(lists.placed)
-        return tuple(map(Placement, range(len(texts)), texts, lists.propensities))
 
-    def _masks(self, lists: _Lists) -> tuple[Mask, ...]:
-        if not lists.masks:
-            return ()
-        rules = self._texts([mask[0] for mask in lists.masks])
+def _slate(lists: _Lists, eligible: Sequence[str]) -> tuple[Placement, ...]:
+    placed: Sequence[Any] = lists.placed
+    try:
+        # Nearly always all of them are places.
+        placed = list(map(eligible.__getitem__, placed))
+    except TypeError:
+        placed = [name if isinstance(name, str) else eligible[name] for name in placed]
+    except IndexError:
+        raise ValueError(f"damaged: has placed what is not among {len(eligible)}") from None
+    return tuple(map(Placement, range(len(placed)), placed, lists.propensities))
+
+
+def _tiles(columns: _Tiles) -> list[Tile]:
+    return list(
+        map(
+            Tile,
+            columns.titles,
+            columns.payloads,
+            columns.propensities,
+            columns.pictures,
+            columns.picture_payloads,
+            columns.picture_propensities,
+        )
+    )
+
+
+def _opened(content: bytes) -> tuple[_Header, list[msgspec.Raw]]:
+    """What decisions say, and what each offered."""
+    if content[:1] == b"[":
+        return _opened_former(content)
+    if len(content) < _START.size or content[0] != _FORM:
+        raise ValueError(f"damaged: is of form {content[:1].hex()}; expected {_FORM:02x}")
+    view = memoryview(content)
+    start = _START.size + _START.unpack_from(content)[1]
+    header = _decode_header(view[_START.size : start])
+    actions = []
+    for length in header.lengths:
+        actions.append(msgspec.Raw(view[start : start + length]))
+        start += length
+    if start != len(content):
+        raise ValueError(f"damaged: has {len(content):,} bytes, and says that it has {start:,}")
+    return header, actions
+
+
+# ------------------------------------------------------------------ the form before
+
+
+_FormerName: TypeAlias = int | str
+"""A text, or its place among all that was eligible in the bundle."""
+
+
+class _FormerLists(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    eligible: tuple[str, ...] | None
+    placed: list[_FormerName]
+    propensities: list[float]
+    masks: list[tuple[_FormerName, int, int, tuple[int, ...], bool]]
+
+
+class _FormerTiles(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    titles: list[_FormerName]
+    propensities: list[float]
+    pictures: list[_FormerName | None]
+    picture_propensities: list[float]
+    payloads: list[msgspec.Raw]
+    picture_payloads: list[msgspec.Raw]
+
+
+class _FormerBundle(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    decisions: list[msgspec.Raw]
+    lists: list[_FormerLists]
+    actions: list[msgspec.Raw]
+    answered: int | None
+    tiles: list[_FormerTiles]
+
+
+_decode_former = msgspec.json.Decoder(_FormerBundle).decode
+
+
+def _opened_former(content: bytes) -> tuple[_Header, list[msgspec.Raw]]:
+    """The same of a bundle that is JSON as a whole, with what was offered in it."""
+    former = _decode_former(content)
+    distinct: dict[str, None] = {}
+    for lists, actions in zip(former.lists, former.actions, strict=True):
+        eligible = lists.eligible
+        distinct |= dict.fromkeys(_offered(actions) or () if eligible is None else eligible)
+    names = list(distinct)
+
+    def text(name: _FormerName) -> str:
+        return name if isinstance(name, str) else names[name]
+
+    new_lists, new_tiles = [], []
+    for lists in former.lists:
+        placed: list[_Name] = [text(name) for name in lists.placed]
         masks = []
-        for rule, (_, start, stop, rows, only) in zip(rules, lists.masks, strict=True):
-            masks.append(Mask(rule, start, stop, rows, only))
-        return tuple(masks)
-
-    def _tiles(self, columns: _Tiles) -> list[Tile]:
-        pictures = iter(self._texts([name for name in columns.pictures if name is not None]))
-        return list(
-            map(
-                Tile,
-                self._texts(columns.titles),
-                columns.payloads,
-                columns.propensities,
-                [None if name is None else next(pictures) for name in columns.pictures],
-                columns.picture_payloads,
-                columns.picture_propensities,
+        for rule, start, stop, rows, only in lists.masks:
+            masks.append(Mask(text(rule), start, stop, rows, only))
+        new_lists.append(_Lists(lists.eligible, placed, lists.propensities, tuple(masks)))
+    for tiles in former.tiles:
+        titles = [text(name) for name in tiles.titles]
+        pictures = [None if name is None else text(name) for name in tiles.pictures]
+        new_tiles.append(
+            _Tiles(
+                titles,
+                tiles.propensities,
+                pictures,
+                tiles.picture_propensities,
+                tiles.payloads,
+                tiles.picture_payloads,
             )
         )
-
-    def _texts(self, numbers: Sequence[_Name]) -> list[str]:
-        """What some names stand for."""
-        while True:
-            names = self._names
-            try:
-                # Nearly always all of them are numbers, and a page has hundreds: `map` keeps them
-                # in C.
-                return list(map(names.__getitem__, numbers))  # type: ignore[arg-type]
-            except TypeError:
-                last = max((name for name in numbers if isinstance(name, int)), default=-1)
-                if last < len(names):
-                    return [n if isinstance(n, str) else names[n] for n in numbers]
-            except IndexError:
-                pass
-            if len(names) < len(self._distinct):
-                self._names = list(self._distinct)
-            elif len(self._eligible) < len(self):
-                self._count_next()
-            else:
-                raise ValueError(f"damaged: names a text behind the last of {len(names)}")
-
-    def _count_next(self) -> None:
-        """Know what is eligible in one decision more."""
-        place = len(self._eligible)
-        eligible = self._parts.lists[place].eligible
-        if eligible is None:
-            eligible = tuple([offer.id for offer in self.offers(place) or ()])
-        self._eligible.append(eligible)
-        self._distinct.update(dict.fromkeys(eligible))
+    lengths = [len(each) for each in former.actions]
+    header = _Header(former.decisions, new_lists, lengths, former.answered, _raw(new_tiles))
+    return header, former.actions
 
 
 def decisions_of(bundle: bytes) -> list[Decision]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -12,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topbill.domain.errors import Conflict
-from topbill.domain.packed import unpack
+from topbill.domain.packed import pack, unpack
 from topbill.domain.page_answer import PageAnswer, RowAnswer, Tile, cells_of
 from topbill.domain.records import NULL, Decision, Mask, Offer, Placement
-from topbill.log import Entry
+from topbill.log import Entry, bundles
 from topbill.log.bundle_table import undo_bundles
 from topbill.log.bundles import LEAST, bundle_of, decisions_of, is_bundled
 from topbill.log.erasing import erase_from_log, find_in_log, units_in_log
@@ -110,6 +112,45 @@ def odd_decisions(draw: st.DrawFn) -> list[Decision]:
 @given(odd_decisions())
 def test_whatever_decisions_say_comes_back(decisions: list[Decision]) -> None:
     assert decisions_of(bundle_of(decisions)) == decisions
+
+
+def former_bundle_of(decisions: list[Decision]) -> bytes:
+    """The bundle of these decisions in the form before: JSON as a whole, in which texts are places
+    among all that was eligible.
+    """
+    header, actions = bundles._opened(unpack(bundle_of(decisions)))
+    names = list(dict.fromkeys(chain.from_iterable(each.eligible for each in decisions)))
+
+    def numbers(texts: Iterable[str | None]) -> list[int | str | None]:
+        return [names.index(text) if text in names else text for text in texts]
+
+    lists = []
+    for each, own in zip(decisions, header.lists, strict=True):
+        placed = numbers(p.action for p in each.slate) if own.placed else []
+        rules = numbers(mask.rule for mask in each.masks)
+        masks = [
+            (rule, *msgspec.structs.astuple(mask)[1:])
+            for rule, mask in zip(rules, each.masks, strict=True)
+        ]
+        lists.append((own.eligible, placed, own.propensities, masks))
+    tiles = []
+    for columns in msgspec.json.decode(header.tiles, type=list[bundles._Tiles]):
+        titles, propensities, pictures, *rest = msgspec.structs.astuple(columns)
+        tiles.append((numbers(titles), propensities, numbers(pictures), *rest))
+    content = (header.decisions, lists, actions, header.answered, tiles)
+    return pack(msgspec.json.encode(content))
+
+
+@given(odd_decisions())
+def test_bundles_of_the_form_before_are_read(decisions: list[Decision]) -> None:
+    assert decisions_of(former_bundle_of(decisions)) == decisions
+
+
+def test_a_page_of_the_form_before_is_read() -> None:
+    decisions = page("page-1")
+    former = former_bundle_of(decisions)
+    assert unpack(former).startswith(b"[")
+    assert decisions_of(former) == decisions
 
 
 def test_it_is_read_from_journal_and_tables_by_every_handle(tmp_path: Path) -> None:
