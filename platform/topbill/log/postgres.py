@@ -21,7 +21,14 @@ import msgspec
 from topbill.domain.chance import is_learned
 from topbill.domain.errors import LogError
 from topbill.domain.origin import Origin
-from topbill.domain.records import Decision, QuarantinedRow, RewardEvent, RowKind, UnitEvent
+from topbill.domain.records import (
+    Decision,
+    QuarantinedRow,
+    RewardEvent,
+    RowKind,
+    Snapshot,
+    UnitEvent,
+)
 from topbill.log.bundles import decisions_of
 from topbill.log.entries import (
     Entry,
@@ -36,6 +43,7 @@ from topbill.log.entries import (
 from topbill.log.log_time import SETTLED, TOLERANCE, ClockStep
 from topbill.log.postgres_database import PostgresDatabase
 from topbill.log.postgres_leases import AdvisoryLease
+from topbill.log.postgres_listener import CHANNEL, SnapshotListener
 from topbill.log.postgres_schema import LOW_BITS, PLACE_IN_BUNDLE, SPAN
 from topbill.log.protocol import Clock, Matured, Named, now_micros
 from topbill.log.remembered_ids import RememberedIds, digest
@@ -156,6 +164,17 @@ class PostgresLog(TableLog):
     def lease(self, name: str, *, shared: bool = False) -> AdvisoryLease:
         """An advisory lock of a connection of its own; see `Log.lease`."""
         return AdvisoryLease(self._url, name, shared=shared)
+
+    def listen(self) -> SnapshotListener:
+        """Hears of new versions at once; see `Log.listen`."""
+        return SnapshotListener(self._url)
+
+    def write_snapshot(self, snapshot: Snapshot) -> None:
+        """Store the successor of the newest version, and tell who listens."""
+        with self._database.transaction():
+            super().write_snapshot(snapshot)
+            # It is heard when this is committed.
+            self._database.execute(f"SELECT pg_notify({CHANNEL}, '')")
 
     def tend(self, *, thorough: bool = False) -> None:
         """With `thorough` make the next hours' tables, once a minute. What was committed can be

@@ -254,6 +254,20 @@ class PostgresDatabase:
         cursor = connection.execute(_marked(query), values or None)
         return [] if cursor.description is None else cursor.fetchall()
 
+    def is_notified(self, seconds: float) -> bool:
+        """Whether something came of what this connection listens to, waiting for it for so long.
+        Raises LogError where the connection was lost: one that was made anew does not listen.
+        """
+        connection = self._connection
+        if connection is None or connection.closed:
+            raise LogError(f"{self.name}: the connection was lost")
+        try:
+            return any(True for _ in connection.notifies(timeout=seconds, stop_after=1))
+        except psycopg.Error as error:
+            self.close()
+            reason = _reason(error)
+            raise LogError(f"{self.name}: cannot hear of new versions: {reason}") from error
+
     def append(self, values: Sequence[Any]) -> int | None:
         """Call the function `append`; returns the stamp in milliseconds. None where an id was there
         already, or where nobody knows what became of it: the ids then have to be looked up.

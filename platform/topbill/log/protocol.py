@@ -221,6 +221,20 @@ class Lease(Protocol):
         self.release()
 
 
+class Listener(Protocol):
+    """Hears when a version of some policy is written."""
+
+    @abstractmethod
+    def wait(self, seconds: float) -> bool:
+        """Whether one was since the last call, waiting for it for so long. Raises LogError where
+        that cannot be heard any more.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Hear no more."""
+
+
 class Leases(Protocol):
     """Several leases of one holder, which come and go; all of them end with its process."""
 
@@ -516,6 +530,12 @@ class Log(Protocol):
                 a second learner harmless.
             LogError: Nothing was stored.
         """
+
+    def listen(self) -> Listener | None:
+        """Something that hears of new versions at once; None where to look for them often costs
+        nothing. Raises LogError.
+        """
+        return None
 
     @abstractmethod
     def forget_snapshots(self, before: int) -> int:

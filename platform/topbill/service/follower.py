@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from topbill.log.protocol import Order, Revision
 from topbill.log.tombstones import tombstones_mark
 from topbill.log.unit_ids import unit_ids
 from topbill.service import telemetry, worker_health
+from topbill.service.announcements import Announcements
 from topbill.service.launch_meters import LaunchMeters
 from topbill.service.other_files import OtherFiles
 from topbill.service.page import PageService
@@ -31,6 +33,8 @@ from topbill.spec.checkout import author_in
 
 _logger = logging.getLogger("topbill")
 _POLL_SECONDS = 0.3
+_LOOK_EVERY = 5.0
+"""Seconds between two looks for new versions where the log announces them."""
 _TEND_EVERY = 10
 """Beside a worker the service tends the log in one step of so many: a worker does it every second.
 Well before a journal is full, should the worker have stopped."""
@@ -98,6 +102,7 @@ class Follower:
     def __init__(
         self, settings: Settings, engine: Engine, page_service: PageService | None = None
     ) -> None:
+        self._settings = settings
         self._folder = settings.experiments
         self._engine = engine
         self._page_service = page_service
@@ -122,6 +127,9 @@ class Follower:
         self.other_files = OtherFiles()
         self._has_worker = False
         self._steps = 0
+        self.announcements: Announcements | None = None
+        """Of new versions, once somebody listens."""
+        self._looked_at = 0.0
         self._file_problems: tuple[FileProblem, ...] = ()
         self.unreadable: dict[str, str] = {}
         """Why the newest version of an experiment can't be read, by experiment."""
@@ -130,7 +138,18 @@ class Follower:
 
     def close(self) -> None:
         """Let go of the log."""
+        if self.announcements is not None:
+            self.announcements.close()
         self._log.close()
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Have `heard` called, on another thread, when `adopt` is to be; never where the log is
+        here, and to look for new versions often costs nothing.
+        """
+        if not self._log.is_remote:
+            return
+        self.announcements = Announcements(self._settings.open_log, heard)
+        self.announcements.start()
 
     @property
     def problems(self) -> tuple[FileProblem, ...]:
@@ -151,10 +170,11 @@ class Follower:
         if clock is not None and clock != self._clock_trouble:
             _logger.warning("%s", clock)
         self._clock_trouble = clock
-        self._take_over_files()
+        has_changed = self._take_over_files()
         own = {key: each.revision for key, each in self._engine.experiments.items()}
         self.other_files.look(self._log, own)
-        self._adopt_snapshots()
+        if has_changed or self._looks_for_versions():
+            self.adopt()
         if self._engine.follow_tables() and self._page_service is not None:
             self._page_service.renew_features()
         health = worker_health.worker_health(self._log)
@@ -172,11 +192,18 @@ class Follower:
             self._log.forget_recent()
         return self._erased != before
 
-    def _take_over_files(self) -> None:
+    def _looks_for_versions(self) -> bool:
+        """Whether to look for new ones: always, but where they are announced once in a while."""
+        if self.announcements is None or not self.announcements.are_heard:
+            return True
+        return time.monotonic() - self._looked_at >= _LOOK_EVERY
+
+    def _take_over_files(self) -> bool:
+        """Whether files or orders were others than before."""
         marks, orders = spec.marks(self._folder), self._log.orders()
         is_same = (marks, orders) == (self._marks, self._orders)
         if is_same and spec.marks_of(self._catalogues) == self._catalogue_marks:
-            return
+            return False
         try:
             self._reload(orders)
             self._file_problems = ()
@@ -196,6 +223,7 @@ class Follower:
                 _logger.warning("%s: %s", key, change.sentence)
         # Only now: where the log could not take a revision, the next step tries again.
         self._marks, self._orders = marks, orders
+        return True
 
     def _author(self, compiled: CompiledExperiment) -> str:
         """Who wrote a revision that is new: the author of the file's last commit, or else who runs
@@ -244,7 +272,9 @@ class Follower:
         experiments = [as_learned(one, self._log) for one in obeyed(files, orders)]
         return with_formers(experiments, files, self._log)
 
-    def _adopt_snapshots(self) -> None:
+    def adopt(self) -> None:
+        """Adopt the newest policy versions that there are."""
+        self._looked_at = time.monotonic()
         versions = self._log.versions()
         for key, compiled in self._engine.experiments.items():
             newest = versions.get(key, 0)
@@ -276,13 +306,26 @@ class Follower:
 async def follow(
     follower: Follower, stopped: asyncio.Event, forget_viewers: Callable[[], Awaitable[None]]
 ) -> None:
-    """Let a follower step until `stopped`; a step under way is finished. `forget_viewers` is called
-    when units were erased.
+    """Let a follower step until `stopped`, and adopt at once what is announced meanwhile; what is
+    under way is finished. `forget_viewers` is called when units were erased.
     """
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def heard() -> None:
+        loop.call_soon_threadsafe(told.set)
+
+    follower.listen(heard)
     last_message = ""
-    while not await _is_set_within(stopped, _POLL_SECONDS):
-        telemetry.flush()
+    step_at = loop.time() + _POLL_SECONDS
+    while not await _first_of(stopped, told, step_at - loop.time()):
         try:
+            if told.is_set():
+                told.clear()
+                await asyncio.to_thread(follower.adopt)
+            if loop.time() < step_at:
+                continue
+            telemetry.flush()
             await asyncio.to_thread(follower.step)
             # Here, on the loop's thread, which owns most of what is in memory.
             if follower.sees_erasure():
@@ -295,16 +338,19 @@ async def follow(
                 defect = None if isinstance(error, TopbillError) else error
                 _logger.warning("%s; trying again", error, exc_info=defect)
             last_message = message
+        step_at = loop.time() + _POLL_SECONDS
     telemetry.flush()
 
 
-async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+async def _first_of(stopped: asyncio.Event, told: asyncio.Event, seconds: float) -> bool:
+    """Wait until stopped or told, or for so long; whether it is stopped."""
+    waits = [asyncio.create_task(event.wait()) for event in (stopped, told)]
     try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
+        await asyncio.wait(waits, timeout=max(seconds, 0.0), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    return stopped.is_set()
 
 
 def _problems_of(error: TopbillError) -> tuple[FileProblem, ...]:
