@@ -28,7 +28,7 @@ from topbill.domain.chance import uniform
 from topbill.log import LOG_FILE, open_log
 from topbill.service.app import create_app
 from topbill.service.settings import Settings
-from topbill.worker import launching, loop
+from topbill.worker import launching, publishing
 from topbill.worker.loop import Worker
 
 PAGE = Path(__file__).parents[3] / "docs" / "launch.md"
@@ -172,8 +172,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setattr(time, "time_ns", lambda: round(site.now * 1e9))
     monkeypatch.setattr("topbill.log.sqlite.now_steady", lambda: round(site.now * 1e6))
     monkeypatch.setattr("getpass.getuser", lambda: "ann")
-    monkeypatch.setattr(loop, "PUBLISH_EVERY", 0.0)
-    monkeypatch.setattr(loop, "BEAT_EVERY", 0.0)
+    monkeypatch.setattr(publishing, "PUBLISH_EVERY", 0.0)
+    monkeypatch.setattr(publishing, "BEAT_EVERY", 0.0)
     monkeypatch.setattr(launching, "LOOK_EVERY", 0.0)
     monkeypatch.chdir(tmp_path)
     return site

@@ -82,7 +82,7 @@ def test_a_new_process_and_the_worker_obey_what_was_ordered_before(
         assert later._engine.find("art").experiment.status == "stopped"
     worker = Worker(folder, settings.data)
     worker.step()
-    assert [experiment.status for experiment in worker._experiments] == ["stopped"]
+    assert [experiment.status for experiment in worker._files.experiments] == ["stopped"]
     worker.finish()
 
 
