@@ -12,10 +12,9 @@ from topbill.domain.lake_url import LAKE_VARIABLE
 from topbill.lake.places import Environment, LakePlace, store_environment
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from duckdb import DuckDBPyConnection as Connection
 
+    from topbill.lake.filesystem import LakeFilesystem
     from topbill.lake.objects import ObjectFiles
 
 
@@ -109,27 +108,31 @@ def objects_below(place: LakePlace) -> ObjectFiles:
 
 @lru_cache(maxsize=4)
 def _objects(root: str, _environment: Environment, _process: int) -> ObjectFiles:
-    made: ObjectFiles = _library().ObjectFiles(root)
-    return made
+    try:
+        # An extra, and nobody else needs to wait for its import.
+        from topbill.lake.objects import ObjectFiles
+    except ImportError as error:
+        raise _missing(error) from error
+    return ObjectFiles(root)
 
 
 def let_read(connection: Connection, url: str) -> None:
     """Have a connection of DuckDB read what lies below a URL. Raises LogError where the library for
     it is not installed.
     """
-    try:
-        _library().let_read(connection, url)
-    except ImportError as error:
-        raise _missing(error) from error
+    connection.register_filesystem(_filesystem(url, store_environment(), os.getpid()))
+    # A round trip for each column costs more than bytes that are copied once more.
+    connection.execute("SET disable_parquet_prefetching = false")
 
 
-def _library() -> ModuleType:
+@lru_cache(maxsize=4)
+def _filesystem(url: str, environment: Environment, process: int) -> LakeFilesystem:
+    files = _objects(url, environment, process)
     try:
-        # An extra, and nobody else needs to wait for its import.
-        from topbill.lake import objects
+        from topbill.lake.filesystem import LakeFilesystem
     except ImportError as error:
         raise _missing(error) from error
-    return objects
+    return LakeFilesystem(files)
 
 
 def _missing(error: ImportError) -> LogError:

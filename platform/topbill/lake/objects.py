@@ -1,14 +1,12 @@
-"""The files of a lake in an object store, and how DuckDB reads them.
+"""The files of a lake in an object store.
 
 Nothing else in Topbill imports `obstore`.
 """
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
@@ -16,10 +14,7 @@ from obstore.store import from_url
 
 from topbill.domain.errors import LogError
 from topbill.lake.causes import cause
-from topbill.lake.places import Environment, allows_http, store_environment
-
-if TYPE_CHECKING:
-    import duckdb
+from topbill.lake.places import allows_http
 
 _RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 _ERRORS = (BaseError, OSError, ValueError)
@@ -101,6 +96,13 @@ class ObjectFiles:
             raise LogError(f"{self.root}/{path}: is not there")
         return found.content
 
+    def reader(self, path: str, size: int) -> Any:
+        """A file of so many bytes, to be read in parts."""
+        try:
+            return obstore.open_reader(self._store, path, size=size)
+        except _ERRORS as error:
+            self._fail(f"{path}: cannot be read", error)
+
     def write(self, path: str, content: bytes) -> None:
         """Have a file hold this, whole or as before."""
         try:
@@ -150,21 +152,3 @@ class ObjectFiles:
 
 def _tag(meta: Any) -> str:
     return str(meta["e_tag"]).strip('"').replace("/", "-")
-
-
-@lru_cache(maxsize=8)
-def _filesystem(scheme: str, _environment: Environment, _process: int) -> Any:
-    # Here, as a service that only asks for files does without.
-    from obstore.fsspec import FsspecStore
-
-    # fsspec's own cache would take the one of another environment for the same.
-    options: Any = {"protocol": scheme, "retry_config": _RETRIES, "client_options": _client()}
-    return FsspecStore(**options, skip_instance_cache=True)
-
-
-def let_read(connection: duckdb.DuckDBPyConnection, url: str) -> None:
-    """Have a connection read what lies below a URL."""
-    scheme = url.partition("://")[0]
-    connection.register_filesystem(_filesystem(scheme, store_environment(), os.getpid()))
-    # A round trip for each column costs more than bytes that are copied once more.
-    connection.execute("SET disable_parquet_prefetching = false")
