@@ -13,13 +13,18 @@ from topbill.log import LOG_FILE
 from topbill.log.bundles import decisions_of
 
 
-def traces(data: Path, mark: str) -> Iterator[str]:
-    """Every place that holds `mark`: a file's bytes, a Parquet column, a table of SQLite."""
-    for path in sorted(p for p in data.rglob("*") if p.is_file()):
+def traces_in_files(folder: Path, mark: str) -> Iterator[str]:
+    """Every file that holds `mark`: in its bytes, or in a Parquet column."""
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         if mark.encode() in path.read_bytes():
             yield f"{path.name}: bytes"
         if path.suffix == ".parquet" and mark in str(pq.read_table(path).to_pylist()):
             yield f"{path.name}: columns"
+
+
+def traces(data: Path, mark: str) -> Iterator[str]:
+    """Every place of a data folder that holds `mark`: a file, or a table of SQLite."""
+    yield from traces_in_files(data, mark)
     with closing(sqlite3.connect(data / LOG_FILE)) as log:
         for (table,) in log.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"):
             if mark in str(log.execute(f"SELECT * FROM {table}").fetchall()):  # noqa: S608

@@ -17,10 +17,11 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,6 +30,7 @@ from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import DATABASE, copies
 from topbill.lake.kept import SUMS
+from topbill.lake.places import CACHE
 from topbill.log import LOG_FILE, embedded_log, open_log
 from topbill.log.tombstones import TOMBSTONES, Tombstone, read_tombstones
 from topbill.migration import check
@@ -36,7 +38,16 @@ from topbill.migration import check
 MANIFEST = "manifest.json"
 _NAME = "%Y%m%dT%H%M%S.%fZ"
 _UNFINISHED = ".unfinished"
-_NOT_COPIED = {DATABASE, "lake", "metrics", "answers", SUMS, "keeper.lock", "migration.lock"}
+_NOT_COPIED = {
+    DATABASE,
+    "lake",
+    CACHE,
+    "metrics",
+    "answers",
+    SUMS,
+    "keeper.lock",
+    "migration.lock",
+}
 """Made anew, or of a process at work; the lake is copied by its tables. So is the log, whose files
 begin with `log.`; and copies that migrations made begin with `backup-`.
 """
@@ -97,11 +108,11 @@ def back_up(data: Path, destination: Path) -> Path:
         before = backups(destination)[-1:]
         known = {file.path: file for file in _manifest(before[0]).files} if before else {}
         files = []
-        for source, name in _sources(data, through):
+        for source in _sources(data, through):
             file = None
-            if name.startswith("lake/") and name in known:
-                file = _linked(before[0], known[name], unfinished, source.stat().st_size)
-            files.append(file or _copied(source, unfinished, name))
+            if source.name.startswith("lake/") and source.name in known:
+                file = _linked(before[0], known[source.name], unfinished, source.size)
+            files.append(file or _copied(source, unfinished))
         files.append(_measured(unfinished, LOG_FILE))
         manifest = msgspec.json.encode(Manifest(at, SCHEMA_VERSION, files))
         (unfinished / MANIFEST).write_bytes(with_checksum(manifest))
@@ -149,14 +160,16 @@ def restore(source: Path, data: Path, at: datetime | None = None) -> Manifest:
     manifest = _manifest(chosen)
     if data.exists() and any(data.iterdir()):
         raise BadRequest(str(data), "is not empty; expected a new folder to restore into")
+    copies.refuse_filled(data)
     draft = data.with_name(f".{data.name}.restoring")
     try:
         shutil.rmtree(draft, ignore_errors=True)
         for file in manifest.files:
-            if _copied(chosen / file.path, draft, file.path) != file:
+            if _copied(_local(chosen / file.path, file.path), draft) != file:
                 raise LogError(f"{chosen / file.path}: damaged; it is not what was backed up")
         if at is not None:
             _forget_after(draft, int(at.timestamp() * 1e6))
+        copies.put_in_place(draft, data)
         _sync_all(draft)
         if data.exists():
             data.rmdir()
@@ -186,18 +199,44 @@ def _copy_log(data: Path, into: Path) -> tuple[int, dict[str, int]]:
     return at, {table: given.get(rows, 0) for table, rows in tables.items()}
 
 
-def _sources(data: Path, through: dict[str, int]) -> Iterator[tuple[Path, str]]:
-    """What is copied beside the log: where it lies, and its path in the backup."""
+class _Source(NamedTuple):
+    """What is copied: its path in the backup, its bytes, and what writes it to a path."""
+
+    name: str
+    size: int
+    write: Callable[[Path], None]
+
+
+def _local(path: Path, name: str) -> _Source:
+    status = path.stat()
+
+    def write(target: Path) -> None:
+        # As little for others to read as it was, from the first byte on: one may be a secret.
+        target.touch(mode=status.st_mode & 0o777)
+        shutil.copyfile(path, target)
+
+    return _Source(name, status.st_size, write)
+
+
+def _of_lake(place: copies.TablePlace, path: str, size: int) -> _Source:
+    def write(target: Path) -> None:
+        target.write_bytes(place.files.read(path))
+
+    return _Source(f"lake/{path}", size, write)
+
+
+def _sources(data: Path, through: dict[str, int]) -> Iterator[_Source]:
+    """What is copied beside the log."""
     for table, seq in through.items():
-        folder = data / "lake" / table
-        for name in copies.files_through(folder, seq):
-            yield folder / name, f"lake/{table}/{name}"
+        place = copies.table_in(data, table)
+        for name, size in copies.files_through(place, seq).items():
+            yield _of_lake(place, name, size)
     for path in sorted(data.iterdir()):
         if path.name in _NOT_COPIED or path.name.startswith(("log.", "backup-", ".")):
             continue
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
-                yield file, str(file.relative_to(data))
+                yield _local(file, str(file.relative_to(data)))
 
 
 def _linked(backup: Path, file: BackedUpFile, into: Path, size: int) -> BackedUpFile | None:
@@ -212,14 +251,12 @@ def _linked(backup: Path, file: BackedUpFile, into: Path, size: int) -> BackedUp
     return file
 
 
-def _copied(source: Path, into: Path, name: str) -> BackedUpFile:
-    """Copy a file to a path in a folder."""
-    target = into / name
+def _copied(source: _Source, into: Path) -> BackedUpFile:
+    """Copy a file to its path in a folder."""
+    target = into / source.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    # As little for others to read as it was, from the first byte on: one may be a secret.
-    target.touch(mode=source.stat().st_mode & 0o777)
-    shutil.copyfile(source, target)
-    return _measured(into, name)
+    source.write(target)
+    return _measured(into, source.name)
 
 
 def _measured(folder: Path, name: str) -> BackedUpFile:
@@ -270,7 +307,7 @@ def _forget_after(data: Path, at: int) -> None:
         log.execute(_WITHOUT_SNAPSHOT)
         log.execute("COMMIT")
     for table in ("decisions", "rewards", "events"):
-        copies.forget_after(data / "lake" / table, at)
+        copies.forget_after(data, table, at)
 
 
 def _sync_all(folder: Path) -> None:

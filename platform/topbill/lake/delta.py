@@ -146,14 +146,13 @@ def is_newest(place: TablePlace, version: int) -> bool:
 
 
 def added_files(place: TablePlace, version: int, application: str, through: int) -> list[AddedFile]:
-    """The files that a version of a table in a folder added; none where it is not the commit that
-    brought an application's transaction version to `through`, or where that cannot be told.
+    """The files that a version of a table added; none where it is not the commit that brought an
+    application's transaction version to `through`, or where that cannot be told.
     """
-    if not isinstance(place.files, LocalFiles):
-        return []
     added, is_own = [], False
     try:
-        for line in _commit(place, version).read_bytes().splitlines():
+        content = place.files.read(f"{place.name}/_delta_log/{version:020}.json")
+        for line in content.splitlines():
             action = _decode_action(line)
             if action.add is not None:
                 rows = _decode_statistics(action.add.stats).num_records
@@ -161,7 +160,7 @@ def added_files(place: TablePlace, version: int, application: str, through: int)
                 added.append(AddedFile(name, action.add.partition_values, rows))
             if action.txn is not None:
                 is_own |= action.txn == _Transaction(application, through)
-    except (OSError, msgspec.DecodeError):
+    except (LogError, msgspec.DecodeError):
         return []
     return added if is_own else []
 

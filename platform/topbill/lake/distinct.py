@@ -134,11 +134,14 @@ class IdHashes:
         if hashes is None:
             return
         for file in files:
-            own = hashes
+            is_own = np.ones(len(rows), dtype=bool)
             for column, value in file.partition.items():
-                own = own[pc.equal(rows[column], value).to_numpy()]
-            if len(own) == file.rows:
-                _save(self._path(file.name), np.sort(own))
+                # A commit has every value as text.
+                texts = rows[column].cast(pa.string())
+                alike = pc.is_null(texts) if value is None else pc.equal(texts, value)
+                is_own &= pc.fill_null(alike, False).to_numpy()
+            if is_own.sum() == file.rows:
+                _save(self._path(file.name), np.sort(hashes[is_own]))
 
     def _hashes(self, files: Sequence[str]) -> dict[str, _Hashes]:
         """The hashes of the ids of each file: those that are kept, or made anew."""

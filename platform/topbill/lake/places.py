@@ -37,6 +37,10 @@ class LakePlace(NamedTuple):
     root: str
     is_store: bool
 
+    def is_there(self) -> bool:
+        """Whether there may be tables: at a URL, always."""
+        return self.is_store or Path(self.root).exists()
+
     @property
     def database(self) -> str:
         """Where the analytics database is."""

@@ -35,6 +35,12 @@ def database_of(data: Path) -> Path:
     return _fetched(place, data / CACHE) if place.is_store else data / DATABASE
 
 
+def forget_copies(data: Path) -> None:
+    """Delete what a data folder has copies of: earlier ones show what was erased since."""
+    for path in [*(data / CACHE).glob("*.duckdb*"), *(data / CACHE).glob(".*")]:
+        path.unlink(missing_ok=True)
+
+
 def _fetched(place: LakePlace, cache: Path) -> Path:
     objects = objects_below(place)
     tag = objects.tag(DATABASE)

@@ -23,6 +23,7 @@ from topbill.domain.pausing import pause
 from topbill.lake import kept
 from topbill.lake.files import objects_below
 from topbill.lake.places import CACHE, lake_place
+from topbill.lake.published import forget_copies
 from topbill.log.horizon import HORIZON
 from topbill.log.tombstones import TOMBSTONES
 
@@ -138,8 +139,9 @@ class _Comparison:
             draft.write_bytes(content)
             draft.replace(own)
             if path == TOMBSTONES:
-                # Reports of before have the units, hashed, whom another machine has erased.
+                # What this machine keeps for reports has the units whom another one has erased.
                 kept.forget(self._data)
+                forget_copies(self._data)
         if content != found.content:
             return self._give(path, _mark(own))
         return _Known(found.tag, _mark(own) or (0, 0))

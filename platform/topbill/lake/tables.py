@@ -280,12 +280,9 @@ class Lake:
             mark = CommitProperties(
                 app_transactions=[Transaction(POSITION, through)], max_commit_retries=3
             )
+            rows = self._as_stored(name, rows)
             write_deltalake(
-                table,
-                self._as_stored(name, rows),
-                mode="append",
-                commit_properties=mark,
-                writer_properties=WRITER,
+                table, rows, mode="append", commit_properties=mark, writer_properties=WRITER
             )
             version = table.version()
             self._positions[name] = (version, through)

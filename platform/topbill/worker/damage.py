@@ -10,6 +10,7 @@ from pathlib import Path
 from topbill.domain.errors import LogError
 from topbill.lake import Lake
 from topbill.lake.kept import SUMS, DamagedSumsError, check, forget, kept_files
+from topbill.lake.places import lake_place
 from topbill.lake.tables import Table
 from topbill.log import embedded_log, open_log
 from topbill.log.database import LogDatabase
@@ -27,7 +28,7 @@ def damage(data: Path) -> list[str]:
         found = log_damage(path)
     except LogError as error:
         found = [str(error)]
-    if (data / "lake").exists():
+    if lake_place(data).is_there():
         try:
             lake = Lake(data)
             found += lake.damage()
@@ -90,11 +91,12 @@ def repair(data: Path) -> list[str]:
                 f"taken over: {mended.rows:,} rows in {mended.groups:,} groups; the damaged file "
                 f"is kept as {mended.kept}",
             ]
-        if not journal_damage(path) and (data / "lake").exists():
+        if not journal_damage(path) and lake_place(data).is_there():
             with closing(open_log(path)) as log:
                 healed = Publisher(log, lake := Lake(data), tuple).heal(lake.damaged())
             if healed:
-                done.append(f"{data / 'lake'}: {healed:,} rows were written anew from the log")
+                where = lake_place(data).root
+                done.append(f"{where}: {healed:,} rows were written anew from the log")
     return done
 
 

@@ -30,6 +30,7 @@ from topbill.lake.erasing import (
     units_in_lake,
 )
 from topbill.lake.kept import forget
+from topbill.lake.published import forget_copies
 from topbill.log import Log, log_place, now_micros, open_log_of
 from topbill.log.erasing import (
     StoredRows,
@@ -230,6 +231,7 @@ def _leave_no_trace(data: Path, experiments: Callable[[], Sequence[Experiment]])
     """Have no file hold what was deleted from the tables."""
     shutil.rmtree(data / ANSWERS, ignore_errors=True)
     forget(data)
+    forget_copies(data)
     take_history_away(data)
     # Which titles a sample of viewers has played stands there too; the worker makes them anew.
     for signals in data.glob("pages/*.npz"):

@@ -158,3 +158,12 @@ def test_what_keeps_it_from_the_store_is_named(
     monkeypatch.setenv("AWS_ALLOW_HTTP", "false")
     with pytest.raises(LogError, match="AWS_ALLOW_HTTP=true"):
         is_published(tmp_path / "new")
+
+
+def test_what_is_appended_is_not_read_back_to_look_for_ids(store: str, tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.append("decisions", rows_of(*range(1, 20)), 19)
+    kept = {path.name for path in (tmp_path / "lake" / "ids" / "decisions").iterdir()}
+    assert len(kept) == len(lake.files("decisions"))
+    assert lake.repeated() == {}
+    assert {path.name for path in (tmp_path / "lake" / "ids" / "decisions").iterdir()} == kept
