@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
-from topbill.candidates.cowatching import FACTORS, CoWatching, History, Matrix
+from topbill.candidates.cowatching import FACTORS, CoWatching, Matrix
+from topbill.candidates.sparse import SparseRows
 from topbill.catalog import Catalog
 from topbill.domain.errors import BadData
 from topbill.domain.records import Floats, Indices
@@ -161,6 +161,9 @@ def count(plays: Iterable[Play], catalog: Catalog, now: float, factors: int = FA
         now: Seconds since the epoch, from which ages are counted.
         factors: Length of the vectors of co-watching.
     """
+    # Services, which only read what was found, do without it.
+    from topbill.candidates.histories import History, cowatching_of
+
     row_of = catalog.index
     known_plays = [play for play in plays if play.title in row_of]
     size = len(catalog)
@@ -182,7 +185,7 @@ def count(plays: Iterable[Play], catalog: Catalog, now: float, factors: int = FA
         trending=_sums(rows, decayed, size),
         popular=_sums(rows, weights, size),
         regional=_by_region(known_plays, rows, weights, catalog),
-        together=CoWatching.of(history, factors),
+        together=cowatching_of(history, factors),
         at=now,
         plays=len(known_plays),
         trending_in=trending_in,
@@ -247,15 +250,15 @@ def _together(arrays: Mapping[str, Any]) -> CoWatching:
     if "ridge" not in arrays:
         return replace(CoWatching.none(size), factors=factors)
     played, ends = arrays["peers_played"], arrays["peers_ends"]
-    ones = np.ones(len(played), dtype=np.float32)
-    peers = csr_array((ones, played, ends), shape=(len(ends) - 1, size))
-    following = csr_array(
-        (arrays["following"], arrays["following_titles"], arrays["following_ends"]),
-        shape=(size, size),
+    peers = SparseRows(np.ones(len(played), dtype=np.float32), played, ends, size)
+    following = SparseRows(
+        arrays["following"], arrays["following_titles"], arrays["following_ends"], size
     )
-    # A damaged file must not reach outside of its arrays: compiled code would not notice.
-    peers.check_format()
-    following.check_format()
+    # A damaged file must not say of places that are not there.
+    peers.check()
+    following.check()
+    if following.rows != size:
+        raise ValueError(f"damaged: {following.rows:,} titles are followed, of {size:,}")
     return CoWatching(factors, arrays["ridge_titles"], arrays["ridge"], peers, following)
 
 

@@ -30,6 +30,7 @@ from topbill.cli import (
 )
 from topbill.cli.renamed import todays_name
 from topbill.cli.shell import app, err, out
+from topbill.domain.collecting import load_first
 from topbill.domain.errors import TopbillError
 
 __all__ = [
@@ -62,6 +63,7 @@ def main() -> None:
     """Run the command line; what went wrong is one message on standard error and exit status 1. A
     verb or option of an older version is answered with its name of today, and exit status 2.
     """
+    load_first()
     # Before anything is parsed: the parser would only say that it knows no such command.
     if (sentence := todays_name(sys.argv[1:])) is not None:
         _say(sentence)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
@@ -259,6 +258,9 @@ def _vectors(
 
 def _matrix(source: EntitySource, feature: Feature, vectors: pa.Array, rows: Indices) -> Floats:
     """(n × length) of n vectors that stand at these rows of the table."""
+    # Few tables have embeddings, and it takes long to import.
+    import pyarrow.compute as pc
+
     length, kind = feature.length, vectors.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         vectors = _vectors_of_json(source, feature, vectors, rows)

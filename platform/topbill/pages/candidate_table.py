@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from topbill import catalog
 from topbill.domain.cells import values_of
@@ -144,6 +143,9 @@ def _codes(table: pa.Table, name: str) -> tuple[np.ndarray, list[str]]:
     """(rows,) numbers of a column's texts, and the texts; all are "" where there is no column."""
     if name not in table.column_names:
         return np.zeros(table.num_rows, dtype=np.intp), [_EVERYBODY]
+    # Few pages have such a table, and it takes long to import.
+    import pyarrow.compute as pc
+
     column = pc.fill_null(table[name].cast(pa.string()), "").combine_chunks()
     encoded = column.dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):

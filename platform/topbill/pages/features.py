@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from topbill.candidates import EVIDENCE, NEW_FOR, SOURCES, Candidates
 from topbill.catalog import Bools, Catalog, FieldKind, Picture
@@ -104,11 +105,12 @@ class NumberScaling:
         """(K × n) the values of K titles, scaled."""
         if self._is_identity:
             return values
-        scaled = values - self._middle
+        scaled: Floats = values - self._middle
         scaled *= self._scale
         # `np.clip` of so few numbers takes three times as long.
         np.maximum(scaled, self._least, out=scaled)
-        return np.minimum(scaled, self._most, out=scaled)
+        np.minimum(scaled, self._most, out=scaled)
+        return scaled
 
 
 class TitleFeatures:
@@ -206,7 +208,7 @@ class TitleFeatures:
             now: Seconds since the epoch.
             scores_of: Row → title → the score that the request gives it.
         """
-        by_name = {
+        by_name: dict[str, NDArray[Any]] = {
             "heat": heat,
             "match": match,
             "merit": candidates.merit,

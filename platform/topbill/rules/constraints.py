@@ -45,7 +45,8 @@ class RowConstraints:
         """
         self._least = slots if least is None else min(least, slots)
         self._caps, self._slots = caps, slots
-        self._members, self._ends = caps.members.tolist(), caps.ends.tolist()
+        self._members: list[int] = caps.members.tolist()
+        self._ends: list[int] = caps.ends.tolist()
         self._pins = {} if pins is None else pins
         # (P,) what may still be drawn; it only ever loses titles.
         self._open: Bools = np.ones(len(caps.ends), dtype=bool)

@@ -211,7 +211,8 @@ def test_signals_survive_the_file_and_a_changed_catalogue(films: Catalog, tmp_pa
     assert held.recall == signals.recall
     assert held.recall is not None
     assert np.array_equal(held.together.ridge, signals.together.ridge)
-    assert (held.together.following != signals.together.following).nnz == 0
+    for one, other in zip(held.together.following, signals.together.following, strict=True):
+        assert np.array_equal(one, other)
     others = tmp_path / "others.csv"
     others.write_text("title,year,genres\nNobody Knows This,1990,Drama\n")
     assert CandidateModel(Catalog.read(others), held).trending.max() == 0.0

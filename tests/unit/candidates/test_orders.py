@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from topbill.candidates import SOURCES, CandidateModel, Candidates, Play, RowSource
 from topbill.candidates.cowatching import NEXT_PLAYS
@@ -85,5 +86,7 @@ def test_what_follows_is_the_sum_over_the_last_plays(model: CandidateModel) -> N
         watched = rng.integers(0, len(model.catalog), length)
         last = watched[-2 * NEXT_PLAYS :]
         weight = np.arange(len(last), 0, -1) ** -0.5
-        expected = np.asarray(weight @ histories.of.following[last])
+        data, indices, indptr, columns = histories.of.following
+        following = csr_array((data, indices, indptr), shape=(len(model.catalog), columns))
+        expected = np.asarray(weight @ following[last])
         assert histories._next(watched).tolist() == expected.tolist()
