@@ -48,6 +48,8 @@ ONE_PLACE = {
     "duckdb": "lake",
     "deltalake": "lake",
     "psycopg": "log",
+    "pyspark": "lake/spark.py",
+    "sqlglot": "lake/spark_sql.py",
     "numba": "policies/linear",
     "vowpal_wabbit_next": "policies/vw/next_engine.py",
     "vowpalwabbit": "policies/vw/mainline.py",

@@ -180,9 +180,9 @@ def _curves(relation: Any, unit: str, variant: str, value: str, day: str) -> dic
                 FROM (SELECT DISTINCT v FROM dated)
             ), units AS (
                 SELECT u, first, arm, row_number() OVER () - 1 AS code FROM (
-                    SELECT u, min(v) AS v, min(day) AS first FROM dated
+                    SELECT u, min(v) AS own, min(day) AS first FROM dated
                     WHERE hash(u) % {parts} = {part} GROUP BY u HAVING min(v) = max(v)
-                ) JOIN arms USING (v)
+                ) JOIN arms ON arms.v = own
             )
             SELECT code, arm, coalesce(x, 0.0) AS x, n::DOUBLE AS n, ({spans})::TINYINT AS span
             FROM dated JOIN units USING (u),

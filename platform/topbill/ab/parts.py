@@ -18,7 +18,6 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from topbill import lake
 from topbill.ab.checks.srm import Intended, counts_by_phase
 from topbill.ab.core.effect import (
     Adjustment,
@@ -29,14 +28,23 @@ from topbill.ab.core.effect import (
     without_thin,
 )
 from topbill.ab.core.quantile import quantile_pairs
-from topbill.ab.core.units import Covariates, MetricTerms, MomentsByArm, UnitRows, gather
+from topbill.ab.core.units import (
+    PLACE,
+    Covariates,
+    MetricTerms,
+    MomentsByArm,
+    UnitRows,
+    gather,
+    placed,
+)
 from topbill.ab.metrics import Metric, Quantile
 from topbill.ab.phases import Phase, Reading, with_changes
 from topbill.ab.results import Split
 from topbill.domain.errors import BadData, BadRequest
 from topbill.domain.sql import identifier
+from topbill.lake.frames import worked_out
 
-_PLACE = '"@place"'
+_PLACE = identifier(PLACE)
 _FIRST, _FIRST_PHASE, _UNIT = '"@first"', '"@first phase"', '"@of"'
 """Columns that nobody's data has."""
 
@@ -65,22 +73,19 @@ def first_exposures(
     """
     if unit is None or (phase is None and not always):
         return Exposures(relation, 0)
-    moved = _moved(identifier(unit), identifier(variant), phase, time, always)
+    moved = _moved(placed(relation), identifier(unit), identifier(variant), phase, time, always)
     ((count,),) = relation.query("unit_rows", f"SELECT count(*) FROM ({moved})").fetchall()  # noqa: S608  (our own query)
     if not count:
         return Exposures(relation, 0)
     replaced = [f"coalesce({_FIRST}, {identifier(variant)}) AS {identifier(variant)}"]
     if phase is not None:
         replaced.append(f"coalesce({_FIRST_PHASE}, {identifier(phase)}) AS {identifier(phase)}")
-    apart = [_PLACE, _UNIT, _FIRST, *([] if phase is None else [_FIRST_PHASE])]
-    # In their order, by which of two rows of one time the first is told.
+    # With their places, by which of two rows of one time the first is told.
     query = f"""
-        SELECT * EXCLUDE ({", ".join(apart)}) REPLACE ({", ".join(replaced)})
-        FROM ({_placed()}) LEFT JOIN ({moved}) ON {identifier(unit)} = {_UNIT}
-        ORDER BY {_PLACE}"""  # noqa: S608  (identifiers are quoted)
-    # Worked out once: each question after this one would do it again.
-    table = relation.query("unit_rows", query).to_arrow_table()
-    return Exposures(lake.connect().from_arrow(table), int(count))
+        WITH rows AS ({placed(relation)})
+        SELECT rows.* REPLACE ({", ".join(replaced)})
+        FROM rows LEFT JOIN ({moved}) ON {identifier(unit)} = {_UNIT}"""  # noqa: S608  (identifiers are quoted)
+    return Exposures(worked_out(relation.query("unit_rows", query)), int(count))
 
 
 def within_phases(relation: Any, phase: str, numbers: Collection[int]) -> Any:
@@ -90,11 +95,9 @@ def within_phases(relation: Any, phase: str, numbers: Collection[int]) -> Any:
     return relation.query("unit_rows", query)
 
 
-def _placed() -> str:
-    return f"SELECT *, row_number() OVER () AS {_PLACE} FROM unit_rows"  # noqa: S608  (our own name)
-
-
-def _moved(unit: str, variant: str, phase: str | None, time: str | None, always: bool) -> str:
+def _moved(
+    rows: str, unit: str, variant: str, phase: str | None, time: str | None, always: bool
+) -> str:
     """SQL of the units that changed variant and count for the first, with that and its phase."""
     # Without phases all rows are of one, in which nothing explains a change.
     part = "0" if phase is None else identifier(phase)
@@ -102,7 +105,7 @@ def _moved(unit: str, variant: str, phase: str | None, time: str | None, always:
     spans = f"""
         SELECT {unit} AS {_UNIT}, {variant} AS v, {part} AS p,
             min({{'time': {moment}, 'place': {_PLACE}}}) AS began
-        FROM ({_placed()}) WHERE {variant} IS NOT NULL GROUP BY ALL"""  # noqa: S608  (identifiers are quoted)
+        FROM ({rows}) WHERE {variant} IS NOT NULL GROUP BY ALL"""  # noqa: S608  (identifiers are quoted)
     first_phase = "" if phase is None else f", arg_min(p, began) AS {_FIRST_PHASE}"
     explained = "" if always else " AND count(*) = count(DISTINCT p)"
     return f"""

@@ -12,7 +12,18 @@ from cyclopts import Parameter
 from rich.box import SIMPLE
 from rich.table import Table
 
-from topbill.cli.shell import DATA, Data, Json, app, fraction, fractions, out, print_json
+from topbill.cli.shell import (
+    DATA,
+    Data,
+    EngineUrl,
+    Json,
+    app,
+    fraction,
+    fractions,
+    out,
+    print_json,
+    use_engine,
+)
 
 if TYPE_CHECKING:
     from topbill.ab import Plan
@@ -43,6 +54,7 @@ def report(
     revision: str | None = None,
     first_exposure: bool = False,
     anew: bool = False,
+    engine: EngineUrl = "",
     json_: Json = False,
 ) -> None:
     """What came of an experiment, or of a whole page, from the lake.
@@ -78,6 +90,7 @@ def report(
     """
     from topbill import reporting
 
+    use_engine(engine)
     if not reporting.is_page(key, data):
         _refuse(key, "an experiment", _of_a_page(weights, instead, calibration))
         shares = fractions("looks", looks)

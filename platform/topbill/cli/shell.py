@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from topbill import __version__, process_log
+from topbill.domain.engine_url import ENGINE_VARIABLE, address_of
 from topbill.domain.errors import BadRequest
 from topbill.domain.lake_url import LAKE_VARIABLE, parsed
 from topbill.domain.log_url import LOG_VARIABLE, without_secrets
@@ -55,6 +56,16 @@ LakeUrl = Annotated[
         "file://); left out, it is in the data folder.",
     ),
 ]
+EngineUrl = Annotated[
+    str,
+    Parameter(
+        name="--engine",
+        env_var=ENGINE_VARIABLE,
+        show_default=False,
+        help="URL of a Spark Connect server that reads the lake, such as sc://HOST:15002; left "
+        "out, DuckDB does, here.",
+    ),
+]
 LogFormatOption = Annotated[
     LogFormat,
     Parameter(
@@ -88,6 +99,21 @@ def use_lake(url: str) -> None:
     """
     if url:
         os.environ[LAKE_VARIABLE] = parsed(url)
+
+
+def use_engine(url: str) -> None:
+    """Have this process ask the server at `url`, where one is said, instead of DuckDB."""
+    if not url:
+        return
+    address_of(url)
+    if ";" in url and url != os.environ.get(ENGINE_VARIABLE):
+        err.print(
+            "--engine: the URL has parameters, such as a token, which others on this machine can "
+            f"read in the list of processes; say it in {ENGINE_VARIABLE}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    os.environ[ENGINE_VARIABLE] = url
 
 
 def refuse_log(command: str) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from topbill.lake.database import Connection, Error, connect, read, sql, view_files
     from topbill.lake.delta import delta_relation
     from topbill.lake.distinct import RepeatedRow
+    from topbill.lake.engine import RecordEngine, open_engine
     from topbill.lake.lookup import find_decisions, find_rewards, named_versions
     from topbill.lake.published import database_of, is_published
     from topbill.lake.tables import Lake
@@ -34,6 +35,7 @@ else:
                 "view_files",
             ),
             "topbill.lake.delta": ("delta_relation",),
+            "topbill.lake.engine": ("RecordEngine", "open_engine"),
             "topbill.lake.distinct": ("RepeatedRow",),
             "topbill.lake.lookup": ("find_decisions", "find_rewards", "named_versions"),
             "topbill.lake.published": ("database_of", "is_published"),
@@ -49,6 +51,7 @@ __all__ = [
     "Lake",
     "LaunchLine",
     "Problem",
+    "RecordEngine",
     "RepeatedRow",
     "connect",
     "database_of",
@@ -63,6 +66,7 @@ __all__ = [
     "metrics_sql",
     "named_versions",
     "objective_of",
+    "open_engine",
     "quoted",
     "read",
     "sql",

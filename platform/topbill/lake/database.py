@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import threading
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -115,7 +115,13 @@ def check_version(connection: Connection, path: Path) -> None:
         )
 
 
-def view_files(connection: Connection, view: str) -> list[str]:
+class Answering(Protocol):
+    """What answers a statement."""
+
+    def execute(self, statement: str, parameters: dict[str, object], /) -> Any: ...
+
+
+def view_files(connection: Answering, view: str) -> list[str]:
     """The Parquet files that a view of the analytics database reads."""
     query = """SELECT sql FROM duckdb_views() WHERE database_name = current_database()
     AND schema_name = 'main' AND view_name = $view"""

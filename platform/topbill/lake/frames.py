@@ -53,6 +53,13 @@ def relation_of(data: Any) -> Any:
     return _of_table(table)
 
 
+def worked_out(relation: Any) -> Any:
+    """The relation's answer as a relation: each question after this one would work it out again."""
+    if hasattr(relation, "worked_out"):
+        return relation.worked_out()
+    return connect().from_arrow(relation.to_arrow_table())
+
+
 def _arrow(data: Any) -> pa.Table | None:
     """What speaks Arrow as a table; None for what does not.
 

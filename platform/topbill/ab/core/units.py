@@ -42,7 +42,9 @@ _NUMERIC = (
     "BIGNUM",
 )
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
-_PLACE, _UNITS = '"@place"', '"@units"'
+PLACE = "@place"
+"""A row's place in the data: a column of data that does not lie in its order."""
+_PLACE, _UNITS = identifier(PLACE), '"@units"'
 """A row's place in the data and the count of units, columns that nobody's data has."""
 SUMMED, LAST = "@rows", "@last"
 """Columns of data whose rows are sums: how many rows each stands for, and the last one's time.
@@ -205,7 +207,7 @@ class UnitRows:
             # later ones may be the variant's doing.
             picked += [f"{self._first(s)} AS s{i}" for i, s in enumerate(segments)]
             if any(s != self.time for s in segments):
-                source = f"(SELECT *, row_number() OVER () AS {_PLACE} FROM unit_rows)"  # noqa: S608  (our own name)
+                source = f"({placed(self.relation)})"
             picked += [f"{term.of_unit} AS {term.name}" for term in terms]
             grouping = f" GROUP BY {identifier(str(self.unit))}"
         columns = ", ".join(picked)
@@ -218,9 +220,9 @@ class UnitRows:
         if self.unit is None or self.one_row_a_unit:
             inside = f"{identifier(column)} IN ({listing})"
         else:
-            source = f"SELECT *, row_number() OVER () AS {_PLACE} FROM unit_rows"  # noqa: S608  (our own name)
+            rows = placed(self.relation)
             inside = (
-                f"{unit} IN (SELECT {unit} FROM ({source}) WHERE {variant} IS NOT NULL "  # noqa: S608  (identifiers are quoted)
+                f"{unit} IN (SELECT {unit} FROM ({rows}) WHERE {variant} IS NOT NULL "  # noqa: S608  (identifiers are quoted)
                 f"GROUP BY {unit} HAVING {self._first(column)} IN ({listing}))"
             )
         query = f"SELECT * FROM unit_rows WHERE {inside}"  # noqa: S608  (whole numbers)
@@ -460,6 +462,13 @@ def read(
         is_moment,
         is_summed=is_summed,
     )
+
+
+def placed(relation: Any) -> str:
+    """SQL of a relation's rows with the place of each, as it says or as they stand."""
+    if PLACE in relation.columns:
+        return "SELECT * FROM unit_rows"
+    return f"SELECT *, row_number() OVER () AS {_PLACE} FROM unit_rows"  # noqa: S608  (our own name)
 
 
 def with_read_times(relation: Any, time: str | None) -> Any:

@@ -20,7 +20,7 @@ from topbill import ab
 from topbill.ab import OBJECTIVE, Method
 from topbill.ab.core.quantile import quantiles
 from topbill.ab.core.rates import rate_interval
-from topbill.ab.core.units import SUMMED, Rate, count_column, read_rows
+from topbill.ab.core.units import PLACE, SUMMED, Rate, count_column, read_rows
 from topbill.ab.harm import ALPHA as HARM_ALPHA
 from topbill.ab.judged import judged
 from topbill.ab.phases import Reading
@@ -316,6 +316,7 @@ class AnalysisRows:
             f"hash(d.unit) AS {identifier(UNIT)}",
             f"d.variant AS {identifier(VARIANT)}",
             f"d.decided_at AS {identifier(MOMENT)}",
+            f"d.seq AS {identifier(PLACE)}",
             self._mature("objective", tables.objective(), OBJECTIVE, now),
         ]
         if self.weighted:

@@ -158,7 +158,7 @@ def _read(
             segments = tables.category_features()
         method, looks = reading = reading_asked(tables.spec, method, looks)
         counted = counted_decisions(database, key, tables.experiment["spec"])
-        if decisions_of(database, key) < LARGE:
+        if not database.connection.is_embedded or decisions_of(database, key) < LARGE:
             keep = None
         rows = AnalysisRows(database, tables, segments, excerpt, counted, keep)
         reference = _checked_control(tables, rows, control)

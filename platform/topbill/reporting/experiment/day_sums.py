@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from topbill import ab
 from topbill.ab import OBJECTIVE
-from topbill.ab.core.units import LAST, SUMMED, count_column, high_column, low_column
+from topbill.ab.core.units import LAST, PLACE, SUMMED, count_column, high_column, low_column
 from topbill.ab.judged import judged_columns
 from topbill.domain.metric import Metric
 from topbill.domain.sql import identifier, number
@@ -115,6 +115,7 @@ def folded(
     for segment in segments:
         picked.append(f"arg_min_null({identifier(segment)}, {moment}) AS {identifier(segment)}")
     picked.append(f"min({moment}) AS {moment}")
+    picked.append(f"min({first}) AS {identifier(PLACE)}")
     picked.append(f"max({identifier(LAST)}) AS {identifier(LAST)}")
     for name in (SUMMED, *map(count_column, values), *columns.outside):
         picked.append(f"sum({identifier(name)})::BIGINT AS {identifier(name)}")

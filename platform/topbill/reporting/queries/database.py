@@ -15,7 +15,7 @@ import msgspec
 from topbill.domain.alarm import AlarmKind
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.zones import UTC
-from topbill.lake import Connection, Error, Problem, connect, database_of
+from topbill.lake import Error, Problem, RecordEngine, database_of, open_engine
 from topbill.spec import Experiment, from_audit
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class AnalyticsDatabase:
     parameters for, go through `topbill.lake.identifier`.
     """
 
-    def __init__(self, connection: Connection, folder: Path | None = None) -> None:
+    def __init__(self, connection: RecordEngine, folder: Path | None = None) -> None:
         self.connection = connection
         self.folder = folder
         """The data folder, where it is one's."""
@@ -66,6 +66,10 @@ class AnalyticsDatabase:
         # CREATE answers with a count, and DuckDB wants every answer fetched before the next
         # statement.
         self.connection.execute(statement, parameters or None).fetchall()
+
+    def keep(self, name: str, query: str) -> None:
+        """Make a temporary table of an answer that is small."""
+        self.connection.keep(name, query)
 
 
 class DayPart(NamedTuple):
@@ -94,7 +98,7 @@ class WholeRecord:
 
     def relation(self, part: DayPart) -> str:
         """See `DayParts`: a temporary table, since it is small and asked several times."""
-        self._database.execute(f"CREATE OR REPLACE TEMP TABLE {part.name} AS {part.sql(self._now)}")
+        self._database.keep(part.name, part.sql(self._now))
         return part.name
 
 
@@ -112,7 +116,7 @@ def open_database(data: Path | str) -> Iterator[AnalyticsDatabase]:
     path = database_of(Path(data))
     # Opened anew for each question: the worker replaces the file, and whoever keeps it open would
     # see the old one.
-    connection = connect(path)
+    connection = open_engine(path)
     try:
         yield AnalyticsDatabase(connection, Path(data))
     except Error as error:

@@ -1,0 +1,117 @@
+"""What answers the questions of reports, evaluations and dashboards: DuckDB in this process, or a
+Spark Connect server, which reads the lake's tables on as many machines as it has.
+
+A question is SQL in DuckDB's dialect, the same for both, and its answer is sums. What follows from
+them is computed here, so that no number depends on who added up, but for the last digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from topbill.domain.engine_url import engine_url
+from topbill.domain.errors import BadRequest
+from topbill.domain.sql import identifier
+from topbill.lake.database import Connection, connect
+
+
+class RecordEngine(Protocol):
+    """The analytics database and what can be asked of it.
+
+    Relations are DuckDB's, or what has the same methods: `query`, `aggregate`, `limit`, `columns`,
+    `types`, `fetchall`, `fetchnumpy`, `to_arrow_table`, `df`.
+
+    Attributes:
+        is_embedded: Whether it is DuckDB in this process, which reads and writes its files.
+    """
+
+    is_embedded: bool
+
+    def sql(self, query: str, params: Mapping[str, object] | None = None) -> Any:
+        """The relation that a query answers with."""
+
+    def execute(self, statement: str, params: Mapping[str, object] | None = None) -> Any:
+        """Make a temporary table or view, or answer a query."""
+
+    def keep(self, name: str, query: str) -> None:
+        """Make a temporary table of an answer that is small and asked of several times, as sums
+        are."""
+
+    def table(self, name: str) -> Any:
+        """A table, as a relation."""
+
+    def register(self, name: str, rows: Any) -> None:
+        """Let Arrow data of this process be asked of as a table."""
+
+    def unregister(self, name: str) -> None:
+        """Forget it."""
+
+    def close(self) -> None:
+        """Let go of the record."""
+
+
+class DuckDBEngine:
+    """DuckDB, in this process."""
+
+    is_embedded = True
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def sql(self, query: str, params: Mapping[str, object] | None = None) -> Any:
+        """See `RecordEngine`."""
+        return self._connection.sql(query, params=dict(params) if params else None)
+
+    def execute(self, statement: str, params: Mapping[str, object] | None = None) -> Any:
+        """See `RecordEngine`."""
+        return self._connection.execute(statement, dict(params) if params else None)
+
+    def keep(self, name: str, query: str) -> None:
+        """See `RecordEngine`."""
+        # CREATE answers with a count, and DuckDB wants every answer fetched before the next
+        # statement.
+        self.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS {query}").fetchall()
+
+    def table(self, name: str) -> Any:
+        """See `RecordEngine`."""
+        return self._connection.table(name)
+
+    def register(self, name: str, rows: Any) -> None:
+        """See `RecordEngine`."""
+        self._connection.register(name, rows)
+
+    def unregister(self, name: str) -> None:
+        """See `RecordEngine`."""
+        self._connection.unregister(name)
+
+    def close(self) -> None:
+        """See `RecordEngine`."""
+        self._connection.close()
+
+
+def open_engine(path: Path, *, memory_limit: str = "4GB") -> RecordEngine:
+    """The engine that this process is to ask (see `ENGINE_VARIABLE`), on the analytics database at
+    `path`. `memory_limit` is DuckDB's.
+
+    Raises:
+        NotFound: nothing was published yet.
+        LogError: the database cannot be read.
+        BadRequest: the engine's URL is none, or what speaks to it is not installed.
+    """
+    url = engine_url()
+    connection = connect(path, memory_limit=memory_limit)
+    if not url:
+        return DuckDBEngine(connection)
+    try:
+        # Here, since few have it and it takes a second to load.
+        from topbill.lake.spark import SparkEngine
+    except ImportError as error:
+        connection.close()
+        raise BadRequest(
+            "engine",
+            f"got {url.partition(';')[0]}, and {error.name} is not installed; expected it: "
+            "pip install 'topbill[spark]'",
+        ) from error
+    return SparkEngine(url, path, connection)

@@ -1,0 +1,404 @@
+"""The record on a Spark Connect server: Spark, Databricks, or Sail.
+
+Nothing else in Topbill imports `pyspark`. Questions are those that DuckDB is asked, in its SQL.
+Those of the analytics database alone (experiments, the audit) are answered by DuckDB, here; those
+of the lake's tables, and of what was made of them, by the server.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pyarrow as pa
+
+from topbill.domain.engine_url import SCRATCH_VARIABLE, address_of
+from topbill.domain.errors import LogError
+from topbill.domain.sql import identifier
+from topbill.lake import spark_sql
+from topbill.lake.database import Connection, files_of
+from topbill.lake.spark_sql import Query
+
+with warnings.catch_warnings():
+    # It was not told of pandas 3 yet.
+    warnings.simplefilter("ignore", FutureWarning)
+    from pyspark.errors import PySparkException
+    from pyspark.sql import SparkSession
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TABLES = ("decisions", "rewards", "events")
+_VIEWS = """SELECT schema_name, view_name, sql FROM duckdb_views()
+WHERE database_name = 'lake' AND NOT internal"""
+_WORD = re.compile(r"[\w@]+")
+_MAKES = re.compile(r"\s*CREATE OR REPLACE TEMP (?:TABLE|VIEW) (\w+)")
+_WAIT = 5.0
+"""Seconds in which a server has to take a connection."""
+_SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",
+    # Out of a list's bounds is nothing, and so is what is divided by 0, as DuckDB has it.
+    "spark.sql.ansi.enabled": "false",
+}
+_TYPES = {
+    "string": "VARCHAR",
+    "bigint": "BIGINT",
+    "int": "INTEGER",
+    "smallint": "SMALLINT",
+    "tinyint": "TINYINT",
+    "double": "DOUBLE",
+    "float": "FLOAT",
+    "boolean": "BOOLEAN",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP",
+    "timestamp_ntz": "TIMESTAMP",
+    "binary": "BLOB",
+}
+"""What DuckDB calls Spark's types."""
+
+
+class SparkEngine:
+    """The analytics database at `path`, open as `local`, whose lake a server reads. It is spoken to
+    when the first question for it comes; what it cannot do is a LogError then."""
+
+    is_embedded = False
+
+    def __init__(self, url: str, path: Path, local: Connection) -> None:
+        self._url = url
+        self._where = url.partition(";")[0]
+        self._local = local
+        self._lake = files_of(path)
+        self._made: dict[str, Query] = {}
+        """What the server has under a name: the lake's tables, and what was made of them."""
+        self._views: dict[str, Query] = {}
+        """The database's views, which read what others are made over them by then."""
+        self._columns: dict[str, list[str]] = {}
+        self._uploaded: set[str] = set()
+        self._numbers = count()
+        self._scratch = ""
+        if folder := os.environ.get(SCRATCH_VARIABLE, ""):
+            self._scratch = f"{folder.rstrip('/')}/topbill-{uuid4().hex}"
+        for name in _TABLES:
+            table = spark_sql.table_named(f"lake_{name}")
+            self._made[name] = self._made[f"main.{name}"] = table
+        for schema, name, text in self._local.execute(_VIEWS).fetchall():
+            key = name if schema == "main" else f"{schema}.{name}"
+            if key not in self._made:
+                self._views[key] = spark_sql.parse(text).query
+
+    @cached_property
+    def _session(self) -> SparkSession:
+        """A session of one's own, with the lake's tables at the versions that were published.
+
+        Raises:
+            LogError: the server cannot be reached, or cannot read the lake.
+        """
+        try:
+            # Spark's own client tries for minutes.
+            socket.create_connection(address_of(self._url), timeout=_WAIT).close()
+        except OSError as error:
+            raise LogError(
+                f"{self._where}: cannot be reached: {error}; expected a Spark Connect server there"
+            ) from error
+        published = self._local.sql("FROM published")
+        versions = dict(zip(published.columns, published.fetchall()[0], strict=True))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                session = SparkSession.builder.remote(self._url).create()
+            for setting, value in _SETTINGS.items():
+                session.conf.set(setting, value)
+            for name in _TABLES:
+                table = session.read.format("delta")
+                table = table.option("versionAsOf", str(versions[f"{name}_version"]))
+                table.load(f"{self._lake}/{name}").createOrReplaceTempView(f"lake_{name}")
+        except PySparkException as error:
+            raise LogError(
+                f"{self._where}: cannot read {self._lake}: {_reason(error)}; expected a server "
+                "that reads Delta tables and sees that folder under the same path"
+            ) from error
+        return session
+
+    # --- What is asked
+
+    def sql(self, query: str, params: Mapping[str, object] | None = None) -> Any:
+        """The answer to a query: DuckDB's relation, or one that is like it."""
+        parsed = self._parsed(query, params)
+        if parsed is None:
+            return self._local.sql(query, params=dict(params) if params else None)
+        return SparkRelation(self, self._resolved(parsed.query))
+
+    def execute(self, statement: str, params: Mapping[str, object] | None = None) -> Any:
+        """Make a temporary table or view, or answer a query."""
+        parsed = self._parsed(statement, params)
+        if parsed is None:
+            made = _MAKES.match(statement)
+            if made is not None:
+                self._forget(made[1])
+            return self._local.execute(statement, dict(params) if params else None)
+        relation = SparkRelation(self, self._resolved(parsed.query))
+        name = parsed.makes
+        if name is None:
+            return relation
+        if not parsed.is_view:
+            relation = self.kept(relation)
+        self._columns.pop(name, None)
+        self._made[name] = relation.asked
+        return _NOTHING
+
+    def keep(self, name: str, query: str) -> None:
+        """A temporary table of an answer that is small, to be asked of here from then on."""
+        answer = self.sql(query).to_arrow_table()
+        self._forget(name)
+        self._local.register(name, answer)
+
+    def kept(self, relation: SparkRelation) -> SparkRelation:
+        """A relation's answer, worked out once: in the folder for that, or by what the server can
+        hold (Spark; Sail works it out each time)."""
+        name = f"kept_{next(self._numbers)}"
+        frame = relation.frame
+        with self._asked():
+            if self._scratch:
+                frame.write.parquet(f"{self._scratch}/{name}")
+                frame = self._session.read.parquet(f"{self._scratch}/{name}")
+            else:
+                frame = frame.persist()
+            frame.createOrReplaceTempView(name)
+        return SparkRelation(self, spark_sql.table_named(name))
+
+    def _forget(self, name: str) -> None:
+        """What a name stood for."""
+        self._made.pop(name, None)
+        self._uploaded.discard(name)
+
+    def table(self, name: str) -> Any:
+        """A table that was made before."""
+        if name in self._made:
+            return SparkRelation(self, self._made[name])
+        return self._local.table(name)
+
+    def register(self, name: str, rows: Any) -> None:
+        """Rows from here, as a table."""
+        self._forget(name)
+        self._local.register(name, rows)
+
+    def unregister(self, name: str) -> None:
+        """Forget them."""
+        self._forget(name)
+        self._local.unregister(name)
+
+    def close(self) -> None:
+        """Let go of the session."""
+        self._local.close()
+        if "_session" not in self.__dict__:
+            return
+        if self._scratch:
+            # Where it is a folder of this machine; object stores have rules for what is old.
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        try:
+            self._session.stop()
+        except PySparkException:
+            return  # a server that is gone has let go already
+
+    # --- Who answers
+
+    def _parsed(
+        self, statement: str, params: Mapping[str, object] | None
+    ) -> spark_sql.Statement | None:
+        """The statement, if the server has to answer it."""
+        words = set(_WORD.findall(statement))
+        names = {name.partition(".")[0] for name in (*self._made, *self._views)}
+        # Most questions are of the analytics database alone; to parse takes a millisecond or more.
+        if not words & names:
+            return None
+        parsed = spark_sql.parse(statement, params)
+        read = {self._name(table) for table in spark_sql.tables_of(parsed.query)}
+        return None if read.isdisjoint({*self._made, *self._views}) else parsed
+
+    def _name(self, table: Any) -> str:
+        """The name of a mention: with its schema, unless that is the one that is searched."""
+        if table.db in ("", "temp"):
+            return str(table.name)
+        return f"{table.db}.{table.name}"
+
+    def _resolved(self, query: Query) -> Query:
+        """The query, which names nothing but what the server has."""
+        return spark_sql.with_tables(query, self._source, self._columns_of)
+
+    def _source(self, table: Any) -> Query:
+        name = self._name(table)
+        if name in self._made:
+            return self._made[name]
+        if name in self._views:
+            return self._resolved(self._views[name])
+        return self._upload(name)
+
+    def _columns_of(self, table: Any) -> Sequence[str]:
+        name = self._name(table)
+        if name not in self._columns:
+            self._columns[name] = SparkRelation(self, self._source(table)).columns
+        return self._columns[name]
+
+    def _upload(self, name: str) -> Query:
+        """A table of the analytics database, or one that was made here, on the server."""
+        if name not in self._uploaded:
+            rows = self._local.sql(f"FROM {identifier(name)}").to_arrow_table()
+            with self._asked():
+                frame = self._session.createDataFrame(_for_spark(rows))
+                frame.createOrReplaceTempView(f"local_{name}")
+            self._uploaded.add(name)
+        return spark_sql.table_named(f"local_{name}")
+
+    def frame_of(self, query: Query) -> Any:
+        """The server's own frame of a query."""
+        with self._asked():
+            return self._session.sql(spark_sql.spark_sql(query))
+
+    def answer(self, frame: Any) -> pa.Table:
+        """The rows of a frame, as DuckDB would give them."""
+        with self._asked():
+            return _like_duckdb(frame.toArrow())
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Say whose error it is."""
+        try:
+            yield
+        except PySparkException as error:
+            raise LogError(
+                f"{self._where}: cannot answer: {_reason(error)}; expected Spark 4, or what speaks "
+                f"its language, with {self._lake} in sight"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+class SparkRelation:
+    """A query that a server answers, asked as DuckDB's relations are."""
+
+    def __init__(self, engine: SparkEngine, query: Query) -> None:
+        self._engine = engine
+        self.asked = query
+
+    @cached_property
+    def frame(self) -> Any:
+        """The server's own."""
+        return self._engine.frame_of(self.asked)
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """The names of its columns."""
+        return list(self.frame.columns)
+
+    @cached_property
+    def types(self) -> list[str]:
+        """DuckDB's names of their types."""
+        return [_type_of(kind) for _, kind in self.frame.dtypes]
+
+    @property
+    def sql_query(self) -> str:
+        """The query as the server gets it."""
+        return spark_sql.spark_sql(self.asked)
+
+    def query(self, name: str, sql: str) -> SparkRelation:
+        """A query that calls this one's answer `name`."""
+
+        def source(table: Any) -> Query | None:
+            return self.asked if table.name == name and not table.db else None
+
+        def columns(_table: Any) -> Sequence[str]:
+            return self.columns
+
+        parsed = spark_sql.parse(sql).query
+        return SparkRelation(self._engine, spark_sql.with_tables(parsed, source, columns))
+
+    def aggregate(self, picked: str) -> SparkRelation:
+        """Sums over all rows."""
+        return self.query("unit_rows", f"SELECT {picked} FROM unit_rows")  # noqa: S608  (our own query)
+
+    def limit(self, rows: int) -> SparkRelation:
+        """The first so many rows."""
+        return self.query("unit_rows", f"SELECT * FROM unit_rows LIMIT {rows}")  # noqa: S608  (a number)
+
+    def worked_out(self) -> SparkRelation:
+        """Its answer, kept by the server, if that can."""
+        return self._engine.kept(self)
+
+    def to_arrow_table(self) -> pa.Table:
+        """The answer."""
+        return self._engine.answer(self.frame)
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """The answer, a tuple a row."""
+        table = self.to_arrow_table()
+        if not table.num_columns:
+            return []
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+    def fetchnumpy(self) -> dict[str, Any]:
+        """The answer, an array a column."""
+        table = self.to_arrow_table()
+        return {name: table[name].to_numpy() for name in table.column_names}
+
+    def df(self) -> pd.DataFrame:
+        """The answer as a pandas frame."""
+        frame: pd.DataFrame = self.to_arrow_table().to_pandas()
+        return frame
+
+
+class _Nothing:
+    """The answer to a statement that makes something."""
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """No rows."""
+        return []
+
+
+_NOTHING = _Nothing()
+
+
+def _type_of(kind: str) -> str:
+    if kind.startswith("array"):
+        return f"{_type_of(kind[6:-1])}[]"
+    return _TYPES.get(kind, kind.upper())
+
+
+def _for_spark(table: pa.Table) -> pa.Table:
+    """The rows in types that Spark has; times without a zone are in UTC."""
+    columns = []
+    for column in table.columns:
+        kind = column.type
+        if isinstance(kind, pa.BaseExtensionType):
+            column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
+        elif pa.types.is_timestamp(kind):
+            column = column.cast(pa.timestamp("us", "UTC"))
+        elif pa.types.is_unsigned_integer(kind) or pa.types.is_decimal(kind):
+            column = column.cast(pa.int64())
+        columns.append(column)
+    return pa.table(columns, names=table.column_names)
+
+
+def _like_duckdb(table: pa.Table) -> pa.Table:
+    """The rows in the types that DuckDB gives: times without a zone, no decimals."""
+    columns = []
+    for column in table.columns:
+        kind = column.type
+        if pa.types.is_timestamp(kind):
+            column = column.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
+        elif pa.types.is_decimal(kind):
+            column = column.cast(pa.float64() if kind.scale else pa.int64())
+        columns.append(column)
+    return pa.table(columns, names=table.column_names)

@@ -1,0 +1,162 @@
+"""Questions of the record that a Spark Connect server answers: DuckDB's passes, and its numbers."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import rich_lake, sail_server
+
+from topbill import reporting
+from topbill.domain.engine_url import ENGINE_VARIABLE, SCRATCH_VARIABLE, address_of
+from topbill.domain.errors import BadRequest, LogError
+from topbill.lake import DATABASE, open_engine
+from topbill.lake.engine import DuckDBEngine
+
+pytest.importorskip("pysail", reason="no pysail: pip install -r requirements-dev.lock")
+pytest.importorskip("pyspark", reason="no pyspark: pip install 'topbill[spark]'")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A record of few metrics."""
+    return rich_lake.publish(tmp_path_factory.mktemp("data"), is_rich=False)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server of this process."""
+    with pytest.MonkeyPatch.context() as patch, sail_server.running() as url:
+        patch.setenv(SCRATCH_VARIABLE, str(tmp_path_factory.mktemp("scratch")))
+        yield url
+
+
+@pytest.fixture
+def on_spark(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions go to the server."""
+    monkeypatch.setenv(ENGINE_VARIABLE, server)
+
+
+Question = Callable[[], Any]
+
+
+def answers(question: Question, server: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What DuckDB and the server say, as JSON has it."""
+    said = []
+    for url in ("", server):
+        monkeypatch.setenv(ENGINE_VARIABLE, url)
+        said.append(json.loads(question()))
+    return said
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Where two answers differ by more than 1e-9 of what they are."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        found = [] if one.keys() == other.keys() else [f"{where}: {one.keys() ^ other.keys()}"]
+        for name in one.keys() & other.keys():
+            found += differences(one[name], other[name], f"{where}.{name}")
+        return found
+    if isinstance(one, list) and isinstance(other, list):
+        if len(one) != len(other):
+            return [f"{where}: {len(one)} and {len(other)}"]
+        pairs = enumerate(zip(one, other, strict=True))
+        return [line for i, pair in pairs for line in differences(*pair, f"{where}[{i}]")]
+    if isinstance(one, float) and isinstance(other, float):
+        same = abs(one - other) <= 1e-9 * max(1.0, abs(one), abs(other))
+        return [] if same else [f"{where}: {one} and {other}"]
+    return [] if one == other else [f"{where}: {one} and {other}"]
+
+
+def test_a_difference_is_found() -> None:
+    assert differences({"a": [1.0, 2.0]}, {"a": [1.0, 2.0 + 1e-8]}) == [".a[1]: 2.0 and 2.00000001"]
+    assert differences({"a": None}, {"a": 1.0}) == [".a: None and 1.0"]
+    assert differences({"a": 1.0}, {"a": 1.0 + 1e-12}) == []
+
+
+def test_a_report_says_the_same_on_a_server(
+    data: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = answers(partial(_report, data), server, monkeypatch)
+    assert differences(here, there) == []
+    # What it is made of is there: nothing was compared with nothing.
+    assert here["ab"]["comparisons"]
+    assert here["ab"]["heterogeneity"]
+    assert len(here["phases"]) == 2
+    assert here["health"]["choices"]
+
+
+@pytest.mark.slow
+def test_a_report_of_everything_says_the_same_on_a_server(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = rich_lake.publish(tmp_path)
+    here, there = answers(partial(_report, data), server, monkeypatch)
+    assert differences(here, there) == []
+    assert {line["metric"] for line in here["metrics"]} == rich_lake.FILE["metrics"].keys()
+    assert here["holdout"]["together"]
+
+
+def _report(data: Path) -> str:
+    return reporting.to_json(reporting.load(rich_lake.KEY, data))
+
+
+# --- What is said when it cannot be
+
+
+@pytest.mark.parametrize(
+    ("url", "got"),
+    [
+        ("spark://host:7077", "got spark://host:7077"),
+        ("sc://", "got sc://"),
+        ("sc://host:port", "got sc://host:port"),
+        ("https://host/;token=secret", "got https://host/"),
+    ],
+)
+def test_another_url_is_refused(url: str, got: str) -> None:
+    with pytest.raises(BadRequest, match="expected a Spark Connect server") as caught:
+        address_of(url)
+    assert got in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_url_says_host_and_port() -> None:
+    assert address_of("sc://spark") == ("spark", 15002)
+    assert address_of("sc://[::1]:15003/;use_ssl=true") == ("::1", 15003)
+
+
+def test_a_server_that_is_not_there_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        monkeypatch.setenv(ENGINE_VARIABLE, f"sc://127.0.0.1:{other.getsockname()[1]}")
+        with pytest.raises(LogError, match=r"sc://127\.0\.0\.1:\d+: cannot be reached"):
+            reporting.load(rich_lake.KEY, data)
+
+
+@pytest.mark.usefixtures("on_spark")
+def test_a_server_that_does_not_see_the_lake_says_which(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topbill.lake.spark.files_of", lambda _: "/of/another/machine")
+    with pytest.raises(LogError, match="sees that folder under the same path") as caught:
+        reporting.load(rich_lake.KEY, data)
+    assert "cannot read /of/another/machine" in str(caught.value)
+
+
+def test_what_is_not_installed_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENGINE_VARIABLE, "sc://spark;token=secret")
+    monkeypatch.setitem(__import__("sys").modules, "topbill.lake.spark", None)
+    with pytest.raises(BadRequest, match=r"pip install 'topbill\[spark\]'") as caught:
+        open_engine(data / DATABASE)
+    assert "secret" not in str(caught.value)
+
+
+def test_without_a_url_duckdb_answers_here(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENGINE_VARIABLE, raising=False)
+    engine = open_engine(data / DATABASE)
+    assert isinstance(engine, DuckDBEngine)
+    engine.close()
