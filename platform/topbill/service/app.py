@@ -179,7 +179,7 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
             message = f"the newest version of {key} cannot be read; an earlier one is used"
             troubles.append(worker_health.Trouble("snapshot_unreadable", message))
         for key, revision in sorted(app.state.follower.other_files.revisions.items()):
-            message = f"{key}: another process runs revision {revision}: its files are others"
+            message = f"{key}: runs by revision {revision} of another process: its files are others"
             troubles.append(worker_health.Trouble("files_differ", message))
         for (file, table), place in sorted(engine.tables.places.items()):
             # Where, but not what stands there.

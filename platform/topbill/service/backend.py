@@ -91,11 +91,11 @@ class Backend:
         found = await self.stored(decision_ids)
         for each in decision_ids:
             self._at_hand[each] = found.get(each)
-        self._holders.update(decision_ids)
+        self._holders.update(list(decision_ids))  # of a mapping it would add the values
         try:
             yield
         finally:
-            self._holders.subtract(decision_ids)
+            self._holders.subtract(list(decision_ids))
             for each in decision_ids:
                 if not self._holders[each]:
                     del self._holders[each], self._at_hand[each]

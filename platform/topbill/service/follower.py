@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import getpass
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +20,11 @@ from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.engine import CompiledExperiment, Engine, adopt_newest, adopt_newest_of
 from topbill.log.former import with_formers
 from topbill.log.learning import as_learned
-from topbill.log.orders import halted, obeyed
+from topbill.log.orders import as_its_file, halted, obeyed
 from topbill.log.protocol import Order, Revision
 from topbill.log.tombstones import tombstones_mark
 from topbill.log.unit_ids import unit_ids
+from topbill.policies import KINDS
 from topbill.service import telemetry, worker_health
 from topbill.service.announcements import Announcements
 from topbill.service.launch_meters import LaunchMeters
@@ -38,6 +40,8 @@ _LOOK_EVERY = 5.0
 _TEND_EVERY = 10
 """Beside a worker the service tends the log in one step of so many: a worker does it every second.
 Well before a journal is full, should the worker have stopped."""
+_WHOLE = frozenset(KINDS) - {"scored"}
+"""Policies that an experiment's text says all of."""
 _LATEST = 20
 """So many of an experiment's revisions are looked at for when its shares were changed."""
 
@@ -108,6 +112,12 @@ class Follower:
         self._page_service = page_service
         self._log = settings.open_log()
         self._marks: dict[Path, tuple[int, int]] = {}
+        self._newest: dict[str, str] = {}
+        """The newest revision of each experiment, by whichever process, at the last look."""
+        self._own: dict[str, str] = {}
+        """By experiment the revision of its file here, once taken over."""
+        self._others: dict[str, str] = {}
+        """The same of another process's file, where that was taken over later."""
         self._catalogues: list[Path] = []
         """Those beside which files were refused: it may be these that change. Pages that go on
         follow their own."""
@@ -171,8 +181,7 @@ class Follower:
             _logger.warning("%s", clock)
         self._clock_trouble = clock
         has_changed = self._take_over_files()
-        own = {key: each.revision for key, each in self._engine.experiments.items()}
-        self.other_files.look(self._log, own)
+        self.other_files.look(self._others)
         if has_changed or self._looks_for_versions():
             self.adopt()
         if self._engine.follow_tables() and self._page_service is not None:
@@ -201,29 +210,45 @@ class Follower:
     def _take_over_files(self) -> bool:
         """Whether files or orders were others than before."""
         marks, orders = spec.marks(self._folder), self._log.orders()
-        is_same = (marks, orders) == (self._marks, self._orders)
+        newest = self._log.newest_revisions()
+        is_same = (marks, orders, newest) == (self._marks, self._orders, self._newest)
         if is_same and spec.marks_of(self._catalogues) == self._catalogue_marks:
             return False
+        before = self._own
         try:
-            self._reload(orders)
+            self._reload(orders, newest)
             self._file_problems = ()
         except TopbillError as error:
             _logger.warning("experiments stay as they were:\n%s", error)
             self._file_problems = _problems_of(error)
             self._halt(orders)
+        files = {file.key: file.fingerprint for file in self._files}
         for key, compiled in self._engine.experiments.items():
-            text = msgspec.json.encode(compiled.experiment.raw).decode()
-            ordered = {order.made: order.who for order in orders if order.experiment == key}
-            who = ordered.get(compiled.revision) or self._author(compiled)
-            is_new = self._log.revise(key, compiled.revision, who, text)
-            change = last_change(self._log.revisions(key))
-            self.changes[key] = change
-            # Of several processes only the one that noted the revision says so.
-            if change is not None and is_new and change.revision == compiled.revision:
-                _logger.warning("%s: %s", key, change.sentence)
+            is_own = before.get(key) != files[key] and key not in self._others
+            if is_own or self._is_of(files[key], key, newest):
+                self._note(key, compiled, orders)
+                newest[key] = compiled.revision
+            self.changes[key] = last_change(self._log.revisions(key))
         # Only now: where the log could not take a revision, the next step tries again.
-        self._marks, self._orders = marks, orders
+        self._marks, self._orders, self._newest = marks, orders, newest
         return True
+
+    def _is_of(self, file: str, key: str, newest: Mapping[str, str]) -> bool:
+        """Whether the newest revision of an experiment is that of its file as it runs here, or what
+        orders made of it. Else another process took another file over, and what runs here must not
+        become the newest again."""
+        return key not in newest or as_its_file(self._log, key).fingerprint == file
+
+    def _note(self, key: str, compiled: CompiledExperiment, orders: Sequence[Order]) -> None:
+        text = msgspec.json.encode(compiled.experiment.raw).decode()
+        ordered = {order.made: order.who for order in orders if order.experiment == key}
+        who = ordered.get(compiled.revision) or self._author(compiled)
+        if not self._log.revise(key, compiled.revision, who, text):
+            return
+        # Of several processes only the one that noted the revision says so.
+        change = last_change(self._log.revisions(key))
+        if change is not None and change.revision == compiled.revision:
+            _logger.warning("%s: %s", key, change.sentence)
 
     def _author(self, compiled: CompiledExperiment) -> str:
         """Who wrote a revision that is new: the author of the file's last commit, or else who runs
@@ -242,8 +267,10 @@ class Follower:
         self._files = halted(self._files, readable)
         self._engine.reload(self._as_they_run(self._files, orders))
 
-    def _reload(self, orders: Sequence[Order]) -> None:
-        files = self._unit_ids.in_experiments(pages.experiments_of(self._folder))
+    def _reload(self, orders: Sequence[Order], newest: Mapping[str, str]) -> None:
+        own = self._unit_ids.in_experiments(pages.experiments_of(self._folder))
+        others = self._taken_over_elsewhere(own, newest)
+        files = [others.get(file.key, file) for file in own]
         experiments = self._as_they_run(files, orders)
         # Pages are read before anything is taken over: a bad edit must not leave a page without an
         # experiment of its layers.
@@ -264,6 +291,25 @@ class Follower:
                 raise
         # Last: what was refused is not what goes on.
         self._files = files
+        self._own = {file.key: file.fingerprint for file in own}
+        self._others = {key: file.fingerprint for key, file in others.items()}
+
+    def _taken_over_elsewhere(
+        self, own: Sequence[spec.Experiment], newest: Mapping[str, str]
+    ) -> dict[str, spec.Experiment]:
+        """By experiment the file that runs in the place of its own: where another process took
+        another one over since this one read its own. So all run the same, and a word to stop, which
+        is said of what was taken over last, reaches all of them.
+        """
+        others = {}
+        for file in own:
+            if file.key not in newest or self._own.get(file.key) != file.fingerprint:
+                continue
+            other = as_its_file(self._log, file.key)
+            if other.fingerprint != file.fingerprint:
+                _refuse_foreign(other, file)
+                others[file.key] = dataclasses.replace(other, source=file.source)
+        return others
 
     def _as_they_run(
         self, files: Sequence[spec.Experiment], orders: Sequence[Order]
@@ -351,6 +397,17 @@ async def _first_of(stopped: asyncio.Event, told: asyncio.Event, seconds: float)
         for wait in waits:
             wait.cancel()
     return stopped.is_set()
+
+
+def _refuse_foreign(other: spec.Experiment, file: spec.Experiment) -> None:
+    """Raises SpecError for an experiment of another process that scores by what is not in the
+    audit: a model's file, or a package that may not be here.
+    """
+    own = {variant.policy for variant in other.variants if variant.policy not in _WHOLE}
+    if own:
+        got = f"another process took over revision {other.fingerprint}, with {', '.join(own)}"
+        expected = "the same files as there: what it decides by is not in the log"
+        raise SpecError([FileProblem(file.source, "file", got, expected)])
 
 
 def _problems_of(error: TopbillError) -> tuple[FileProblem, ...]:

@@ -5,6 +5,7 @@ event loop waits for the network.
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +19,11 @@ from tests.local_client import LocalClient
 from tests.small_page import PAGE, Home
 
 from topbill.log import Log
+from topbill.log.orders import give_order
 from topbill.service import other_files
 from topbill.service.app import create_app
 from topbill.service.settings import Settings
+from topbill.spec import from_audit
 
 pytest.importorskip("psycopg", reason="no psycopg: pip install -r requirements-dev.lock")
 
@@ -170,10 +173,73 @@ def test_replicas_with_other_files_say_so_until_they_have_the_same(
         until(differing)
         revision = log.newest_revisions()["art"]
         assert differing() == [
-            f"art: another process runs revision {revision}: its files are others"
+            f"art: runs by revision {revision} of another process: its files are others"
         ]
         art.write_text(same)
         until(lambda: not differing())
+
+
+def test_what_was_taken_over_last_runs_everywhere_and_a_word_to_stop_reaches_all(
+    home: Home, tmp_path: Path, log: Log
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(home.folder, other)
+    art = other / "art.yaml"
+    same = art.read_text()
+    art.write_text(same.replace("only:", "another:"))
+
+    def variant(client: TestClient) -> str:
+        return str(post(client, "/v1/decide", {"experiment": "art", "unit": "u"})["variant"])
+
+    one, two = (create_app(Settings(folder, tmp_path / "data")) for folder in (home.folder, other))
+    with LocalClient(one) as first:
+        assert variant(first) == "only"
+        with LocalClient(two) as second:
+            both = (first, second)
+            until(lambda: [variant(each) for each in both] == ["another", "another"])
+            noted = len(log.revisions("art"))
+
+            give_order(log, "art", "stopped", "me", "it harms")
+            until(lambda: [status(each) for each in both] == ["stopped"] * 2)
+            give_order(log, "art", None, "me", "it does not")
+            until(lambda: [status(each) for each in both] == ["running"] * 2)
+
+            # Another file of the same folder changes: of this one the other's goes on.
+            rows = home.folder / "pages" / "home" / "rows.yaml"
+            rows.write_text(rows.read_text() + "title: Rows\n")
+            until(lambda: log.revisions("rows")[-1].revision != log.revisions("rows")[0].revision)
+            assert [variant(each) for each in both] == ["another", "another"]
+
+            art.write_text(same)
+            until(lambda: [variant(each) for each in both] == ["only", "only"])
+            revisions = [line.revision for line in log.revisions("art")]
+            assert len(revisions) == noted + 3, "stopped, going on, and the file as it was: once"
+            assert revisions[-1] == revisions[0]
+
+
+def test_a_file_that_decides_by_what_is_not_in_the_log_is_refused_elsewhere_by_name(
+    home: Home, tmp_path: Path, log: Log
+) -> None:
+    mine = create_app(Settings(home.folder, tmp_path / "data"))
+    with LocalClient(mine) as client:
+        line = log.revisions("art")[-1]
+        content = json.loads(line.spec)
+        (name,) = content["variants"]
+        content["variants"][name] = {"policy": "their-own", "control": True, "share": "100%"}
+        text = json.dumps(content)
+        log.revise("art", from_audit(text, "art").fingerprint, "them", text)
+
+        def problems() -> Any:
+            return client.get("/readyz").json()["problems"]
+
+        until(lambda: problems() == [{"file": "art.yaml"}])
+        assert status(client) == "running"
+        assert len(log.revisions("art")) == 2, "what goes on here does not become the newest again"
+
+
+def status(client: TestClient) -> str:
+    """The experiment's, as a replica runs it."""
+    return str(client.get("/v1/experiments/art").json()["status"])
 
 
 def until(condition: Callable[[], object]) -> None:
