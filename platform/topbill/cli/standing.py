@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from topbill.domain.formatting import condition, minute, several
 if TYPE_CHECKING:
     from topbill.domain.alarm import AlarmLine
     from topbill.lake import Problem
-    from topbill.log.protocol import Order
+    from topbill.log.protocol import Duty, Order
     from topbill.reporting.past import ExperimentLibrary
     from topbill.reporting.queries.database import ListedExperiment
     from topbill.reporting.queries.launches import LaunchStanding
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 class StandingNow(msgspec.Struct, frozen=True):
     """What `topbill status --json` prints. `orders` are those that hold now, `alarms` those that
-    stand."""
+    stand, `duties` what workers do."""
 
     worker: WorkerHealth
     experiments: list[ListedExperiment]
@@ -30,6 +31,7 @@ class StandingNow(msgspec.Struct, frozen=True):
     problems: list[Problem]
     alarms: list[AlarmLine]
     launches: list[LaunchStanding]
+    duties: list[Duty]
 
 
 @app.command(name="list")
@@ -99,17 +101,18 @@ def _standing(data: Path) -> StandingNow:
     from topbill.log.orders import in_force
     from topbill.reporting.queries import database
     from topbill.reporting.queries.launches import launches
-    from topbill.service.worker_health import worker_health
+    from topbill.service.worker_health import duties, worker_health
 
     with open_log_of(data, create=False) as log:
         health = worker_health(log)
         holding = in_force(log)
         alarms = standing_alarms(log.alarms())
+        doing = sorted(duties(log).current.values(), key=lambda duty: duty.name)
     published = is_published(data)
     experiments = database.experiments(data) if published else []
     problems = database.problems(data) if published else []
     launching = launches(data) if published else []
-    return StandingNow(health, experiments, holding, problems, alarms, launching)
+    return StandingNow(health, experiments, holding, problems, alarms, launching, doing)
 
 
 def _lines(standing: StandingNow) -> list[str]:
@@ -140,6 +143,7 @@ def _lines(standing: StandingNow) -> list[str]:
         if worker.lag_seconds is not None:
             lag = f"the record is {worker.lag_seconds:,.0f} s old"
         lines.append(f"The worker is at work; {lag}.")
+        lines += _who_does_what(standing.duties)
     else:
         lines.append("The worker gives no sign of life: start `topbill worker`.")
     for alarm in standing.alarms:
@@ -148,6 +152,22 @@ def _lines(standing: StandingNow) -> list[str]:
         place = f" {problem.path}" if problem.path else ""
         verb = "Know of" if problem.kind == "page" else "Look at"
         lines.append(f"{verb} {problem.subject}{place}: {problem.message}")
+    return lines
+
+
+def _who_does_what(duties: Sequence[Duty]) -> list[str]:
+    """Which worker learns what, where there are several, and what is far behind."""
+    learned: dict[str, list[str]] = {}
+    lines = []
+    for duty in duties:
+        action, _, key = duty.name.partition(":")
+        if action == "learn":
+            learned.setdefault(duty.worker, []).append(key)
+        if duty.behind:
+            lines.append(f"{key}: {duty.behind}.")
+    if len(learned) > 1:
+        lines += [f"{worker} learns {', '.join(keys)}." for worker, keys in learned.items()]
+        lines += [f"{duty.worker} publishes." for duty in duties if duty.name == "publish"]
     return lines
 
 

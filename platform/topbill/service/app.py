@@ -163,7 +163,7 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
         if app.state.drain.begun:
             return unready(response, {"status": "draining"})
         try:
-            clock, worker = await backend.quick(_checked)
+            clock, worker, duties = await backend.quick(_checked)
             if backend.writer.failing:
                 # A service that gets no more requests must still find out when it can store again.
                 await asyncio.to_thread(_try_writing, backend.settings)
@@ -175,6 +175,9 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
             jumped = msgspec.structs.asdict(worker_health.Trouble("clock_jumped", clock))
             return unready(response, {"status": "unavailable", "troubles": [jumped]})
         troubles = [*worker_health.troubles(worker), *page_service.troubles]
+        if worker.alive:
+            running = [k for k, c in engine.experiments.items() if c.experiment.status == "running"]
+            troubles += worker_health.learning_troubles(duties, running)
         for key in sorted(app.state.follower.unreadable):
             message = f"the newest version of {key} cannot be read; an earlier one is used"
             troubles.append(worker_health.Trouble("snapshot_unreadable", message))
@@ -315,13 +318,13 @@ def _without_paths(sentence: str, data: Path) -> str:
     return _PATH.sub("…", _SERVER.sub("…", sentence))
 
 
-def _checked(log: Log) -> tuple[str | None, worker_health.WorkerHealth]:
-    """What is wrong with the clock, and how the worker is. Raises whatever keeps the service from
-    reading.
+def _checked(log: Log) -> tuple[str | None, worker_health.WorkerHealth, worker_health.Duties]:
+    """What is wrong with the clock, how the worker is, and what is said of what workers do. Raises
+    whatever keeps the service from reading.
     """
     log.check()
     log.version("")
-    return log.clock_trouble(), worker_health.worker_health(log)
+    return log.clock_trouble(), worker_health.worker_health(log), worker_health.duties(log)
 
 
 def _try_writing(settings: Settings) -> None:

@@ -189,6 +189,7 @@ class Follower:
         health = worker_health.worker_health(self._log)
         self._has_worker = health.alive
         worker_health.count(health)
+        worker_health.count_learning(worker_health.duties(self._log), self._engine.experiments)
         worker_health.count_alarms(self._log.alarms())
         self._launch_meters.step(any(file.launch is not None for file in self._files))
         if self._page_service is not None:

@@ -73,6 +73,12 @@ WORKER_LAG = Gauge(
     "How old the record in the lake is",
     multiprocess_mode="mostrecent",
 )
+LEARNING_LAG = Gauge(
+    "topbill_learning_lag_seconds",
+    "How long the next decision has waited to be learned, as its worker last said",
+    ["experiment"],
+    multiprocess_mode="mostrecent",
+)
 
 ALARMS = Gauge(
     "topbill_alarms",

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
 from topbill.domain.alarm import AlarmLine, standing
-from topbill.log import Log
+from topbill.log import Duty, Log
 from topbill.service import telemetry
+from topbill.worker.work_share import learning_lease
 
 ALIVE_WITHIN = 30.0
 """Seconds since its last sign of life after which a worker is taken for dead or stuck. It gives one
@@ -82,6 +84,54 @@ def troubles(health: WorkerHealth) -> list[Trouble]:
             )
         )
     return lines
+
+
+class Duties(NamedTuple):
+    """What workers last said of what they do, and when it is now (µs)."""
+
+    said: dict[str, Duty]
+    now: int
+
+    @property
+    def current(self) -> dict[str, Duty]:
+        """Those that somebody does now."""
+        since = self.now - ALIVE_WITHIN * 1e6
+        return {name: duty for name, duty in self.said.items() if duty.at >= since}
+
+
+def duties(log: Log) -> Duties:
+    """What workers do. Raises LogError."""
+    return Duties(log.duties(), log.now())
+
+
+def learning_troubles(duties: Duties, experiments: Iterable[str]) -> list[Trouble]:
+    """What somebody should look at of how experiments are learned. Of one that nobody has learned
+    yet nothing is said. Not what goes wrong: anybody may read this.
+    """
+    lines = []
+    for key in experiments:
+        name = learning_lease(key)
+        duty = duties.said.get(name)
+        if duty is None:
+            continue
+        if name not in duties.current:
+            seconds = (duties.now - duty.at) / 1e6
+            message = f"{key}: no worker has said that it learns it for {seconds:,.0f} s"
+            lines.append(Trouble("learned_by_nobody", message))
+        elif duty.failing:
+            message = f"{key} learns nothing for now; the worker's log and `topbill status` say why"
+            lines.append(Trouble("learning_fails", message))
+        elif duty.behind:
+            lines.append(Trouble("learning_behind", f"{key}: {duty.behind}"))
+    return lines
+
+
+def count_learning(duties: Duties, experiments: Iterable[str]) -> None:
+    """Put how long decisions wait to be learned among the metrics."""
+    for key in experiments:
+        duty = duties.said.get(learning_lease(key))
+        if duty is not None:
+            telemetry.LEARNING_LAG.labels(key).set(duty.lag)
 
 
 def count_alarms(lines: Iterable[AlarmLine]) -> None:

@@ -37,6 +37,9 @@ COLLECT_EVERY = 3_600.0
 BEAT_EVERY = 1.0
 """Seconds between two signs of life that it leaves in the log for services to see."""
 
+TELL_EVERY = 10.0
+"""Seconds between two lines in the log that say who publishes."""
+
 
 class Publishing:
     """Publishes, and what goes with it; `step` does what is due.
@@ -94,7 +97,7 @@ class Publishing:
         self._signals_due = 0.0
         self._kept_tables = KeptTables(data)
         self._collect_due = 0.0
-        self._beat_at = 0.0
+        self._beat_at = self._told_at = 0.0
         before = log.heartbeat()
         if before is not None:
             # How old the record is doesn't begin anew with the worker.
@@ -117,7 +120,6 @@ class Publishing:
             self._retain()
             self._collect_tables()
             self._log.tend(thorough=True)
-            self._log.note_duties([Duty(name=PUBLISH, worker=this_worker())])
             self._published_at = time.monotonic()
         if time.monotonic() >= self._signals_due:
             self._refresh_signals()
@@ -231,3 +233,6 @@ class Publishing:
         if time.monotonic() - self._beat_at >= BEAT_EVERY:
             self._log.beat(self.publisher.published_at)
             self._beat_at = time.monotonic()
+        if time.monotonic() - self._told_at >= TELL_EVERY:
+            self._log.note_duties([Duty(name=PUBLISH, worker=this_worker())])
+            self._told_at = time.monotonic()

@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 from topbill import lake
 from topbill.domain.records import QuarantinedRow
 from topbill.engine import Engine
-from topbill.log import Log, now_micros, open_log, protocol
+from topbill.log import LOG_FILE, Duty, Log, now_micros, open_log, protocol
 from topbill.pages import experiment_folders
 from topbill.service.app import create_app
 from topbill.service.follower import Follower
@@ -251,6 +251,39 @@ def test_a_worker_is_seen_alive_dead_and_lagging(
     told, codes = ready()
     assert (told["alive"], codes) == (False, ["worker_not_alive"])
     worker.finish()
+
+
+def test_how_experiments_are_learned_is_told_wherever_that_is(
+    client: TestClient, log: Log, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(**duty: Any) -> list[dict[str, str]]:
+        log.note_duties([Duty(name="learn:art", worker="another machine:7", **duty)])
+        troubles: list[dict[str, str]] = client.get("/readyz").json()["troubles"]
+        return troubles
+
+    log.beat(log.now())
+    assert told() == []
+    (trouble,) = told(failing="ValueError: what stands in a file")
+    assert trouble["code"] == "learning_fails"
+    assert "what stands" not in trouble["message"], "anybody may ask"
+    (trouble,) = told(behind="it learns decisions that have waited for 26 s", lag=26.0)
+    assert trouble == {
+        "code": "learning_behind",
+        "message": "art: it learns decisions that have waited for 26 s",
+    }
+    Follower(settings, Engine(load_all([settings.experiments]))).step()
+    lines = client.get("/metrics").text.splitlines()
+    assert 'topbill_learning_lag_seconds{experiment="art"} 26.0' in lines
+    now = log.now()
+    monkeypatch.setattr(protocol, "now_micros", lambda: now + 60_000_000)
+    log.beat(now)
+    (trouble,) = client.get("/readyz").json()["troubles"]
+    assert trouble["code"] == "worker_not_alive", "then nobody learns anyway"
+    with open_log(settings.data / LOG_FILE, clock=lambda: now + 60_000_000) as later:
+        later.beat(now + 60_000_000)
+    (trouble,) = client.get("/readyz").json()["troubles"]
+    assert trouble["code"] == "learned_by_nobody"
+    assert "art: no worker has said that it learns it for 60 s" in trouble["message"]
 
 
 def test_what_is_known_of_the_worker_is_among_the_metrics(

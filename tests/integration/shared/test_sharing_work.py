@@ -4,7 +4,6 @@ is gone, the others go on with.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.conftest import ARTWORK, write
+from tests.processes import topbill
 
 from topbill import spec
 from topbill.domain.errors import LogError
@@ -183,6 +183,12 @@ def test_what_a_killed_worker_learned_and_published_the_other_one_goes_on_with(
     workers.wait(lambda: set(log.versions()) == set(KEYS), "all are learned")
     workers.wait(lambda: "publish" in log.duties(), "one of them publishes")
 
+    said = topbill("status", "--data", workers.data).stdout
+    for worker in set(workers.holders().values()):
+        own = [key for key, holder in workers.holders().items() if holder == worker]
+        assert f"{worker} learns {', '.join(own)}." in said
+    assert f"{log.duties()['publish'].worker} publishes." in said
+
     first.kill()
     before = log.versions()
     killed = time.monotonic()
@@ -199,10 +205,5 @@ def test_what_a_killed_worker_learned_and_published_the_other_one_goes_on_with(
     for key in KEYS:
         versions = [head.version for head in log.snapshot_heads(key)]
         assert versions == list(range(versions[0], 0, -1))
-        verified = subprocess.run(
-            [sys.executable, "-m", "topbill", "verify", key, "--data", str(workers.data)],
-            capture_output=True,
-            text=True,
-            env=dict(os.environ),
-        )
+        verified = topbill("verify", key, "--data", workers.data)
         assert verified.returncode == 0, verified.stdout + verified.stderr
