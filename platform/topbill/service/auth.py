@@ -20,6 +20,8 @@ _SCOPES = {
     "/v1/reward/batch": "reward",
     "/v1/event": "reward",
     "/v1/event/batch": "reward",
+    "/v1/intake/segment": "reward",
+    "/v1/intake/snowplow": "reward",
 }
 _PEOPLE = ("/v1/decisions/", "/v1/pages/", "/v1/profiles/")
 """Below these stands what single viewers were shown, did, and may see."""

@@ -55,6 +55,7 @@ from topbill.service.decisions import Decisions
 from topbill.service.direct import DirectRequest
 from topbill.service.events import UnitEvents
 from topbill.service.few_a_second import FewASecond
+from topbill.service.intake import Intake, SegmentBody, SnowplowBody
 from topbill.service.override_header import OverrideHeaders
 from topbill.service.page import PageService
 from topbill.service.request_id import identify, with_header
@@ -98,6 +99,7 @@ class FastPath:
         self._decisions = Decisions(backend, self.rewards)
         self._decode = msgspec.json.Decoder(DecideRequest).decode
         events = UnitEvents(backend, pages)
+        intake = Intake(self.rewards, events)
         self._routes: dict[str, _Route] = {
             _DECIDE: (msgspec.json.Decoder(DecideRequest), self._decisions.one),
             "/v1/decide/batch": (msgspec.json.Decoder(DecideBatch), self._decisions.batch),
@@ -106,6 +108,8 @@ class FastPath:
             "/v1/reward/batch": (msgspec.json.Decoder(RewardBatch), self.rewards.batch),
             "/v1/event": (msgspec.json.Decoder(EventRequest), events.one),
             "/v1/event/batch": (msgspec.json.Decoder(EventBatch), events.batch),
+            "/v1/intake/segment": (msgspec.json.Decoder(SegmentBody), intake.segment),
+            "/v1/intake/snowplow": (msgspec.json.Decoder(SnowplowBody), intake.snowplow),
         }
         self._ofrep = ofrep.Ofrep(backend, self._decisions.one)
 

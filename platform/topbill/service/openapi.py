@@ -10,6 +10,7 @@ from topbill.domain.profile import ProfileChange
 from topbill.engine import Answer, DecideRequest, OfferedAction
 from topbill.pages import PageAnswer, PageRequest
 from topbill.service import auth, bodies
+from topbill.service.intake import IntakeAnswer, SegmentBody, SnowplowBody
 from topbill.service.profiles import MergeAnswer, MergeRequest, ProfileAnswer
 
 _PROFILE = "/v1/profiles/{profile}"
@@ -38,6 +39,8 @@ _ROUTES: tuple[tuple[str, str, type, type], ...] = (
         bodies.EventBatch,
         bodies.EventBatchAnswer,
     ),
+    ("/v1/intake/segment", "Take Segment's track calls", SegmentBody, IntakeAnswer),
+    ("/v1/intake/snowplow", "Take a Snowplow tracker's events", SnowplowBody, IntakeAnswer),
 )
 _REFUSALS = {
     400: "The body is not JSON",

@@ -23,6 +23,7 @@ IMPRESSIONS = Counter(
     "Events seen: what viewers looked at, by its page or experiment",
     ["experiment"],
 )
+INTAKE = Counter("topbill_intake", "Events that other tools sent on", ["source", "status"])
 EVENTS = Counter("topbill_events", "Events of units answered", ["status"])
 UNREAD_EVENTS = Counter("topbill_unread_events", "Events of units that no experiment reads")
 REQUESTS = Counter(

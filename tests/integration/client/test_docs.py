@@ -125,6 +125,14 @@ def test_the_flags_of_the_page_are_evaluated_and_rewarded(service: str, tmp_path
     assert json.loads(said)["status"] == "stored"
 
 
+def test_what_the_page_sends_on_is_stored(service: str, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    (text,) = blocks("events-from-other-tools", "sh")
+    answers = _documents(shell(text.replace(ADDRESS, service), tmp_path))
+    assert [result["status"] for one in answers for result in one["results"]] == ["stored"] * 2
+
+
 def test_the_page_on_logs_runs_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
