@@ -9,6 +9,7 @@ alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 from zlib import crc32
 
 import numpy as np
@@ -19,6 +20,8 @@ BUCKET = "bucket"
 """The column."""
 BUCKETS = 64
 FIELD = pa.field(BUCKET, pa.int32())
+Rows: TypeAlias = pa.Table | pa.RecordBatchReader
+"""Rows at once, or as they come."""
 
 
 def bucket(unit: str) -> int:
@@ -30,8 +33,19 @@ def bucket(unit: str) -> int:
     return crc32(unit.encode()) % BUCKETS
 
 
-def with_buckets(rows: pa.Table) -> pa.Table:
+def with_buckets(rows: Rows) -> Rows:
     """The rows with their units' buckets; those without a unit are of their decision's."""
+    if isinstance(rows, pa.Table):
+        return _with_buckets(rows)
+    batches = (
+        batch
+        for part in rows
+        for batch in _with_buckets(pa.Table.from_batches([part])).to_batches()
+    )
+    return pa.RecordBatchReader.from_batches(rows.schema.append(FIELD), batches)
+
+
+def _with_buckets(rows: pa.Table) -> pa.Table:
     units = rows["unit"]
     if units.null_count and "decision_id" in rows.column_names:
         units = pc.coalesce(units, rows["decision_id"])

@@ -29,7 +29,7 @@ from topbill.domain.records import Decision, QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import analytics, healing
 from topbill.lake.analytics import LaunchLine
-from topbill.lake.buckets import BUCKET, FIELD, partitions, with_buckets
+from topbill.lake.buckets import BUCKET, FIELD, Rows, partitions, with_buckets
 from topbill.lake.causes import cause
 from topbill.lake.database import Error, connect, connect_for_long
 from topbill.lake.delta import (
@@ -214,7 +214,7 @@ class Lake:
     def _unusable(self, name: str, what: str, error: Exception) -> LogError:
         return LogError(f"{self._places[name].root}: {what}: {cause(error)}")
 
-    def _as_stored(self, name: str, rows: pa.Table) -> pa.Table:
+    def _as_stored(self, name: str, rows: Rows) -> Rows:
         """The log's rows with the columns that they have in the table alone."""
         if BUCKET in self._tables[name].metadata().partition_columns:
             return with_buckets(rows)
@@ -262,7 +262,7 @@ class Lake:
         except (OSError, DeltaError) as error:
             raise self._unusable(name, "cannot be read", error) from error
 
-    def append(self, name: Table, rows: pa.Table, through: int) -> bool:
+    def append(self, name: Table, rows: Rows, through: int) -> bool:
         """Append the log's rows up to `seq` `through`; False when the table holds them already.
 
         Rows and position are one Delta commit: whatever dies, each row is there once. A writer that
@@ -286,7 +286,10 @@ class Lake:
             )
             version = table.version()
             self._positions[name] = (version, through)
-            self._ids[name].keep(added_files(self._places[name], version, POSITION, through), rows)
+            # What came as a stream is read where it lies now, when somebody asks.
+            if isinstance(rows, pa.Table):
+                added = added_files(self._places[name], version, POSITION, through)
+                self._ids[name].keep(added, rows)
             if (version + 1) % CHECKPOINT_EVERY == 0:
                 # A handle never lets go of the commits that it has read, and goes through all of
                 # them at each append; one that is opened now begins at the checkpoint.
