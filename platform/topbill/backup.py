@@ -29,6 +29,7 @@ from topbill.domain.durable import size_and_hash, sync, with_checksum, without_c
 from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import DATABASE, copies
+from topbill.lake.delta import TablePlace
 from topbill.lake.kept import SUMS
 from topbill.lake.places import CACHE
 from topbill.log import LOG_FILE, embedded_log, open_log
@@ -218,7 +219,7 @@ def _local(path: Path, name: str) -> _Source:
     return _Source(name, status.st_size, write)
 
 
-def _of_lake(place: copies.TablePlace, path: str, size: int) -> _Source:
+def _of_lake(place: TablePlace, path: str, size: int) -> _Source:
     def write(target: Path) -> None:
         target.write_bytes(place.files.read(path))
 

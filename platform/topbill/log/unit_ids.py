@@ -45,6 +45,13 @@ class UnitIds:
         """Whether ids are hashed."""
         return self._salt is not None
 
+    @property
+    def rule(self) -> str:
+        """What two folders have alike that store ids alike; the salt is not to be told from it."""
+        if self._salt is None:
+            return "as they are"
+        return f"hashed {hmac.digest(self._salt, b'rule', 'sha256').hex()[:16]}"
+
     def stored(self, unit: str) -> str:
         """What is stored in the place of an id. One that is a stored one already stays."""
         if self._salt is None or _STORED.fullmatch(unit):

@@ -16,6 +16,7 @@ from topbill.lake import DATABASE, Lake, database_of, is_published, sql
 from topbill.lake.buckets import bucket
 from topbill.lake.home import check_home
 from topbill.log import open_log_of
+from topbill.log.unit_ids import SALT, SETTINGS
 
 
 @pytest.fixture
@@ -143,6 +144,19 @@ def test_a_lake_belongs_to_one_log(url: str, tmp_path: Path) -> None:
     check_home(tmp_path / "one")
     with pytest.raises(LogError, match="belongs to another log"):
         check_home(tmp_path / "two")
+
+
+def test_a_machine_that_stores_ids_of_units_otherwise_is_refused(url: str, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for data in (one, two):
+        data.mkdir()
+        (data / SETTINGS).write_text("hash_units: true\n")
+    check_home(one)
+    with pytest.raises(LogError, match="ids of units are stored hashed"):
+        check_home(two)
+    (two / SALT).write_bytes((one / SALT).read_bytes())
+    with pytest.raises(LogError, match="belongs to another log"):  # and not the ids
+        check_home(two)
 
 
 def test_what_keeps_it_from_the_store_is_named(
