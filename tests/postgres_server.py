@@ -125,12 +125,16 @@ class Cluster:
 
     def kill(self) -> None:
         """All of its processes at once, as a power cut does."""
-        pid = self._server.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for each in (pid, *map(int, children)):
+        for each in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(each, signal.SIGKILL)
         self._server.wait()
+
+    def processes(self) -> list[int]:
+        """Their ids, the server's own first."""
+        pid = self._server.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *map(int, children)]
 
     def promote(self) -> None:
         """Have a standby become the primary."""

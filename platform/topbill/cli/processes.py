@@ -144,6 +144,12 @@ class ServiceOptions:
         Path | None,
         Parameter(help="File of the secret of `topbill override`; without it none is taken."),
     ] = None
+    spool: Annotated[
+        Path | None,
+        Parameter(
+            help="Folder that keeps what is acknowledged while a shared log is away; off without."
+        ),
+    ] = None
     log_format: LogFormatOption = "text"
 
 
@@ -178,6 +184,7 @@ def serve(
         audit_file=service.audit,
         remember=service.remember.total_seconds(),
         override_file=service.override_secret,
+        spool=service.spool,
     )
 
 
@@ -347,6 +354,7 @@ def up(*, service: ServiceOptions = ServiceOptions(), keep: Keep = None) -> None
         "--keys": service.keys,
         "--audit": service.audit,
         "--override-secret": service.override_secret,
+        "--spool": service.spool,
     }
     for option, file in files.items():
         if file is not None:

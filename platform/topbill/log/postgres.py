@@ -132,6 +132,7 @@ class PostgresLog(TableLog):
     def __init__(self, url: str, clock: Clock = now_micros, *, create: bool = True) -> None:
         self._url = url
         self._database = PostgresDatabase(url, create=create)
+        self.identity = self._database.identity
         self._own_clock = None if clock is now_micros else clock
         super().__init__(self._database, self.now)
         self._remembered = RememberedIds(self._database)

@@ -93,10 +93,11 @@ class PostgresDatabase:
                 f"{self.name}: is no URL of PostgreSQL; "
                 "expected postgresql://USER@HOST:5432/DATABASE, as libpq reads it"
             ) from None
-        self._id = ""
+        self.identity = ""
+        """Of the log that lies there; no other has it."""
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         connection = self._connected(create=create)
-        self._id = self._stamp(connection)[1]
+        self.identity = self._stamp(connection)[1]
 
     def close(self) -> None:
         """Close the connection; what was committed is durable already."""
@@ -150,7 +151,7 @@ class PostgresDatabase:
                 f"{self.name}: the log is of schema version {self.version}; expected {VERSION}: "
                 f"{instead}"
             )
-        if self._id not in ("", identity):
+        if self.identity not in ("", identity):
             raise self._replaced()
 
     def _migrate(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
@@ -184,7 +185,7 @@ class PostgresDatabase:
     def check(self) -> None:
         """Raises LogError where another log lies there by now."""
         identity = self.rows("SELECT id::text FROM schema_stamp")
-        if identity != [(self._id,)]:
+        if identity != [(self.identity,)]:
             raise self._replaced()
 
     def _replaced(self) -> LogError:

@@ -278,6 +278,8 @@ class Log(Protocol):
     is_remote: bool = False
     """Whether a call waits for another machine: then an event loop must not wait for it."""
 
+    identity: str = ""
+    """What no other log is called, of one that is shared."""
     keeps_origins: bool = False
     """Whether it knows the `origins` of decisions that it has let go: then none needs to stay whole
     for the rewards that come late."""

@@ -162,6 +162,7 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
     async def readyz(response: Response) -> dict[str, Any]:
         if app.state.drain.begun:
             return unready(response, {"status": "draining"})
+        spool = backend.spool
         try:
             clock, worker, duties = await backend.quick(_checked)
             if backend.writer.failing:
@@ -170,6 +171,11 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
         except Exception as error:
             # Anybody may ask, without a key: why, but not where.
             why = _without_paths(str(error), data)
+            if spool is not None and isinstance(error, LogError) and not backend.writer.failing:
+                away = worker_health.Trouble(
+                    "log_away", f"{why}; what comes meanwhile is kept here"
+                )
+                return {"status": "ready", "troubles": [msgspec.structs.asdict(away)]}
             return unready(response, {"status": "unavailable", "log": why})
         if clock is not None:
             jumped = msgspec.structs.asdict(worker_health.Trouble("clock_jumped", clock))
@@ -178,6 +184,9 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
         if worker.alive:
             running = [k for k, c in engine.experiments.items() if c.experiment.status == "running"]
             troubles += worker_health.learning_troubles(duties, running)
+        if spool is not None and not spool.is_empty:
+            message = f"{spool.size:,} bytes of decisions and rewards wait for the log"
+            troubles.append(worker_health.Trouble("spooled", message))
         for key in sorted(app.state.follower.unreadable):
             message = f"the newest version of {key} cannot be read; an earlier one is used"
             troubles.append(worker_health.Trouble("snapshot_unreadable", message))

@@ -20,6 +20,7 @@ from topbill.log.horizon import Horizon
 from topbill.log.unit_ids import unit_ids
 from topbill.service.look_ups import LookUps, soon
 from topbill.service.settings import Settings
+from topbill.service.spool import Spool
 from topbill.service.writer import GroupWriter
 
 _logger = logging.getLogger("topbill")
@@ -43,6 +44,8 @@ class Backend:
         self.log: Log
         self.writer: GroupWriter
         self._reader: Log
+        self.spool: Spool | None = None
+        """Takes what comes while the log is away, if anything does."""
         self._one_reader = asyncio.Lock()
         self._look_ups: LookUps | None = None
         """None where the log is on this machine: then to look up takes less than to wait."""
@@ -65,7 +68,10 @@ class Backend:
             if self.log.is_remote:
                 self._look_ups = LookUps(self.settings.open_log())
                 opened.enter_context(closing(self._look_ups))
-            self.writer = GroupWriter(self.settings.open_log(), loop)
+            if self.settings.spool is not None:
+                self.spool = Spool(self.settings.spool, self.settings.open_log)
+                opened.enter_context(closing(self.spool))
+            self.writer = GroupWriter(self.settings.open_log(), loop, self.spool)
             opened.pop_all()  # all of them stay open, or none
 
     async def read(self, reading: Callable[[Log], _Read]) -> _Read:
@@ -103,7 +109,9 @@ class Backend:
     async def stored(self, decision_ids: Collection[str]) -> dict[str, Decision]:
         """The decisions of these ids that the log holds, by id. Raises LogError."""
         if self._look_ups is not None:
-            return await self._look_ups.decisions(decision_ids) if decision_ids else {}
+            waiting = {} if self.spool is None else self.spool.decisions(decision_ids)
+            missing = [each for each in decision_ids if each not in waiting]
+            return waiting | (await self._look_ups.decisions(missing) if missing else {})
         return _known(self.log.decision, decision_ids)
 
     def decision(self, decision_id: str) -> Decision | None:
@@ -183,6 +191,8 @@ class Backend:
     def close(self) -> None:
         """Write what is waiting, tidy up, and let go of the log."""
         self.writer.close()
+        if self.spool is not None:
+            self.spool.close()
         try:
             self.log.tend()
         except LogError as error:

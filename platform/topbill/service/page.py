@@ -33,13 +33,11 @@ from topbill.pages.request import PageRequest
 from topbill.pages.viewing_history import ViewingHistory
 from topbill.service import telemetry
 from topbill.service.backend import Backend
-from topbill.service.page_memory import PageMemory
+from topbill.service.page_memory import PREFIX, PageMemory
 from topbill.service.worker_health import Trouble
 
 AGAIN = "page_again"
 """The event that marks a page which a session got once more."""
-PREFIX = "page-"
-"""What the ids of pages begin with: so a reward on anything else costs no look-up."""
 _SILENT = 200
 """Pages in a row without impressions that are told, where impressions are to count."""
 _AT_HAND = 64

@@ -6,6 +6,8 @@ from collections import OrderedDict
 
 from topbill.domain.packed import pack, unpack
 
+PREFIX = "page-"
+"""What the ids of pages begin with: so a reward on anything else costs no look-up."""
 MOST_BYTES = 64_000_000
 """For all pages of a process. What is no longer there is read from the log."""
 _OVERHEAD = 256

@@ -15,10 +15,10 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
 from topbill import process_log, tracing
-from topbill.domain.errors import TopbillError
+from topbill.domain.errors import BadRequest, TopbillError
 from topbill.lake.home import check_home
 from topbill.lake.shared_files import keep_alike
-from topbill.log import REMEMBERED_FOR
+from topbill.log import REMEMBERED_FOR, is_shared
 from topbill.migration import migrate
 from topbill.service import audit
 from topbill.service.app import create_app
@@ -26,6 +26,7 @@ from topbill.service.connections import BoundedProtocol, raise_file_limit, room
 from topbill.service.drain import VARIABLE as DRAIN
 from topbill.service.keys import Keys
 from topbill.service.settings import Settings
+from topbill.service.spool import Spool
 from topbill.service.traced import traced
 
 _logger = logging.getLogger("topbill")
@@ -44,6 +45,7 @@ def serve(
     audit_file: Path | None = None,
     remember: float = REMEMBERED_FOR,
     override_file: Path | None = None,
+    spool: Path | None = None,
 ) -> None:
     """Serve until stopped, and then for `drain` seconds more, in which it is not ready.
 
@@ -58,7 +60,10 @@ def serve(
         audit=audit_file,
         remember=remember,
         override_file=override_file,
+        spool=spool,
     )
+    if spool is not None:
+        _check_spool(settings, spool, processes)
     audit.write_to(settings.audit)
     # Before anything opens the folder: the rest of the service knows one schema version.
     for sentence in _migrated(data):
@@ -101,6 +106,19 @@ def serve(
     os.environ |= settings.to_environment()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
     uvicorn.run("topbill.service.app:from_environment", factory=True, workers=processes, **common)  # type: ignore[arg-type]
+
+
+def _check_spool(settings: Settings, spool: Path, processes: int) -> None:
+    """Raises BadRequest where nothing would be kept in it, LogError where nothing can be."""
+    if not is_shared(settings.data):
+        raise BadRequest("--spool", "got a log of this machine's own; expected one by --log URL")
+    if processes > 1:
+        raise BadRequest(
+            "--spool",
+            f"got --processes {processes}; expected one process, and for each more a service with "
+            "a spool of its own",
+        )
+    Spool(spool, settings.open_log).close()
 
 
 def _migrated(data: Path) -> list[str]:

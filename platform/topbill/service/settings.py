@@ -24,6 +24,8 @@ class Settings:
         audit: File of the audit log; None for standard error.
         override_file: File of the secret that signs `Topbill-Override`; None where no such header
             is taken.
+        spool: Folder in which a process keeps what comes while a shared log is away; None where
+            that is refused.
     """
 
     experiments: Path
@@ -33,6 +35,7 @@ class Settings:
     audit: Path | None = None
     remember: float = REMEMBERED_FOR
     override_file: Path | None = None
+    spool: Path | None = None
 
     def to_environment(self) -> dict[str, str]:
         """Variables from which another process makes the same settings. No key is among them, only

@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Thread
 
 from topbill.domain.errors import LogError
-from topbill.log import Entry, Log, Receipt
+from topbill.log import Entry, Log, Receipt, now_micros
+from topbill.service.spool import Spool
 
 _logger = logging.getLogger("topbill")
 _LARGEST_GROUP = 256
@@ -38,6 +39,11 @@ _SMOOTHING = 8
 Done = Callable[[Receipt | LogError], None]
 """Gets the receipt of an entry that is durable, or why it is not."""
 _Waiting = tuple[Entry, Done]
+_Answers = Sequence[Receipt | LogError]
+_LOOK_EVERY = 0.25
+"""Seconds between two looks whether a group is under way for too long, where there is a spool."""
+_LOOK_STALLED = 0.005
+"""The same while one is: so long callers are gathered for one sync of the spool."""
 
 
 class GroupWriter:
@@ -52,11 +58,15 @@ class GroupWriter:
         log: A handle that the writer has to itself, and closes at its end. The loop's thread and
             the writer's never use it at once: one group is under way at a time.
         loop: The loop that calls.
+        spool: Takes groups while the log does not; None where nothing does.
     """
 
-    def __init__(self, log: Log, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, log: Log, loop: asyncio.AbstractEventLoop, spool: Spool | None = None
+    ) -> None:
         self._loop = loop
         self._log = log
+        self._spool = spool
         self.failing = False
         """Whether the last group could not be written."""
         self._waiting: list[_Waiting] = []
@@ -74,6 +84,11 @@ class GroupWriter:
         self._groups: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="topbill-writer", daemon=True)
         self._thread.start()
+        self._under_way: list[_Waiting] = []
+        """The group that is written, until its callers are told."""
+        self._look: asyncio.TimerHandle | None = None
+        if spool is not None:
+            self._look = loop.call_later(_LOOK_EVERY, self._spool_what_waits, spool)
 
     def put(self, entry: Entry) -> asyncio.Future[Receipt]:
         """A future that is done when `entry` is durable. Raises LogError as `submit`."""
@@ -98,10 +113,8 @@ class GroupWriter:
         Raises:
             LogError: Too many are waiting already, or for too long. `done` is not called then.
         """
-        if self._busy and time.monotonic() - self._busy_since > _LONGEST_WRITE:
-            raise LogError(
-                f"{self._log.name}: has not taken a write for {_LONGEST_WRITE:g} s; try later"
-            )
+        if self._stands_still and self._spool is None:
+            raise self._no_write()
         if len(self._waiting) >= _LONGEST_QUEUE:
             raise LogError(
                 f"{self._log.name}: {_LONGEST_QUEUE} writes are waiting; "
@@ -112,6 +125,26 @@ class GroupWriter:
             self._busy = True
             self._busy_since = time.monotonic()
             self._loop.call_soon(self._gather)
+
+    @property
+    def _stands_still(self) -> bool:
+        return self._busy and time.monotonic() - self._busy_since > _LONGEST_WRITE
+
+    def _no_write(self) -> LogError:
+        return LogError(
+            f"{self._log.name}: has not taken a write for {_LONGEST_WRITE:g} s; try later"
+        )
+
+    def _spool_what_waits(self, spool: Spool) -> None:
+        """Where the log stands still, give the spool what waits, and what the log may never take:
+        should it all the same, it gets the same rows twice and stores them once.
+        """
+        if self._stands_still:
+            group, self._under_way, self._waiting = [*self._under_way, *self._waiting], [], []
+            if group:
+                _tell(group, spool.take([entry for entry, _ in group], self._no_write()))
+        wait = _LOOK_STALLED if self._stands_still else _LOOK_EVERY
+        self._look = self._loop.call_later(wait, self._spool_what_waits, spool)
 
     def forget_recent(self) -> None:
         """Have the log's handle keep no row in memory; with the next group where one is under way,
@@ -126,6 +159,8 @@ class GroupWriter:
         """Write what is waiting, then end. Nobody may wait for these any more: the loop no longer
         turns.
         """
+        if self._look is not None:
+            self._look.cancel()
         self._groups.put(self._waiting)
         self._groups.put(None)
         self._thread.join()
@@ -143,6 +178,7 @@ class GroupWriter:
         self._waiting_before = 0
         group = self._waiting[:_LARGEST_GROUP]
         del self._waiting[:_LARGEST_GROUP]
+        self._under_way = group
         # Over a network it may be quick, and stand still in the next moment.
         if self._log.is_remote or self._seconds > _QUICK:
             self._groups.put(group)
@@ -157,7 +193,7 @@ class GroupWriter:
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._resolve, group, receipts)
 
-    def _commit(self, group: list[_Waiting]) -> list[Receipt] | LogError:
+    def _commit(self, group: list[_Waiting]) -> _Answers | LogError:
         """Write a group. An error is returned, not raised: it is the callers', who get it through
         their futures, and must end neither the loop nor the thread.
         """
@@ -165,10 +201,18 @@ class GroupWriter:
         if self._is_to_forget:
             self._is_to_forget = False
             self._log.forget_recent()
+        entries = [entry for entry, _ in group]
+        if self._spool is not None and not self._spool.is_empty:
+            # What came before goes first, and the spool's own thread finds out when it can.
+            return self._spool.take(entries, LogError(f"{self._log.name}: is away; try later"))
         try:
-            return self._log.commit([entry for entry, _ in group])
+            begun_at = now_micros()
+            receipts = self._log.commit(entries)
+            if self._spool is not None:
+                self._spool.log_took_a_group(begun_at)
+            return receipts
         except LogError as error:
-            return error
+            return error if self._spool is None else self._spool.take(entries, error)
         except Exception as error:
             _logger.exception("writing a group of %d entries failed", len(group))
             return LogError(
@@ -178,7 +222,7 @@ class GroupWriter:
             # An exponential average: one slow sync does not bring the thread in, a slow disk does.
             self._seconds += (time.perf_counter() - start - self._seconds) / _SMOOTHING
 
-    def _resolve(self, group: list[_Waiting], receipts: list[Receipt] | LogError) -> None:
+    def _resolve(self, group: list[_Waiting], receipts: _Answers | LogError) -> None:
         """Tell the callers, and begin the next group if somebody waits."""
         if self._seconds <= _QUICK:
             self._enough = _LARGEST_GROUP
@@ -192,9 +236,12 @@ class GroupWriter:
         if self._waiting:
             self._loop.call_soon(self._gather)
         self.failing = isinstance(receipts, LogError)
-        if isinstance(receipts, LogError):
-            for _, done in group:
-                done(receipts)
-            return
-        for (_, done), receipt in zip(group, receipts, strict=True):
-            done(receipt)
+        # Where it took too long, they were told already.
+        if self._under_way is group:
+            self._under_way = []
+            _tell(group, [receipts] * len(group) if isinstance(receipts, LogError) else receipts)
+
+
+def _tell(group: Sequence[_Waiting], answers: _Answers) -> None:
+    for (_, done), answer in zip(group, answers, strict=True):
+        done(answer)
