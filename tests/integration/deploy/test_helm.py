@@ -33,7 +33,7 @@ EVERYTHING = SECRETS | {
     },
     "serviceMonitor": {"enabled": True, "keySecret": {"name": "prometheus"}},
     "persistence": {"size": "1Gi", "storageClass": "fast", "annotations": {"a": "b"}},
-    "service": {"extraArgs": ["--processes=2"], "env": [{"name": "A", "value": "b"}]},
+    "service": {"extraArgs": ["--remember=72h"], "env": [{"name": "A", "value": "b"}]},
     "worker": {"extraArgs": ["--keep=400d"]},
     "hashUnits": True,
     "podLabels": {"team": "home"},
@@ -41,6 +41,17 @@ EVERYTHING = SECRETS | {
     "priorityClassName": "high",
     "imagePullSecrets": [{"name": "registry"}],
 }
+SHARED = EVERYTHING | {
+    "shared": {
+        "enabled": True,
+        "secret": "topbill-log",
+        "migrationSecret": "topbill-owner",
+        "lake": "s3://bucket/topbill",
+        "replicas": 4,
+        "workers": 3,
+    }
+}
+ALL = {"least": SECRETS, "everything": EVERYTHING, "shared": SHARED}
 
 
 def render(values: dict[str, Any], tmp_path: Path) -> dict[str, dict[str, Any]]:
@@ -85,6 +96,9 @@ def test_every_value_is_in_the_schema_and_no_other() -> None:
         ("persistence.size", "much"),
         ("keys.existingSecrets", "a"),
         ("replicas", 2),
+        ("shared.replicas", 0),
+        ("shared.lake", "bucket/topbill"),
+        ("shared.url", "postgresql://u:secret@db/topbill"),
     ],
 )
 def test_a_wrong_value_is_refused(path: str, value: object) -> None:
@@ -116,7 +130,7 @@ def test_every_value_is_used() -> None:
             assert own or f".Values.{path}" in templates, f"{path} is in values.yaml only"
 
 
-@pytest.mark.parametrize("values", [SECRETS, EVERYTHING], ids=["least", "everything"])
+@pytest.mark.parametrize("values", ALL.values(), ids=ALL)
 def test_helm_finds_nothing_wrong(values: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump(values))
@@ -124,7 +138,7 @@ def test_helm_finds_nothing_wrong(values: dict[str, Any], tmp_path: Path) -> Non
     assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
-@pytest.mark.parametrize("values", [SECRETS, EVERYTHING], ids=["least", "everything"])
+@pytest.mark.parametrize("values", ALL.values(), ids=ALL)
 def test_kubernetes_takes_what_it_renders(values: dict[str, Any], tmp_path: Path) -> None:
     manifests = render(values, tmp_path)
     files = []
@@ -164,6 +178,48 @@ def test_containers_have_no_rights_and_the_service_is_probed(tmp_path: Path) -> 
     assert service["livenessProbe"]["httpGet"]["path"] == "/healthz"
     # Else viewers would not be decided for while nobody can look.
     assert all("readinessProbe" not in container for container in pod["containers"][1:])
+
+
+def test_the_shared_form_has_replicas_and_workers_that_share_no_volume(tmp_path: Path) -> None:
+    manifests = render(SHARED, tmp_path)
+    assert not [name for name in manifests if name.startswith("StatefulSet")]
+    started = {}
+    for component, replicas in {"service": 4, "worker": 3, "dashboard": 1}.items():
+        deployment = manifests[f"Deployment shop-topbill-{component}"]["spec"]
+        assert deployment["replicas"] == replicas
+        labels = deployment["template"]["metadata"]["labels"]
+        assert deployment["selector"]["matchLabels"].items() <= labels.items()
+        pod = deployment["template"]["spec"]
+        (container,) = pod["containers"]
+        started[component] = container["args"]
+        assert container["envFrom"] == [{"secretRef": {"name": "topbill-log"}}]
+        assert {"name": "TOPBILL_LAKE", "value": "s3://bucket/topbill"} in container["env"]
+        assert {"name": "data", "emptyDir": {}} in pod["volumes"]
+        for service in ("Service shop-topbill", "Service shop-topbill-dashboard"):
+            own = "dashboard" if service.endswith("dashboard") else "service"
+            selector = manifests[service]["spec"]["selector"]
+            assert (selector.items() <= labels.items()) == (component == own)
+    assert_command(started["service"], "serve")
+    assert_command(started["worker"], "worker")
+    assert_command(started["dashboard"], "dashboard")
+    for component in ("service", "worker"):
+        budget = manifests[f"PodDisruptionBudget shop-topbill-{component}"]["spec"]
+        selected = manifests[f"Deployment shop-topbill-{component}"]["spec"]["selector"]
+        assert budget == {"maxUnavailable": 1, "selector": selected}
+    job = manifests["Job shop-topbill-migrate"]
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert_command(container["args"], "migrate")
+    assert container["envFrom"] == [{"secretRef": {"name": "topbill-owner"}}]
+
+
+@pytest.mark.parametrize("name", ["secret", "lake"])
+def test_the_shared_form_says_what_it_lacks(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(SHARED | {"shared": SHARED["shared"] | {name: ""}}))
+    refused = run("helm", "template", "shop", CHART, "--values", file)
+    assert refused.returncode != 0
+    assert f"shared.{name} is empty" in refused.stderr
 
 
 def test_without_a_secret_of_keys_it_is_refused(tmp_path: Path) -> None:
