@@ -14,13 +14,25 @@ import pytest
 import yaml
 
 import topbill
+from topbill.domain.lake_url import parsed
+from topbill.domain.log_url import without_secrets
 
 from .programs import DEPLOY, ROOT, assert_command, run
 
 DOCKERFILE = re.sub(r"\\\n\s*", "", (DEPLOY / "Dockerfile").read_text())
 LINES = [line for line in DOCKERFILE.splitlines() if line and not line.startswith("#")]
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SHARED = yaml.safe_load((DEPLOY / "shared" / "compose.yaml").read_text())
 VERBS = {"service": "serve", "worker": "worker", "dashboard": "dashboard"}
+SHARED_VERBS = {
+    "serve-1": "serve",
+    "serve-2": "serve",
+    "worker-1": "worker",
+    "worker-2": "worker",
+    "dashboard": "dashboard",
+    "migrate": "migrate",
+}
+FILES = {"one machine": COMPOSE, "shared": SHARED}
 
 
 def instructions(name: str) -> list[str]:
@@ -53,7 +65,7 @@ def test_the_image_asks_for_its_health_and_starts_the_service() -> None:
 
 
 def test_no_secret_is_in_the_image_or_in_the_environment() -> None:
-    text = DOCKERFILE + json.dumps(COMPOSE)
+    text = DOCKERFILE + json.dumps(COMPOSE) + json.dumps(SHARED)
     for name in ("TOPBILL_KEYS", "TOPBILL_DASHBOARD_PASSWORD", "PASSWORD=", "ARG KEY"):
         assert not re.search(rf"{name}\b(?!_)", text), name
 
@@ -104,14 +116,49 @@ def test_each_container_is_closed_and_starts_what_there_is(name: str) -> None:
     assert "environment" not in container
 
 
-def test_what_can_be_reached_listens_on_loopback_unless_told_otherwise() -> None:
-    for container in COMPOSE["services"].values():
+@pytest.mark.parametrize("name", SHARED_VERBS)
+def test_each_container_of_the_shared_form_is_closed_and_has_no_place_of_its_own(name: str) -> None:
+    container = SHARED["services"][name]
+    assert_command(container["command"], SHARED_VERBS[name])
+    assert container["read_only"] is True
+    assert container["cap_drop"] == ["ALL"]
+    assert container["security_opt"] == ["no-new-privileges:true"]
+    assert container["volumes"] == [
+        "${TOPBILL_EXPERIMENTS:-../../experiments}:/etc/topbill/experiments:ro"
+    ]
+    places = container["environment"]
+    assert parsed(places["TOPBILL_LAKE"].partition(":-")[2].rstrip("}")) == "s3://topbill/lake"
+    assert without_secrets(places["TOPBILL_LOG"]) == places["TOPBILL_LOG"]
+    assert places["PGPASSFILE"] == "/run/secrets/topbill_pgpass"
+    assert "topbill_pgpass" in container["secrets"]
+    servers = places["TOPBILL_LOG"].partition("@")[2].partition("/")[0].split(",")
+    assert SHARED["services"].keys() >= set(servers)
+
+
+def test_haproxy_asks_every_replica_whether_it_is_ready() -> None:
+    path = DEPLOY / "shared" / "haproxy.cfg"
+    named = re.findall(r"^    server (\S+) (\S+)$", path.read_text(), re.MULTILINE)
+    replicas = [name for name, verb in SHARED_VERBS.items() if verb == "serve"]
+    assert named == [(name, f"{name}:8600") for name in replicas]
+    assert run("haproxy", "-c", "-f", path).returncode == 0
+
+
+@pytest.mark.parametrize("script", sorted((DEPLOY / "shared").glob("*.sh")), ids=lambda p: p.name)
+def test_the_servers_scripts_are_scripts(script: Path) -> None:
+    assert run("sh", "-n", script).returncode == 0
+    assert f"./{script.name}:" in (DEPLOY / "shared" / "compose.yaml").read_text()
+
+
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+def test_what_can_be_reached_listens_on_loopback_unless_told_otherwise(file: Any) -> None:
+    for container in file["services"].values():
         for port in container.get("ports", ()):
             assert re.match(r"\$\{\w+:-127\.0\.0\.1:\d+\}:\d+$", port)
 
 
-def test_a_container_is_given_the_time_that_it_takes_to_stop() -> None:
-    service: Any = COMPOSE["services"]["service"]
+@pytest.mark.parametrize(("file", "name"), [(COMPOSE, "service"), (SHARED, "serve-1")])
+def test_a_container_is_given_the_time_that_it_takes_to_stop(file: Any, name: str) -> None:
+    service: Any = file["services"][name]
     drain = assert_command(service["command"], "serve")["drain"]
     # What is under way may take five seconds more.
     assert int(service["stop_grace_period"].removesuffix("s")) >= drain.total_seconds() + 10  # type: ignore[attr-defined]
@@ -119,15 +166,18 @@ def test_a_container_is_given_the_time_that_it_takes_to_stop() -> None:
 
 def test_secrets_are_files() -> None:
     assert COMPOSE["secrets"].keys() == {"topbill_keys", "topbill_dashboard"}
-    assert all(set(secret) == {"file"} for secret in COMPOSE["secrets"].values())
+    for file in FILES.values():
+        assert all(set(secret) == {"file"} for secret in file["secrets"].values())
 
 
 def test_the_version_is_todays() -> None:
     assert f"topbill:{topbill.__version__}" in COMPOSE["services"]["service"]["image"]
+    assert SHARED["services"]["serve-1"]["image"] == COMPOSE["services"]["service"]["image"]
 
 
-def test_compose_takes_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["compose.yaml", "shared/compose.yaml"])
+def test_compose_takes_the_file(path: str) -> None:
     if shutil.which("docker") is None or run("docker", "compose", "version").returncode != 0:
         pytest.skip("docker compose is not here")
-    taken = run("docker", "compose", "--file", DEPLOY / "compose.yaml", "config", "--quiet")
+    taken = run("docker", "compose", "--file", DEPLOY / path, "config", "--quiet")
     assert taken.returncode == 0, taken.stderr
