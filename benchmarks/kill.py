@@ -7,8 +7,9 @@ in batches), ask for whole pages, send rewards and events, and repeat what they 
 was not answered is sent again until it is. Meanwhile whatever runs on the folder is killed:
 
     service         one of both services, or both
-    worker          alone, or with the services
-    compaction      the worker while it merges and vacuums
+    worker          which learns; alone, or with the services
+    publisher       the process beside it
+    compaction      the same while it merges and vacuums
     backup          `topbill backup`; what it leaves must restore, or be refused by name
     restore         `topbill restore`; what it leaves must be whole, or not be there
     erase           `topbill erase` of a viewer, beside the services; the viewer is gone when it is
@@ -54,6 +55,7 @@ from benchmarks.kill_processes import (
     PRELOADED,
     Part,
     command,
+    hasty_publisher,
     hasty_worker,
     old_id,
     publish_all,
@@ -69,8 +71,9 @@ EXAMPLES = Path(__file__).parents[1] / "experiments"
 VIEWERS = 4
 SHARES = {
     "service": 33,
-    "worker": 20,
-    "compaction": 13,
+    "worker": 13,
+    "publisher": 10,
+    "compaction": 10,
     "backup": 8,
     "restore": 6,
     "erase": 6,
@@ -137,11 +140,13 @@ class Campaign:
             self._part(f"service-{port}", command, "serve", *places, "--port", str(port))
             for port in self._ports
         ]
-        self._worker = self._part("worker", hasty_worker, self._compacts, places[1], places[3])
+        folders = (places[1], places[3])
+        self._worker = self._part("worker", hasty_worker, *folders)
+        self._publisher = self._part("publisher", hasty_publisher, self._compacts, *folders)
 
     @property
     def _parts(self) -> list[Part]:
-        return [*self._services, self._worker]
+        return [*self._services, self._worker, self._publisher]
 
     def _part(self, name: str, run: Callable[..., None], *arguments: Any) -> Part:
         return Part(self.folder / "said" / f"{name}.txt", run, *arguments)
@@ -158,6 +163,7 @@ class Campaign:
         rounds = {
             "service": self.strike_services,
             "worker": self.strike_worker,
+            "publisher": self.strike_publisher,
             "compaction": self.strike_compaction,
             "backup": self.strike_backup,
             "restore": self.strike_restore,
@@ -298,13 +304,17 @@ class Campaign:
         with_services = self._chance.random() < 0.2
         self._strike_and_start(self._parts if with_services else [self._worker])
 
+    def strike_publisher(self) -> None:
+        self._pause()
+        self._strike_and_start([self._publisher])
+
     def strike_compaction(self) -> None:
         """Wait until it compacts, and some moments more."""
         deadline = time.monotonic() + 10
         while not self._compacts.value and time.monotonic() < deadline:
             time.sleep(0.002)
         time.sleep(self._chance.random() * self._chance.choice([0.02, 0.2]))
-        self._strike_and_start([self._worker])
+        self._strike_and_start([self._publisher])
 
     def _pause(self) -> None:
         time.sleep(self._chance.random() * self._chance.choice([0.2, 0.5, 1.0, 3.0]))
@@ -316,8 +326,9 @@ class Campaign:
     def _strike(self, parts: Sequence[Part]) -> None:
         """Kill all of them before one is waited for."""
         for part in parts:
-            name = "worker" if part is self._worker else "service"
-            if part is self._worker and self._compacts.value:
+            names = {id(self._worker): "worker", id(self._publisher): "publisher"}
+            name = names.get(id(part), "service")
+            if part is self._publisher and self._compacts.value:
                 name = "compaction"
             if part.strike():
                 self.killed[name] += 1
@@ -454,7 +465,7 @@ class Campaign:
         unit = self._chance.choice(sorted(decided))
         self.gone.add(unit)
         _until(lambda: all(viewer.busy != unit for viewer in self._viewers), f"{unit} is gone")
-        self._strike([self._worker])
+        self._strike([self._worker, self._publisher])
         self._remove_old_copies()
         self._struck_and_complete("erase", "--unit", unit, *self._places)
         self.erased.add(unit)
@@ -462,7 +473,7 @@ class Campaign:
         self._strike(self._services)
         self._start(self._services)
         self._strike_retain()
-        self._start([self._worker])
+        self._start([self._worker, self._publisher])
         self._wait_for_services()
         self._come_back(unit, decided[unit])
         return None

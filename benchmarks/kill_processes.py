@@ -24,6 +24,7 @@ PRELOADED = [
     "pyarrow.dataset",
     "topbill.reporting.experiment.build",
     "topbill.worker.loop",
+    "topbill.worker.publishing",
 ]
 """`deltalake` comes with them. It starts the threads that it works with when it is used, not before
 the fork, which they would not survive.
@@ -43,9 +44,16 @@ def command(*arguments: str) -> None:
     main()
 
 
-def hasty_worker(compacts: Any, experiments: str, data: str) -> None:
-    """A worker that publishes, compacts, vacuums and forgets as often as it can; `compacts` is 1
-    while it compacts.
+def hasty_worker(experiments: str, data: str) -> None:
+    """A worker beside a process of its own that publishes."""
+    from topbill.worker import loop
+
+    loop.run_worker(Path(experiments), Path(data), publisher=())
+
+
+def hasty_publisher(compacts: Any, experiments: str, data: str) -> None:
+    """What publishes beside a worker; it also compacts, vacuums and forgets as often as it can.
+    `compacts` is 1 while it compacts.
     """
     from topbill.lake import Lake
     from topbill.worker import loop, publisher, publishing
@@ -64,7 +72,7 @@ def hasty_worker(compacts: Any, experiments: str, data: str) -> None:
     publisher.MINOR, publisher.MAJOR = 2, 6
     vars(publishing)["Publisher"] = partial(publisher.Publisher, keep_log=KEPT_IN_LOG)
     vars(publishing)["Lake"] = partial(HastyLake, keep_for=_KEPT_FILES)
-    loop.run_worker(Path(experiments), Path(data))
+    loop.run_publisher(Path(experiments), Path(data))
 
 
 def store_past(experiments: str, data: str, first: int, last: int) -> None:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 TARGETS = (
     "service",
     "worker",
+    "publisher",
     "compaction",
     "backup",
     "restore",

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from topbill import pages, spec
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
-from topbill.lake import Problem
 from topbill.log import Log
 from topbill.log.learning import as_learned
 from topbill.log.orders import halted, obeyed
 from topbill.log.protocol import Order
 from topbill.log.unit_ids import unit_ids
 from topbill.pages import PageFile
+
+if TYPE_CHECKING:
+    from topbill.lake import Problem
 
 _logger = logging.getLogger("topbill")
 
@@ -74,6 +77,9 @@ class ExperimentFiles:
 
     def problems(self) -> list[Problem]:
         """Files that were not taken over, and what must be known of pages."""
+        # Only who publishes asks, and has the record's libraries.
+        from topbill.lake import Problem
+
         refused = [Problem("file", p.file, p.path, p.message) for p in self._refused]
         return refused + [Problem("page", name, "", note) for name, note in self._notes]
 

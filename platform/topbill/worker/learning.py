@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from topbill import tracing
-from topbill.alerts.standing_still import LearningTrouble
 from topbill.entities import EntityStore
-from topbill.lake import Problem
 from topbill.log import Log
 from topbill.log.protocol import Duty
-from topbill.spec import Experiment
 from topbill.worker import archive
 from topbill.worker.experiment_files import ExperimentFiles
-from topbill.worker.learner import Learner, needed_after
+from topbill.worker.learner import Learner
 from topbill.worker.policy_fold import BATCH
-from topbill.worker.work_share import WorkShare, learning_lease, this_worker
+from topbill.worker.work_share import WorkShare, this_worker
 
 _logger = logging.getLogger("topbill")
 TELL_EVERY = 1.0
@@ -90,48 +86,3 @@ def _is_news(before: Duty | None, now: Duty) -> bool:
         return True
     said = (before.fingerprint, before.failing, before.unreadable, bool(before.behind))
     return said != (now.fingerprint, now.failing, now.unreadable, bool(now.behind))
-
-
-# ---------------------------------------------------------------------- what others read of it
-
-
-def needed_by_workers(log: Log, experiments: Sequence[Experiment]) -> int:
-    """Decisions up to this `seq` are in a published version of their experiment, whichever worker
-    learns it: none reads them again.
-    """
-    positions = {}
-    for experiment, duty in _duties_of(log, experiments):
-        # What was told of another way to learn says nothing of this one, which begins anew.
-        is_same = duty.fingerprint == experiment.learning_fingerprint
-        positions[experiment.key] = duty.through if is_same else 0
-    return needed_after(log, positions)
-
-
-def problems(log: Log, experiments: Sequence[Experiment]) -> list[Problem]:
-    """Experiments that can't learn, and versions that can't be read."""
-    stuck, damaged = [], []
-    for experiment, duty in _duties_of(log, experiments):
-        if duty.failing:
-            stuck.append(Problem("learning", experiment.key, "", duty.failing))
-        if duty.unreadable:
-            damaged.append(Problem("snapshot", experiment.key, "", duty.unreadable))
-    return stuck + damaged
-
-
-def troubles(log: Log, experiments: Sequence[Experiment]) -> Mapping[str, LearningTrouble]:
-    """Which experiments don't learn as they should."""
-    found = {}
-    for experiment, duty in _duties_of(log, experiments):
-        if duty.behind:
-            found[experiment.key] = LearningTrouble("learning_behind", duty.behind)
-        if duty.failing:
-            found[experiment.key] = LearningTrouble("learning_fails", duty.failing)
-    return found
-
-
-def _duties_of(log: Log, experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, Duty]]:
-    """What was told last of each experiment; of one that nobody has learned yet, nothing."""
-    duties = log.duties()
-    for experiment in experiments:
-        name = learning_lease(experiment.key)
-        yield experiment, duties.get(name) or Duty(name=name, worker="")

@@ -13,23 +13,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from topbill.domain.collecting import collect_rarely
 from topbill.domain.errors import LogError, TopbillError
 from topbill.domain.pausing import pause
-from topbill.lake import Problem
 from topbill.lake.home import check_home
 from topbill.lake.shared_files import keep_alike
-from topbill.log import REMEMBERED_FOR, is_shared, open_log_of
+from topbill.log import REMEMBERED_FOR, open_log_of
 from topbill.log.protocol import Lease
 from topbill.migration import migrate
 from topbill.worker.experiment_files import ExperimentFiles
 from topbill.worker.learning import Learning
 from topbill.worker.only_worker import PublisherLease, WorkerLease, next_worker
 from topbill.worker.publisher_process import PublisherProcess
-from topbill.worker.publishing import Publishing
-from topbill.worker.retention import check_keep
 from topbill.worker.work_share import WorkShare
+
+if TYPE_CHECKING:
+    from topbill.lake import Problem
 
 _logger = logging.getLogger("topbill")
 _PAUSE = 0.2
@@ -47,6 +48,8 @@ class Worker:
         keep: float | None = None,
         publish_every: float | None = None,
     ) -> None:
+        from topbill.worker.publishing import Publishing
+
         self._log = open_log_of(data)
         try:
             self._files = ExperimentFiles(experiments, data, self._log)
@@ -107,7 +110,7 @@ def run_worker(
     remember: float = REMEMBERED_FOR,
     keep: float | None = None,
     publish_every: float | None = None,
-    publisher: Sequence[str] = (),
+    publisher: Sequence[str] | None = None,
 ) -> None:
     """Run until SIGINT or SIGTERM; what a signal finds under way is finished or not done at all.
 
@@ -121,7 +124,8 @@ def run_worker(
         publish_every: Seconds between two publications; None for 2, and 30 where the lake is at a
             URL.
         publisher: The command line of a process that calls `run_publisher`, to be started beside
-            it. Left out, this process publishes too where the log lies in its data folder.
+            it; empty where somebody else sees to that. None: this process publishes too, for which
+            the log must lie in its data folder.
 
     Raises:
         BadRequest: Experiments wait for rewards as long as `keep`.
@@ -134,10 +138,9 @@ def run_worker(
     # What is wrong with them is said at once; later they may be gone for a while.
     check_home(data)
     keep_alike(data)
-    shared = is_shared(data)
     while (lease := next_worker(data, is_stopped)) is not None:
         with lease:
-            if publisher or shared:
+            if publisher is not None:
                 _learn(experiments, data, lease, keep, publisher, is_stopped)
             else:
                 worker = Worker(
@@ -174,6 +177,9 @@ def run_publisher(
         BadRequest: Experiments wait for rewards as long as `keep`.
         LogError: The log cannot be opened.
     """
+    # Who learns does without the record's libraries.
+    from topbill.worker.publishing import Publishing
+
     if parent is not None:
         end_with(parent)
     is_stopped = _stopped_by_signals()
@@ -226,6 +232,8 @@ def _learn(
     with closing(open_log_of(data)) as log:
         files = ExperimentFiles(experiments, data, log)
         if keep is not None:
+            from topbill.worker.retention import check_keep
+
             check_keep(keep, files.experiments)
         learning = Learning(log, files, data, work_share)
         with PublisherProcess(publisher, lease.fileno()) as publishing, _rare_collections():

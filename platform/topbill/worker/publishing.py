@@ -16,7 +16,7 @@ from topbill.lake import Lake, Problem, named_versions
 from topbill.lake.places import lake_place
 from topbill.log import REMEMBERED_FOR, Duty, Log, open_log_of
 from topbill.log.horizon import note_horizon
-from topbill.worker import candidate_signals, learning, retention
+from topbill.worker import candidate_signals, retention, told
 from topbill.worker.experiment_files import ExperimentFiles
 from topbill.worker.launching import Launching
 from topbill.worker.publisher import Publisher
@@ -73,7 +73,7 @@ class Publishing:
             log,
             Lake(data),
             lambda: files.experiments,
-            learned=lambda: learning.needed_by_workers(log, files.experiments),
+            learned=lambda: told.needed_by_workers(log, files.experiments),
             problems=self.problems,
             launches=lambda: list(self.launching.lines.values()),
             progressed=self._beat,
@@ -88,7 +88,7 @@ class Publishing:
             data,
             watched,
             lambda: files.experiments,
-            troubles=lambda: learning.troubles(watched, files.experiments),
+            troubles=lambda: told.troubles(watched, files.experiments),
         )
         """Raises alarms, once it is started."""
         self._not_retained = ""
@@ -166,7 +166,7 @@ class Publishing:
         return [
             *self._files.problems(),
             *self._refused_tables(),
-            *learning.problems(self._log, self._files.experiments),
+            *told.problems(self._log, self._files.experiments),
             *jumped,
             *kept,
             *self.watcher.problems,

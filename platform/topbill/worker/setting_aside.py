@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -19,9 +19,11 @@ from topbill.domain.records import (
     RowKind,
     UnitEvent,
 )
-from topbill.lake import Problem, RepeatedRow
-from topbill.lake.tables import Table
 from topbill.log import Log
+
+if TYPE_CHECKING:
+    from topbill.lake import Problem, RepeatedRow
+    from topbill.lake.tables import Table
 
 _logger = logging.getLogger("topbill")
 _Row = TypeVar("_Row")
@@ -117,6 +119,9 @@ def problems(log: Log, shown: Sequence[QuarantinedRow]) -> list[Problem]:
     """What is to be said of the quarantine as a whole, a line for each kind of row and stage; of
     the rows that are `shown` the last one is named.
     """
+    # Only who publishes asks, and has the record's libraries.
+    from topbill.lake import Problem
+
     last = {(row.kind, row.stage): row for row in shown}
     lines = []
     for (kind, stage), count in sorted(log.quarantine_counts().items()):
