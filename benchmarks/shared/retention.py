@@ -5,18 +5,19 @@ go of one.
 
 Fills a PostgreSQL of the benchmark's own with decisions as an experiment of ten slots makes them
 (1.5 kB) and half as many rewards, over five hours of a clock that is set, then has all be let go.
-Prints bytes a decision before and after, with the files as they are and as a vacuum leaves them,
-the server's time and write-ahead log to let go of one, and how many dead rows a vacuum has to
-sweep.
+Prints what it costs to store one and to let go of it, in the server's processor time (a reward's
+half included) and in its write-ahead log; the bytes that one takes before and after; and how many
+dead rows a vacuum has to sweep.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -83,6 +84,27 @@ class Server:
         return self.one("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
 
 
+class Cost:
+    """Prints what a part cost a decision: the server's processor, and its write-ahead log."""
+
+    def __init__(self, name: str, server: Server, backend: int, count: int) -> None:
+        self._name, self._server, self._count = name, server, count
+        self._stat = Path(f"/proc/{backend}/stat")
+
+    def _ticks(self) -> int:
+        user, system = self._stat.read_text().rpartition(")")[2].split()[11:13]
+        return int(user) + int(system)
+
+    def __enter__(self) -> None:
+        self._before = self._ticks(), self._server.wal()
+
+    def __exit__(self, *_: object) -> None:
+        ticks, wal = self._ticks() - self._before[0], self._server.wal() - self._before[1]
+        micros = ticks / os.sysconf("SC_CLK_TCK") / self._count * 1e6
+        each = f"{micros:,.1f} µs of the server, {wal / self._count:,.0f} B of write-ahead log"
+        print(f"{self._name}: {each}")
+
+
 def fill(log: PostgresLog, clock: list[int], count: int) -> None:
     """Store so many decisions, and half as many rewards, over the hours."""
     for start in range(0, count, GROUP):
@@ -111,36 +133,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         cluster = stack.enter_context(postgres_server.cluster(fsync="on"))
         log = stack.enter_context(PostgresLog(cluster.url, lambda: clock[0]))
+        # Once connected, a log has one backend, which does all the work.
+        backend = log._database.rows("SELECT pg_backend_pid()")[0][0]
         server = Server(cluster.url)
-        start, wal = time.perf_counter(), server.wal()
-        fill(log, clock, count)
-        took, wal = time.perf_counter() - start, server.wal() - wal
+        with Cost("stored", server, backend, count):
+            fill(log, clock, count)
         held = server.one(_TABLES)
-        print(
-            f"stored: {held / count:,.0f} B a decision, {took / count * 1e6:,.0f} µs and "
-            f"{wal / count:,.0f} B of write-ahead log each"
-        )
         server.run("CHECKPOINT")
-        start, wal = time.perf_counter(), server.wal()
-        while log.forget(2**62, 2**62, clock[0]):
-            pass
-        took, wal = time.perf_counter() - start, server.wal() - wal
+        with Cost("let go", server, backend, count):
+            while log.forget(2**62, 2**62, clock[0]):
+                pass
         server.run("SELECT pg_stat_force_next_flush()")
-        server.run("SELECT pg_stat_clear_snapshot()")
         dead, kept = server.one(_DEAD), server.one(_TABLES)
+        with Cost("vacuum", server, server.one("SELECT pg_backend_pid()"), count):
+            server.run("VACUUM")
         print(
-            f"let go: {took / count * 1e6:,.1f} µs and {wal / count:,.0f} B of write-ahead "
-            f"log each, {dead / count:,.2f} dead rows each"
-        )
-        start, wal = time.perf_counter(), server.wal()
-        server.run("VACUUM")
-        took, wal = time.perf_counter() - start, server.wal() - wal
-        print(
-            f"vacuum: {took / count * 1e6:,.1f} µs and {wal / count:,.0f} B of write-ahead log each"
-        )
-        print(
-            f"kept: {kept / count:,.0f} B a decision, {server.one(_TABLES) / count:,.0f} "
-            "after the vacuum"
+            f"a decision takes {held / count:,.0f} B, and {kept / count:,.0f} B when it is let go, "
+            f"{server.one(_TABLES) / count:,.0f} after a vacuum of {dead / count:,.2f} dead rows"
         )
     return 0
 

@@ -4,6 +4,9 @@ acknowledges nothing that is not stored, and goes on by itself when the server i
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -154,6 +157,54 @@ def test_a_disk_that_is_full_is_a_503_and_nothing_of_the_group_is_stored(
     assert stored(log) == ["after"]
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 MB. Skips the test where none may be mounted."""
+    place = Path(tempfile.mkdtemp(prefix="topbill-disk-", dir="/tmp"))
+    line = ["mount", "-t", "tmpfs", "-o", "size=32m,mode=777", "tmpfs", place]
+    if subprocess.run(line, capture_output=True).returncode:
+        place.rmdir()
+        pytest.skip("no file system may be mounted here")
+    shutil.chown(place, "nobody")  # as whom the server runs where root starts it
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+    place.rmdir()
+
+
+def test_a_disk_that_is_truly_full_loses_nothing_and_is_told(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = postgres_server.missing()
+    if lacking:
+        pytest.skip(lacking)
+    with postgres_server.cluster() as cluster:
+        with psycopg.connect(cluster.url, autocommit=True) as connection:
+            connection.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'".encode())
+            connection.execute("CREATE DATABASE small TABLESPACE small")
+        url = cluster.url.replace("/postgres?", "/small?")
+        migrate_log(url)
+        monkeypatch.setenv(LOG_VARIABLE, url)
+        settings = Settings(write(tmp_path / "experiments"), tmp_path / "data")
+        with LocalClient(create_app(settings), raise_server_exceptions=False) as client:
+            assert decide(client, "before") == 200
+            with suppress(OSError), (small_disk / "what others write").open("wb") as other:
+                while other.write(bytes(1 << 16)):
+                    other.flush()
+            # What is left of pages that there are already is still taken.
+            names = [f"d{i}" for i in range(500)]
+            acknowledged = ["before"]
+            for name in names:
+                if decide(client, name) != 200:
+                    break
+                acknowledged.append(name)
+            assert decide(client, "refused") == 503
+            assert len(acknowledged) < 500
+            (small_disk / "what others write").unlink()
+            assert decide(client, "after") == 200
+            with open_log(url) as log:
+                assert stored(log) == [*acknowledged, "after"]
+
+
 def test_a_server_that_stands_still_is_a_503_within_seconds(
     client: TestClient, server: Server, log: Log
 ) -> None:
@@ -204,6 +255,45 @@ def test_a_wrong_password_and_an_old_server_are_named(
     monkeypatch.setattr(postgres_database, "OLDEST_SERVER", 99)
     with pytest.raises(LogError, match=r"is PostgreSQL \d+; expected 99 or newer"):
         open_log(server.url)
+
+
+@pytest.mark.parametrize(
+    ("end", "begin", "message"),
+    [
+        ("ALTER ROLE {role} VALID UNTIL '2001-01-01'", "ALTER ROLE {role} VALID UNTIL 'infinity'",
+         "password authentication failed"),
+        ("ALTER ROLE {role} PASSWORD 'other'", "ALTER ROLE {role} PASSWORD 'right'",
+         "password authentication failed"),
+        ("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}", SERVICE_RIGHTS,
+         "permission denied"),
+    ],
+    ids=["expired", "changed", "revoked"],
+)  # fmt: skip
+def test_rights_that_end_while_a_service_is_at_work_are_a_503_until_they_are_back(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    end: str, begin: str, message: str,
+) -> None:  # fmt: skip
+    role = f"guarded_{uuid4().hex}"
+    with suppress(psycopg.errors.DuplicateObject):
+        server.run("CREATE ROLE guarded")
+    server.run(f"CREATE ROLE {role} LOGIN PASSWORD 'right' IN ROLE guarded")
+    given = {"role": role, "schema": "public"}
+    server.run(SERVICE_RIGHTS.format(**given), inside=True)
+    monkeypatch.setenv(LOG_VARIABLE, server.url.replace("topbill@", f"{role}:right@"))
+    settings = Settings(write(tmp_path / "experiments"), tmp_path / "data")
+    with LocalClient(create_app(settings), raise_server_exceptions=False) as client:
+        assert decide(client, "before") == 200
+        server.run(end.format(**given), inside=True)
+        server.end_connections()
+        assert decide(client, "meanwhile") == 503
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert message in ready.json()["log"]
+        assert "right" not in ready.text
+        server.run(begin.format(**given), inside=True)
+        assert decide(client, "after") == 200
+    with open_log(server.url) as log:
+        assert stored(log) == ["before", "after"]
 
 
 def test_a_service_over_a_log_that_nobody_made_does_not_start(

@@ -4,6 +4,7 @@ afterwards, once.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -217,6 +218,29 @@ def test_a_server_that_is_killed_under_load_loses_and_doubles_nothing(
             assert sorted(stored(log)) == sorted(acknowledged)
             events = [event.decision_id for _, event in log.read_events(0, 10**6)]
             assert sorted(events) == sorted(acknowledged)
+
+
+def test_a_spool_whose_disk_is_full_acknowledges_nothing(
+    client: TestClient, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decided(client)
+    server.go()
+    kept = decided(client)["decision_id"]
+    own_id = new_id()
+    with monkeypatch.context() as patch:
+
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr("topbill.log.journal.os.pwrite", full)
+        response = decide(client, decision_id=own_id)
+        assert response.status_code == 503
+        assert "nothing of this batch was stored" in response.text
+    assert decided(client, decision_id=own_id)["decision_id"] == own_id, "it is not known"
+    server.come_back()
+    wait_for(lambda: is_sent(client))
+    with open_log(server.url) as log:
+        assert stored(log)[1:] == [kept, own_id]
 
 
 def test_a_spool_that_cannot_be_one_is_named_at_the_start(
