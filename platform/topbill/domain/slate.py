@@ -253,7 +253,7 @@ class AllowedAhead(Allowed, Protocol):
         ...
 
 
-class SlateRequest(NamedTuple):
+class SlateRequest(msgspec.Struct, frozen=True, gc=False):
     """What `rank` is to draw for a decision, with chance as its id has it; under `rules`, where it
     has some, it is these that say what is eligible.
     """
@@ -270,7 +270,7 @@ class DrawsSlates(Protocol):
     """A policy that draws whole slates, faster than `rank` draws of its scores."""
 
     def slate(self, x: Floats, actions: Actions, request: SlateRequest) -> Slate | None:
-        """What `rank` draws of what the policy scores, to the last bit; None where it has to be
+        """What `rank` draws of what the policy scores, within 1e-12; None where it has to be
         asked itself.
         """
         ...
@@ -302,10 +302,11 @@ def rank(
     size = len(eligible)
     # Most decisions are of one slot: without the loop below, they take half the time.
     if slots == 1 and size:
-        p = distribution(scored, eligible, least)
-        j = draw(p, uniform(0))
+        p = _probabilities(scored, eligible, least)
+        j = _drawn(p, uniform(0))
         drawn = float(p[j])
-        matrix = (tuple(p.tolist()),) if size <= LARGEST_MATRIX else None
+        line = p if isinstance(p, list) else p.tolist()
+        matrix = (tuple(line),) if size <= LARGEST_MATRIX else None
         return Slate((int(eligible[j]),), (drawn,), matrix, drawn)
     return _rank_many(scored, eligible, min(slots, size), least, uniform, late)
 

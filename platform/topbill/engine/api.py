@@ -20,6 +20,7 @@ MOST_ACTIONS = 5_000
 """Most actions that one request may offer."""
 _EMPTY = msgspec.Raw(b"{}")
 _decode = msgspec.json.Decoder().decode
+_encode_in_order = msgspec.json.Encoder(order="deterministic").encode
 _UUID_7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.I)
 
 
@@ -56,9 +57,8 @@ class DecideRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=
             del parts["explore"]
         # JSON text is compared by what it says: callers' libraries order keys as they like.
         for name in ("context", "actions"):
-            parts[name] = decode(parts[name], f"$.{name}")
-        canonical = msgspec.json.encode(parts, order="deterministic")
-        return blake2b(canonical, digest_size=12).hexdigest()
+            parts[name] = None if parts[name] is NULL else decode(parts[name], f"$.{name}")
+        return blake2b(_encode_in_order(parts), digest_size=12).hexdigest()
 
 
 class AnswerItem(msgspec.Struct, frozen=True, gc=False):

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -54,6 +55,10 @@ from topbill.service.profiles import Profiles
 from topbill.service.settings import Settings
 from topbill.service.traced import traced
 
+_LONGEST_WAIT = 2e-4
+"""Seconds that the event loop waits for another thread, each time that it comes back from the
+system. By default it is 5 ms: while the journal is drained, every answer would wait for several
+times as long."""
 _SERVER = re.compile(r'postgresql://[^\s;,]*|(socket )?"[^"]*"( \([^)]*\))?(, port \d+)?')
 """The URL of a log, and what a server is called where it says what it refused."""
 _PATH = re.compile(r"(?<![\w/])/[\w.~-]+/[^\s:;,'\")]+")
@@ -136,6 +141,7 @@ async def _lifespan(
         # that decisions name are in the log before any decision.
         follower.step()
         collect_rarely()
+        sys.setswitchinterval(_LONGEST_WAIT)
         stopped = asyncio.Event()
         following = asyncio.create_task(follow(follower, stopped, backend.forget_viewers))
         admission.queue.start(asyncio.get_running_loop())

@@ -30,7 +30,7 @@ from topbill.log import Receipt
 from topbill.pages import PageRequest
 from topbill.process_log import REQUEST_ID
 from topbill.service import ofrep, telemetry
-from topbill.service.admission import Admission
+from topbill.service.admission import Admission, Refusal
 from topbill.service.asgi import (
     LARGEST_BODY,
     App,
@@ -139,11 +139,11 @@ class FastPath:
                     request.answer_later(self._reply(scope, request.body))
                     continue
                 header = identify(scope["headers"])
-                refusal = self._refused(scope)
+                refusal = self._admission.refusal(scope)
                 if refusal is None:
                     asked.append(_Asked(request, header))
                 else:
-                    request.answer(refusal.with_header(header))
+                    request.answer(_refused_by(refusal).with_header(header))
             except Exception:
                 request.fail()
         for one in asked:
@@ -231,8 +231,7 @@ class FastPath:
         """Why a request is not let in, before its body is read; None where it is."""
         refusal = self._admission.refusal(scope) or self._overrides.refusal(scope)
         if refusal is not None:
-            telemetry.REFUSED.labels(str(refusal.status)).inc()
-            return Reply(refusal.status, problem(refusal.code, refusal.message), refusal.headers)
+            return _refused_by(refusal)
         method, path = scope["method"], scope["path"]
         if method != "POST" and self.route_of(path):
             body = problem("method_not_allowed", f"{method} {path}; expected POST")
@@ -305,6 +304,12 @@ class _Asked:
     def request_id(self) -> str:
         """That of the request, by which log lines are found."""
         return self.header[1].decode()
+
+
+def _refused_by(refusal: Refusal) -> Reply:
+    """What is answered to who is not let in."""
+    telemetry.REFUSED.labels(str(refusal.status)).inc()
+    return Reply(refusal.status, problem(refusal.code, refusal.message), refusal.headers)
 
 
 def _refusal(error: TopbillError | msgspec.ValidationError) -> tuple[int, bytes]:

@@ -81,7 +81,7 @@ class OverrideHeaders:
 
     def is_sent(self, scope: Scope) -> bool:
         """Whether a request has the header."""
-        return any(name == _HEADER for name, _ in scope["headers"])
+        return _HEADER in [name for name, _ in scope["headers"]]
 
     def refusal(self, scope: Scope) -> Refusal | None:
         """Why a request is not let in. None where it is: whatever is decided for it sees the

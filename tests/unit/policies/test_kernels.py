@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import erfc
 
 import topbill
-from topbill.policies.linear import kernels, sampling
+from topbill.policies.linear import kernels, numpy_kernels, sampling
 from topbill.policies.linear.compiled import IS_COMPILED
 
 SIZES = st.integers(0, 40)
@@ -168,6 +169,24 @@ def test_joint_samples_have_the_covariance_they_are_drawn_from(seed, K, q, singu
     wins = np.bincount(draws[remaining].argmax(axis=0), minlength=len(remaining))
     close(sampling.shares(draws, remaining), (wins + 1.0 / len(remaining)) / (draws.shape[1] + 1.0))
     assert sampling.shares(draws, remaining[:1]).tolist() == [1.0]
+
+
+@given(seed=SEEDS, K=st.integers(1, 300), spread=st.floats(0.0, 2.0), gap=st.floats(0.0, 20.0))
+def test_who_wins_among_independent_scores_is_what_the_error_function_says(seed, K, spread, gap):
+    rng = np.random.default_rng(seed)
+    mean, sd = gap * rng.normal(size=K), np.exp(spread * rng.normal(size=K))
+    p = sampling.wins(mean, sd)
+    close(p, numpy_kernels.wins(mean, sd))
+    assert (p >= 0.0).all()
+
+
+@given(st.lists(st.floats(-8.5, 36.0), min_size=1, max_size=40))
+def test_normal_probabilities_and_densities_are_those_of_scipy(z):
+    z = np.array(z)
+    below, density, work = np.empty((3, z.size))
+    sampling.normal_into(z, below, density, work)
+    np.testing.assert_allclose(below, 0.5 * erfc(-z * np.sqrt(0.5)), rtol=2e-14)
+    np.testing.assert_allclose(density, np.exp(-0.5 * z * z), rtol=2e-13)
 
 
 PROGRAM = """

@@ -89,7 +89,7 @@ class Drawing:
         basis: Floats = OF_X,
         context: Floats = OF_X,
     ) -> Slate | None:
-        """What `domain.slate.rank` makes of the same scores, to the last bit. None where it has to
+        """What `domain.slate.rank` makes of the same scores (`slates`). None where it has to
         be asked itself: there is no compiler, nothing may be drawn, or the probabilities are no
         simplex, of which it says what is wrong.
 
@@ -102,13 +102,13 @@ class Drawing:
         Raises:
             OverBudget: time is up between two positions.
         """
-        decision_id, eligible, slots, least, _, rules = request
+        eligible, slots = request.eligible, request.slots
         size = len(eligible)
         compiled = self._compiled
         if compiled is None or size == 0:
             return None
-        if rules is not None:
-            return self._ruled(compiled, x, request, basis, context, rules)
+        if request.rules is not None:
+            return self._ruled(compiled, x, request, basis, context, request.rules)
         if slots > size:
             slots = size
         total = slots * size
@@ -118,7 +118,7 @@ class Drawing:
         stop = slots if total <= _AT_ONCE else max(1, _AT_ONCE // size)
         count = compiled.score_and_draw(
             self._addresses, x, basis, context,
-            decision_id.encode(), eligible, least, slots, stop, room, out,
+            request.decision_id.encode(), eligible, request.least, slots, stop, room, out,
         )  # fmt: skip
         if count == stop < slots:
             count = self._draw_more(compiled, request, slots, stop, room, out)
@@ -136,7 +136,7 @@ class Drawing:
         out: Floats,
     ) -> int:
         """Draw the positions from `start` on, of scores that are in `room`; how many are drawn."""
-        decision_id, eligible, _, least, late, _ = request
+        eligible, late = request.eligible, request.late
         K, step = len(self.index.rows), max(1, _AT_ONCE // len(eligible))
         scores, spread, draws = room[:K], room[K : 2 * K], room[2 * K :].reshape(K, -1)
         while start < slots:
@@ -145,7 +145,7 @@ class Drawing:
             stop = min(start + step, slots)
             count = compiled.draw_positions(
                 self._chances.kind, self._chances.chance, scores, spread, draws,
-                decision_id.encode(), eligible, least, slots, start, stop, out,
+                request.decision_id.encode(), eligible, request.least, slots, start, stop, out,
             )  # fmt: skip
             if count < stop:
                 return count

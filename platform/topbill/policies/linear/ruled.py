@@ -1,5 +1,6 @@
 """A whole slate under rules in one compiled call: what `domain.slate.rank` draws where rules say
-what may stand at each position, to the last bit.
+what may stand at each position, to the last bit. Who wins among independent scores is told anew at
+each position, since it is another choice.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A whole slate in one compiled call: scores from the encoded context, and at each position the
 probabilities over what remains, their floor, and the draw.
 
-It says what `domain.slate.rank` says of what the policy scores, to the last bit, in a fraction of
-the time; what must be asked from position to position (rules, foreign policies) goes there.
+It says what `domain.slate.rank` says of what the policy scores, in a fraction of the time: to the
+last bit, but for who wins among independent scores, which is within 1e-12. What must be asked from
+position to position (rules, foreign policies) goes there.
 """
 
 from __future__ import annotations
@@ -40,12 +41,20 @@ from topbill.policies.linear.kernels import (
     expected_rewards,
 )
 from topbill.policies.linear.sampling import (
+    at_one,
     count_winners,
+    extent,
+    integrals,
     inverse_gap,
+    places_of,
     sample_into,
     shares_of,
-    wins,
+    tabulate,
 )
+
+_LONGEST_USED = 16
+"""Draws after which a grid is tabulated anew: no product that rounds to 0 would be one that matters
+without what so many took from it."""
 
 
 @part
@@ -153,6 +162,10 @@ def draw_positions(
     for i in range(size):
         may[i] = eligible[rest[i]]
     counts, is_counted = np.empty(size), False
+    # Of who wins: the grid, what was tabulated on it, and which of its columns remain.
+    lo, hi, finest, rates = 0.0, 0.0, 0.0, np.empty(0)
+    below, ratio, weight, columns = np.empty((0, 0)), np.empty((0, 0)), np.empty(0), rest.copy()
+    age = _LONGEST_USED
     for k in range(start, stop):
         for i in range(size):
             some[i] = scores[may[i]]
@@ -163,7 +176,19 @@ def draw_positions(
         elif kind == WINS:
             for i in range(size):
                 widths[i] = spread[may[i]]
-            now = wins(some[:size], widths[:size])
+            grid = extent(some[:size], widths[:size])
+            if age == _LONGEST_USED or grid != (lo, hi, finest):
+                lo, hi, finest = grid
+                n, step = places_of(lo, hi, finest)
+                below, ratio, weight = np.empty((n, size)), np.empty((n, size)), np.empty(n)
+                rates, age = 1.0 / widths[:size], 0
+                tabulate(some[:size], rates, lo, finest, step, below, ratio, weight)
+                for i in range(size):
+                    columns[i] = i
+            whole = integrals(ratio, weight, rates)
+            for i in range(size):
+                widths[i] = whole[columns[i]]
+            now = at_one(widths[:size].copy())
         else:
             if not is_counted:
                 counts[:size] = 0.0
@@ -180,9 +205,15 @@ def draw_positions(
                 line[rest[i]] = now[i]
         # Without what won no draw, all others win as many as before.
         is_counted = counts[j] == 0.0
+        if kind == WINS:
+            # The others have nothing more to fear of it.
+            for i in range(weight.size):
+                weight[i] /= below[i, columns[j]]
+            age += 1
         size -= 1
         for i in range(j, size):
             rest[i], may[i], counts[i] = rest[i + 1], may[i + 1], counts[i + 1]
+            columns[i] = columns[i + 1]
     return stop
 
 

@@ -160,15 +160,15 @@ class VW:
         values = [0.0] * len(remaining)
         for place, value in pairs:
             values[place] = max(value, 0.0)
-        p = np.array(values)
         # Ties of regcbopt sum to more than one.
-        total = p.sum()
+        total = sum(values)
         if not total > 0.0:
             raise PolicyError(
                 f"vw: probabilities sum to {total}; was the model given infinite features?"
             )
         share = 0.0 if self.params.exploration == "epsilon" else self.params.uniform_share
-        return np.asarray(p * ((1.0 - share) / total) + share / len(remaining))
+        scale, least = (1.0 - share) / total, share / len(values)
+        return np.array([value * scale + least for value in values])
 
     def update(self, examples: Sequence[Example]) -> None:
         with self._lock:
