@@ -6,8 +6,10 @@ A service and a worker run on the examples. Decisions of three of them come over
 request, and a reward for each fourth; then the worker learns and publishes the rest. What the two
 took of the CPU, less what they take when nothing comes, is divided by the decisions in the lake; so
 are the bytes of the log, which lets rows go past every window, and of the lake. CPU and not the
-clock, so that other work on the machine hardly counts; of few decisions, snapshots of policies and
-small files weigh most. With `--against`, another checkout does the same in turn. Needs wrk.
+clock, so that other work on the machine hardly counts. What goes by the clock and not by decisions
+is left out of both: the process that keeps reports at hand, and versions of policies in the log,
+whose size is told beside the table. With `--against`, another checkout does the same in turn. Needs
+wrk.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
@@ -40,8 +43,12 @@ EXAMPLES = ROOT / "experiments"
 TICKS = os.sysconf("SC_CLK_TCK")
 LONGEST = 600.0
 """Seconds that a start, or what is left to learn and to publish, may take."""
-IDLE = 10.0
-"""Seconds in which it is seen what the two take when nothing comes any more."""
+IDLE = 60.0
+"""Seconds in which it is seen what the two take when nothing comes any more. Whatever is done from
+time to time is done once in them.
+"""
+BY_THE_CLOCK = b"answers"
+"""The command of the worker's process that keeps reports at hand."""
 STARTING = 40.0
 """Seconds after which the worker has started all that it starts: `topbill answers` comes last."""
 SLICE = 5.0
@@ -76,7 +83,9 @@ def environment(checkout: Path) -> dict[str, str]:
 
 
 def family(process: int) -> Iterator[int]:
-    """A process and those that it has started."""
+    """A process and those that it has started, but for what goes by the clock."""
+    if BY_THE_CLOCK in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"):
+        return
     yield process
     for thread in Path(f"/proc/{process}/task").iterdir():
         for child in (thread / "children").read_text().split():
@@ -121,13 +130,16 @@ def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
 
 
 class Cost(NamedTuple):
-    """Of so many decisions: seconds of CPU of service and worker, bytes in log and lake."""
+    """Of so many decisions: seconds of CPU of service and worker, bytes in log and lake; and bytes
+    of the versions of policies, which the log holds beside.
+    """
 
     decisions: int
     service: float
     worker: float
     log: float
     lake: float
+    versions: float
 
     def per_million(self) -> Cost:
         """The same of a million."""
@@ -163,18 +175,22 @@ def spent(checkout: Path, folder: Path, decisions: int) -> Cost:
             now - then - elapsed * (later - now) / IDLE
             for then, now, later in zip(before, after, idle, strict=True)
         ]
-    return Cost(count, *cpu, *sizes(data))
+    of_service, of_worker = cpu
+    return Cost(count, of_service, of_worker, *sizes(data))
 
 
-def sizes(data: Path) -> tuple[int, int]:
-    """Bytes of a data folder's log, once nobody has it open, and of the files of its lake that are
-    live: those that were merged into others stay for half an hour.
+def sizes(data: Path) -> tuple[int, int, int]:
+    """Bytes of a data folder's log, once nobody has it open, of the files of its lake that are
+    live (those that were merged into others stay for half an hour), and of versions of policies.
     """
     live = 0
     for folder in sorted((data / "lake").glob("*/_delta_log")):
         actions = DeltaTable(str(folder.parent)).get_add_actions(flatten=True)
         live += sum(pa.table(actions)["size_bytes"].to_pylist())
-    return (data / LOG_FILE).stat().st_size, live
+    with closing(sqlite3.connect(data / LOG_FILE)) as log:
+        query = "SELECT sum(pgsize * (name LIKE 'policy_%')), sum(pgsize) FROM dbstat"
+        ((versions, used),) = log.execute(query).fetchall()
+    return used - versions, live, versions
 
 
 def settled(data: Path) -> int:
@@ -254,6 +270,8 @@ def main() -> None:
     counts = ", ".join(f"{cost.decisions:,}" for each in costs for cost in each)
     print(f"{machine()}; measured on {counts} decisions")
     print("\n".join(table(costs)))
+    versions = ", ".join(f"{cost.versions / 1e6:,.0f}" for each in costs for cost in each)
+    print(f"versions of policies in the log, however many decisions: {versions} MB")
 
 
 if __name__ == "__main__":

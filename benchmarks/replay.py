@@ -1,15 +1,16 @@
 """How far a worker lags behind a log that is replayed at a set rate: pages of the example homepage
-are recorded once, stored again and again under ids of their own, and a worker learns and publishes
-them meanwhile, each in a process of its own.
+are recorded once, stored again and again under ids of their own, and a worker's two processes learn
+and publish them meanwhile.
 
     python -m benchmarks.replay [--pages-per-second 500] [--seconds 30] [--pages 200] \\
         [--log FOLDER]
 
-At most every second a line says how many pages were stored, by how much learning and publishing lag
-behind them (s), and what CPU the worker took since the last line, in ms a page and in cores.
+Every two seconds a line says how many pages were stored, by how much learning and publishing lag
+behind them (s), and what CPU each of the two took since the last line, in ms a page and in cores.
 Learning lags by what a decision has waited beyond its `reward_delay`, publishing by how old the
-record is, which is two seconds where nothing lags. `--log` keeps the recording in a folder, and
-takes it from there the next time.
+record is, which is two seconds where nothing lags. Pages are stored from when both have started. A
+log that takes no more for now is tried again: then fewer are stored than were to be. `--log` keeps
+the recording in a folder, and takes it from there the next time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,12 +33,19 @@ import msgspec
 from benchmarks.worker import LAYERS, cpu_seconds, examples, record_pages
 
 from topbill.domain.collecting import collect_rarely
+from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, RewardEvent
-from topbill.log import LOG_FILE, Entry, open_log
-from topbill.worker.loop import Worker
+from topbill.log import LOG_FILE, Entry, Log, open_log, open_log_of
+from topbill.worker.experiment_files import ExperimentFiles
+from topbill.worker.learning import Learning
+from topbill.worker.publishing import Publishing
 
 GROUP = 0.02
 """Seconds between two commits: what came meanwhile is stored as one group."""
+MOST = 0.5
+"""Seconds of pages that are stored at once, where they are late."""
+EVERY = 2.0
+"""Seconds from one line to the next: as long as from one publication to the next."""
 IDLE = 0.2
 """Seconds that a worker without work waits."""
 
@@ -49,14 +58,13 @@ class Page(NamedTuple):
 
 
 class State(msgspec.Struct):
-    """What a worker says of itself: when (s, monotonic), how far learning and publishing lag (s),
-    and its CPU (s).
+    """What one of the two processes says of itself: its CPU (s), and how far it lags (s) or when it
+    published last (µs since the epoch).
     """
 
-    at: float
-    learning: float
-    publishing: float
     seconds: float
+    lag: float = 0.0
+    published_at: int = 0
 
 
 def recorded(folder: Path, count: int) -> list[Page]:
@@ -94,73 +102,128 @@ def again(page: Page, number: int) -> list[Entry]:
     return [Entry(decisions), Entry(events=events)]
 
 
-def work(folder: Path) -> None:
-    """Learn and publish as `topbill worker` does, and say how far, once a second at most."""
-    worker = Worker(folder / "experiments", folder / "data")
+HALVES = ("learn", "publish")
+
+
+def work(folder: Path, half: str) -> None:
+    """Do one half of what `topbill worker` does, and say how far it is, once a second at most."""
+    log = open_log_of(folder / "data")
+    files = ExperimentFiles(folder / "experiments", folder / "data", log)
+    step, state = (learner if half == "learn" else publisher)(log, files, folder)
     collect_rarely()
     told = 0.0
     while True:
-        is_busy = worker.step()
-        now = time.monotonic()
-        if now - told >= 1.0:
-            told = now
-            lags = [worker.learner.lags.get(key, 0.0) for key in LAYERS]
-            published = worker.publisher.published_at
-            age = time.time() - published / 1e6 if published else 0.0
-            state = State(now, max(lags), age, cpu_seconds())
-            print(msgspec.json.encode(state).decode(), flush=True)
+        is_busy = step()
+        if time.monotonic() - told >= 1.0:
+            told = time.monotonic()
+            print(msgspec.json.encode(state()).decode(), flush=True)
         if not is_busy:
             time.sleep(IDLE)
 
 
+Steps = tuple[Callable[[], object], Callable[[], State]]
+"""What a process does again and again, and what it says of itself."""
+
+
+def learner(log: Log, files: ExperimentFiles, folder: Path) -> Steps:
+    """Learning."""
+    learning = Learning(log, files, folder / "data")
+
+    def state() -> State:
+        lags = learning.learner.lags
+        return State(cpu_seconds(), lag=max(lags.get(key, 0.0) for key in LAYERS))
+
+    return learning.step, state
+
+
+def publisher(log: Log, files: ExperimentFiles, folder: Path) -> Steps:
+    """Publishing."""
+    publishing = Publishing(log, files, folder / "experiments", folder / "data")
+
+    def state() -> State:
+        return State(cpu_seconds(), published_at=publishing.publisher.published_at)
+
+    return publishing.step_alone, state
+
+
 class Table:
-    """Prints what a worker says of itself, beside what was stored by then."""
+    """Prints what the two say of themselves, beside what was stored by then."""
 
     def __init__(self) -> None:
         self.stored = 0
-        self._before: tuple[int, State] | None = None
-        print(f"{'pages':>9}{'learning':>10}{'publishing':>12}{'ms/page':>9}{'cores':>7}")
+        self.states: dict[str, State] = {}
+        self._first: tuple[float, int, list[float]] | None = None
+        self._before: tuple[float, int, list[float]] | None = None
+        head = f"{'pages':>9}{'learning':>10}{'publishing':>12}{'ms/page':>16}{'cores':>12}"
+        print(head, flush=True)
 
-    def follow(self, lines: Iterable[str]) -> None:
-        """Print a line for each; on a thread of its own, since a step of the worker takes long."""
+    def follow(self, half: str, lines: Iterable[str]) -> None:
+        """Take what one of them says; on a thread of its own, since a step may take long."""
         for line in lines:
-            state, stored = msgspec.json.decode(line, type=State), self.stored
-            if self._before is not None:
-                pages, before = self._before
-                used = state.seconds - before.seconds
-                print(
-                    f"{stored:>9,}{state.learning:>9.1f}s{state.publishing:>11.1f}s"
-                    f"{used / max(stored - pages, 1) * 1e3:>9.2f}"
-                    f"{used / (state.at - before.at):>7.2f}",
-                    flush=True,
-                )
-            self._before = (stored, state)
+            self.states[half] = msgspec.json.decode(line, type=State)
+
+    def print(self) -> None:
+        """A line of what was said last."""
+        now = self._now()
+        if self._before is None:
+            self._first = self._before = now
+            return
+        lag, age = self.states["learn"].lag, time.time() - self.states["publish"].published_at / 1e6
+        lags = f"{lag:>9.1f}s{age:>11.1f}s"
+        print(f"{self.stored:>9,}{lags}{self._taken(self._before, now)}", flush=True)
+        self._before = now
+
+    def print_all(self) -> None:
+        """What all of it took."""
+        if self._first is not None:
+            print(f"{'all':>9}{'':>22}{self._taken(self._first, self._now())}", flush=True)
+
+    def _now(self) -> tuple[float, int, list[float]]:
+        used = [self.states[half].seconds for half in HALVES]
+        return time.monotonic(), self.stored, used
+
+    def _taken(
+        self, before: tuple[float, int, list[float]], now: tuple[float, int, list[float]]
+    ) -> str:
+        """ms of CPU a page, and cores, of each of the two."""
+        pages, seconds = max(now[1] - before[1], 1), now[0] - before[0]
+        taken = [later - sooner for sooner, later in zip(before[2], now[2], strict=True)]
+        each = " + ".join(f"{cpu / pages * 1e3:.2f}" for cpu in taken)
+        cores = " + ".join(f"{cpu / seconds:.2f}" for cpu in taken)
+        return f"{each:>16}{cores:>12}"
 
 
 def replay(folder: Path, pages: list[Page], rate: float, seconds: float) -> None:
     """Store pages at a rate, with a worker beside, and print how it follows."""
     (folder / "data").mkdir()
+    table, workers = Table(), []
     with open_log(folder / "data" / LOG_FILE) as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.replay", "--work", str(folder)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert worker.stdout is not None
-        table = Table()
-        threading.Thread(target=table.follow, args=(worker.stdout,), daemon=True).start()
         try:
-            began = time.monotonic()
+            for half in HALVES:
+                command = [sys.executable, "-m", "benchmarks.replay", "--work", str(folder), half]
+                worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+                workers.append(worker)
+                threading.Thread(
+                    target=table.follow, args=(half, worker.stdout), daemon=True
+                ).start()
+            while len(table.states) < len(HALVES):
+                time.sleep(GROUP)
+            began = printed = time.monotonic()
             while (passed := time.monotonic() - began) < seconds:
-                due = range(table.stored, int(passed * rate))
+                due = range(table.stored, int(passed * rate))[: int(MOST * rate)]
                 entries = [e for n in due for e in again(pages[n % len(pages)], n)]
-                if entries:
+                with suppress(LogError):
                     log.commit(entries)
                     table.stored = due.stop
+                if time.monotonic() - printed >= EVERY:
+                    printed = time.monotonic()
+                    table.print()
                 time.sleep(GROUP)
+            table.print_all()
         finally:
-            worker.kill()
-            worker.wait()
+            for worker in workers:
+                worker.kill()
+                worker.wait()
 
 
 def main() -> None:
@@ -170,10 +233,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--pages", type=int, default=200, help="that are recorded")
     parser.add_argument("--log", type=Path, help="keeps what is recorded")
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work is not None:
-        return work(arguments.work)
+        return work(Path(arguments.work[0]), arguments.work[1])
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         kept = root if arguments.log is None else arguments.log
