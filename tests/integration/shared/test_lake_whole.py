@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from tests import object_store
 from tests.traces import traces, traces_in_files
+from tests.unit.reporting import test_kept_days
 from tests.unit.worker import test_erasure
 
 import topbill
@@ -22,6 +23,7 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.lake_url import LAKE_VARIABLE
 from topbill.lake import Lake, database_of, lake_place, sql
 from topbill.lake.files import files_below
+from topbill.lake.kept import SUMS
 from topbill.log import LOG_FILE, open_log
 from topbill.reporting import load_experiment_report
 from topbill.shipped import shipped
@@ -73,6 +75,21 @@ def test_reports_and_evaluations_say_the_same_of_both(
         said.append([msgspec.to_builtins(report), msgspec.to_builtins(evaluation)])
     assert not (tmp_path / "store" / "lake" / "decisions").exists()
     assert list(differences(*said)) == []
+
+
+def test_what_days_add_up_to_is_kept_of_a_large_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_a_new_url(monkeypatch)
+    record = test_kept_days.Record(tmp_path / "data", seed=3, units=20)
+    for _ in range(3):
+        record.live(40)
+    record.publish()
+    whole = load_experiment_report("home", record.folder)
+    monkeypatch.setattr("topbill.reporting.experiment.build.LARGE", 1)
+    kept = load_experiment_report("home", record.folder)
+    assert any((record.folder / SUMS).rglob("*.parquet"))
+    assert list(differences(msgspec.to_builtins(whole), msgspec.to_builtins(kept))) == []
 
 
 @pytest.fixture(scope="module")
