@@ -17,12 +17,14 @@ from topbill.cli.shell import (
     Data,
     EngineUrl,
     Json,
+    LakeUrl,
     app,
     fraction,
     fractions,
     out,
     print_json,
     use_engine,
+    use_lake,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def report(
     key: str,
     *,
     data: Data = DATA,
+    lake_url: LakeUrl = "",
     method: Method | None = None,
     looks: tuple[str, ...] = (),
     against: str | None = None,
@@ -88,6 +91,7 @@ def report(
         anew: Of an experiment that was concluded: work its report out from the record as it is now,
             up to the conclusion, instead of showing the one that was kept.
     """
+    use_lake(lake_url)
     from topbill import reporting
 
     use_engine(engine)
@@ -275,6 +279,7 @@ def power(
     key: str | None = None,
     *,
     data: Data = DATA,
+    lake_url: LakeUrl = "",
     metric: str | None = None,
     lift: Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True)] = LIFTS,
     days: tuple[int, ...] = (0, 7, 14, 28),
@@ -306,6 +311,7 @@ def power(
         alpha: The chance to call a difference where there is none.
         power: The chance to find a lift that is there.
     """
+    use_lake(lake_url)
     from topbill.reporting.experiment import plan
 
     settings: dict[str, Any] = {
@@ -420,12 +426,13 @@ def _as_number(text: str) -> float | str:
 
 
 @app.command
-def sql(query: str, *, data: Data = DATA, json_: Json = False) -> None:
+def sql(query: str, *, data: Data = DATA, lake_url: LakeUrl = "", json_: Json = False) -> None:
     """One reading statement on the record: views decisions, rewards, placements, feedback, units.
 
     Args:
         query: SQL in DuckDB's dialect.
     """
+    use_lake(lake_url)
     from topbill import lake
     from topbill.domain.errors import BadRequest
 

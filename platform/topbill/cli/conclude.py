@@ -7,7 +7,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from topbill.cli.shell import DATA, Data, Json, LogUrl, app, print_json, say, use_log
+from topbill.cli.shell import (
+    DATA,
+    Data,
+    Json,
+    LakeUrl,
+    LogUrl,
+    app,
+    print_json,
+    say,
+    use_lake,
+    use_log,
+)
 from topbill.domain.errors import BadRequest
 
 Again = Annotated[bool, Parameter(negative="", help="Name another winner than before.")]
@@ -26,6 +37,7 @@ def conclude(
     again: Again = False,
     data: Data = DATA,
     url: LogUrl = "",
+    lake_url: LakeUrl = "",
     as_json: Json = False,
 ) -> None:
     """End an experiment: keep its report as it stands, and give everybody the winner.
@@ -43,6 +55,7 @@ def conclude(
     from topbill.reporting.experiment.conclusion import thawed
 
     use_log(url)
+    use_lake(lake_url)
     if (winner is None) != no_winner:
         raise BadRequest(
             "--winner",

@@ -15,10 +15,12 @@ from topbill.cli.shell import (
     EXPERIMENTS,
     Data,
     Experiments,
+    LakeUrl,
     LogUrl,
     app,
     print_json,
     say,
+    use_lake,
     use_log,
 )
 from topbill.domain.errors import BadRequest, NotFound
@@ -43,6 +45,7 @@ def unit(
     unit_type: UnitType = None,
     data: Data = DATA,
     url: LogUrl = "",
+    lake_url: LakeUrl = "",
 ) -> None:
     """Print all that is stored of one unit as JSON: its decisions, rewards and events, its rows
     that were set aside, and its limits as a profile.
@@ -53,6 +56,7 @@ def unit(
     from topbill.worker.erasure import unit_data
 
     use_log(url)
+    use_lake(lake_url)
     print_json(unit_data(data, unit, unit_type))
 
 
@@ -82,6 +86,7 @@ def erase(
     experiments: Experiments = EXPERIMENTS,
     data: Data = DATA,
     url: LogUrl = "",
+    lake_url: LakeUrl = "",
 ) -> None:
     """Take one unit out of log, lake, answers and quarantine, with every trace in their files.
 
@@ -100,6 +105,7 @@ def erase(
     from topbill.worker.erasure import erase_again, erase_unit, find_unit, old_copies
 
     use_log(url)
+    use_lake(lake_url)
     if tombstones is not None and not (unit or unit_type or dry_run):
         erased = erase_again(
             data, given_tombstones(tombstones), lambda: loaded_experiments(experiments, data)
@@ -133,6 +139,7 @@ def retain(
     experiments: Experiments = EXPERIMENTS,
     data: Data = DATA,
     url: LogUrl = "",
+    lake_url: LakeUrl = "",
 ) -> None:
     """Remove decisions with their rewards, events and rows set aside that are older than is kept.
 
@@ -145,6 +152,7 @@ def retain(
     from topbill.worker import erasure, retention
 
     use_log(url)
+    use_lake(lake_url)
     if dry_run:
         found = retention.find_aged(data, keep.total_seconds())
         say(f"{data}: has {retention.sentence(found)}")

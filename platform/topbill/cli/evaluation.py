@@ -5,7 +5,18 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-from topbill.cli.shell import DATA, Data, Json, LogUrl, app, out, progress, use_log
+from topbill.cli.shell import (
+    DATA,
+    Data,
+    Json,
+    LakeUrl,
+    LogUrl,
+    app,
+    out,
+    progress,
+    use_lake,
+    use_log,
+)
 
 
 @app.command
@@ -23,6 +34,7 @@ def evaluate(
     alpha: float = 0.05,
     data: Data = DATA,
     url: LogUrl = "",
+    lake_url: LakeUrl = "",
     json_: Json = False,
 ) -> None:
     """What other policies would have earned in an experiment, from its log alone, and how much more
@@ -47,6 +59,7 @@ def evaluate(
     from topbill.ope import text
 
     use_log(url)
+    use_lake(lake_url)
     # Both spellings may be mixed: --estimators ips,dr --estimators snips.
     names = [name.strip() for option in estimators for name in option.split(",")]
     with progress() as bar:

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE
 from rich.table import Table
 
-from topbill.cli.shell import DATA, Data, Json, app, out, print_json, say
+from topbill.cli.shell import (
+    DATA,
+    Data,
+    Json,
+    LakeUrl,
+    app,
+    out,
+    print_json,
+    say,
+    use_lake,
+)
 from topbill.domain.errors import BadData
 
 if TYPE_CHECKING:
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @app.command
-def features(*files: Path, data: Data = DATA, json_: Json = False) -> None:
+def features(*files: Path, data: Data = DATA, lake_url: LakeUrl = "", json_: Json = False) -> None:
     """Show the tables of features by id: the version in force, its columns, how they moved since
     the one before, how often ids were unknown, and what was refused.
 
@@ -34,6 +44,7 @@ def features(*files: Path, data: Data = DATA, json_: Json = False) -> None:
         files: Experiment files: read their tables now instead, and say what is wrong with them or
             would be taken over; exit 1 where anything is wrong.
     """
+    use_lake(lake_url)
     if files:
         sys.exit(0 if _check(files, data) else 1)
     from topbill.reporting.queries.features import tables

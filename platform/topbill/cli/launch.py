@@ -14,11 +14,13 @@ from topbill.cli.shell import (
     Data,
     Experiments,
     Json,
+    LakeUrl,
     LogUrl,
     app,
     own_or_examples,
     print_json,
     say,
+    use_lake,
     use_log,
 )
 from topbill.domain.errors import BadRequest
@@ -38,6 +40,7 @@ def assign(
     experiments: Experiments = EXPERIMENTS,
     data: Data = DATA,
     url: LogUrl = "",
+    lake_url: LakeUrl = "",
     as_json: Json = False,
 ) -> None:
     """Say which variant of an experiment a unit is in, since when and why.
@@ -50,6 +53,7 @@ def assign(
     from topbill.launch import experiments_beside, unit_assignment
 
     use_log(url)
+    use_lake(lake_url)
     beside = experiments_beside(own_or_examples(experiments), key)
     found = unit_assignment(beside, data, key, unit, context)
     if as_json:
@@ -128,6 +132,7 @@ def approve(
     because: Because = "",
     data: Data = DATA,
     url: LogUrl = "",
+    lake_url: LakeUrl = "",
 ) -> None:
     """Approve what an experiment's launch waits for: its next step, harm that it was paused for, or
     a gate that did not let it pass.
@@ -139,6 +144,7 @@ def approve(
     from topbill.log import open_log_of
 
     use_log(url)
+    use_lake(lake_url)
     with open_log_of(data, create=False) as log:
         order = give_approval(log, key, getpass.getuser(), because)
     say(f"{key}: {order.because} (step {order.step}). The launch goes on within seconds.")

@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from topbill.cli.shell import DATA, Data, Json, LogUrl, app, err, out, print_json, progress, use_log
+from topbill.cli.shell import (
+    DATA,
+    Data,
+    Json,
+    LakeUrl,
+    LogUrl,
+    app,
+    err,
+    out,
+    print_json,
+    progress,
+    use_lake,
+    use_log,
+)
 from topbill.domain.errors import BadRequest, NotFound
 
 if TYPE_CHECKING:
@@ -88,6 +101,7 @@ def verify(
     experiments: Path | None = None,
     data: Data = DATA,
     url: LogUrl = "",
+    lake_url: LakeUrl = "",
 ) -> None:
     """Fold an experiment's log again from the start; exit 0 when it reaches the stored state, bit
     by bit. Vowpal Wabbit's is compared by what it predicts and weighs. With --files, look for
@@ -103,6 +117,7 @@ def verify(
         experiments: Folder of its file; left out, its newest revision in the log's audit is taken.
     """
     use_log(url)
+    use_lake(lake_url)
     if files:
         _verify_files(data, repair=repair)
     elif key is None:

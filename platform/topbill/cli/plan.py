@@ -8,7 +8,19 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from topbill.cli.shell import DATA, EXPERIMENTS, Data, Json, LogUrl, app, print_json, say, use_log
+from topbill.cli.shell import (
+    DATA,
+    EXPERIMENTS,
+    Data,
+    Json,
+    LakeUrl,
+    LogUrl,
+    app,
+    print_json,
+    say,
+    use_lake,
+    use_log,
+)
 
 Checks = Annotated[
     bool, Parameter(name="--check", negative="", help="Exit 1 where something would harm.")
@@ -32,6 +44,7 @@ def plan(
     *,
     data: Data = DATA,
     url: LogUrl = "",
+    lake_url: LakeUrl = "",
     base: Base = None,
     check: Checks = False,
     evaluate: Evaluates = True,
@@ -49,6 +62,7 @@ def plan(
     from topbill import plan as planning
 
     use_log(url)
+    use_lake(lake_url)
     result = planning.plan_folder(folder, data, base=base, evaluates=evaluate)
     if as_json:
         print_json(result)

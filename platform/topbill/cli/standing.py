@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from topbill.cli.shell import DATA, Data, Json, LogUrl, app, print_json, say, use_log
+from topbill.cli.shell import (
+    DATA,
+    Data,
+    Json,
+    LakeUrl,
+    LogUrl,
+    app,
+    print_json,
+    say,
+    use_lake,
+    use_log,
+)
 from topbill.domain.formatting import condition, minute, several
 
 if TYPE_CHECKING:
@@ -35,11 +46,12 @@ class StandingNow(msgspec.Struct, frozen=True):
 
 
 @app.command(name="list")
-def list_(*, data: Data = DATA, as_json: Json = False) -> None:
+def list_(*, data: Data = DATA, lake_url: LakeUrl = "", as_json: Json = False) -> None:
     """List every experiment that the record knows, running ones first; also those whose file is
     gone, for as long as their decisions are kept. Of those that were concluded: who won, with what
     lift as measured and as it is to be believed beside all others, and why.
     """
+    use_lake(lake_url)
     from topbill.reporting import past
     from topbill.reporting.queries import database
 
@@ -75,6 +87,7 @@ def status(
     *,
     data: Data = DATA,
     url: LogUrl = "",
+    lake_url: LakeUrl = "",
     as_json: Json = False,
 ) -> None:
     """Say what runs, by whose order, whether the worker keeps up, and what somebody should look at.
@@ -83,6 +96,7 @@ def status(
     known of a page is none.
     """
     use_log(url)
+    use_lake(lake_url)
     standing = _standing(data)
     if as_json:
         print_json(standing)

@@ -15,11 +15,13 @@ from topbill.cli.shell import (
     EXPERIMENTS,
     Data,
     Experiments,
+    LakeUrl,
     LogUrl,
     app,
     err,
     out,
     progress,
+    use_lake,
     use_log,
 )
 from topbill.formats.registry import FormatName
@@ -33,6 +35,7 @@ def import_(
     file: Path,
     *,
     data: Data,
+    lake_url: LakeUrl = "",
     format: FormatName | None = None,  # noqa: A002 (what it is called on the command line)
     key: str = "imported",
     variant: str | None = None,
@@ -56,6 +59,7 @@ def import_(
         skip_bad: Leave out, and count, up to so many lines that cannot be read, or say no variant
             or unit.
     """
+    use_lake(lake_url)
     from topbill import spec
     from topbill.formats import import_log
 
@@ -95,6 +99,7 @@ def events(
     *,
     data: Data,
     url: LogUrl = "",
+    lake_url: LakeUrl = "",
     experiments: Experiments = EXPERIMENTS,
 ) -> None:
     """Bring histories from before Topbill into a data folder: what viewers did, which pages and
@@ -113,6 +118,7 @@ def events(
     from topbill.formats.event_import import import_events
 
     use_log(url)
+    use_lake(lake_url)
     start = time.monotonic()
     with progress() as bar:
         task = bar.add_task(file.name, total=None)
@@ -143,6 +149,7 @@ def export(
     target: Path,
     *,
     data: Data = DATA,
+    lake_url: LakeUrl = "",
     format: FormatName | None = None,  # noqa: A002
 ) -> None:
     """Write an experiment's decisions with their rewards for other tools; interrupted, it goes on.
@@ -153,6 +160,7 @@ def export(
         format: Where the name does not tell: .dsjson, .parquet, .arrow and .csv (a plain one, a
             row a shown item) do.
     """
+    use_lake(lake_url)
     from topbill.formats import export_log
     from topbill.formats.registry import target_format
 
@@ -176,6 +184,7 @@ def backup(
     *,
     data: Data = DATA,
     url: LogUrl = "",
+    lake_url: LakeUrl = "",
 ) -> None:
     """Copy a data folder while everything runs: log and lake, of one moment.
 
@@ -186,6 +195,7 @@ def backup(
     from topbill.backup import back_up
 
     use_log(url)
+    use_lake(lake_url)
     done = back_up(data, destination)
     out.print(f"{done}: a backup of {data}", highlight=False, soft_wrap=True, markup=False)
 
@@ -195,6 +205,7 @@ def restore(
     source: Path,
     *,
     data: Data = DATA,
+    lake_url: LakeUrl = "",
     at: str | None = None,
     tombstones: Path | None = None,
     experiments: Experiments = EXPERIMENTS,
@@ -207,6 +218,7 @@ def restore(
         tombstones: The `tombstones.jsonl` of the data folder as it was last: units that were erased
             since the backup are erased again. Those that any of the backups knows of are anyway.
     """
+    use_lake(lake_url)
     from topbill import backup as backups
     from topbill.cli.erasure import given_tombstones, loaded_experiments
     from topbill.domain.instants import instant
