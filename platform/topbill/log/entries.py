@@ -51,7 +51,7 @@ class Rows(NamedTuple):
         return len(self.decisions) + len(self.events) + len(self.unit_events) + bundled
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class Entry(NamedTuple):
     """Rows that are stored together or not at all.
 
     `keyed_decisions`, `keyed_events` and `keyed_unit_events` say which ids the callers chose: only

@@ -133,7 +133,7 @@ class VW:
         the first.
         """
         values = x.astype(np.float32)
-        if values.shape != (self.d,) or not np.isfinite(values).all():
+        if values.shape != (self.d,) or not _is_finite(values):
             raise PolicyError(f"vw: context must be finite and ({self.d},), got {values.shape}")
         features: Features = {}
         if self.d:
@@ -159,7 +159,9 @@ class VW:
             pairs = self._workspace.predict(self._shared(x), eligible)
         values = [0.0] * len(remaining)
         for place, value in pairs:
-            values[place] = max(value, 0.0)
+            # NaN stays what it is, for the sum to tell.
+            if not value <= 0.0:
+                values[place] = value
         # Ties of regcbopt sum to more than one.
         total = sum(values)
         if not total > 0.0:
@@ -258,6 +260,11 @@ class VW:
     ) -> list[dict[str, float]]:
         """VW's hashed weights have no names."""
         return [{} for _ in actions.ids]
+
+
+def _is_finite(values: Values) -> bool:
+    """Whether all numbers are. Each is looked at only where the sum of their squares is not."""
+    return bool(np.isfinite(values.dot(values)) or np.isfinite(values).all())
 
 
 def _hash(namespace: str, name: str) -> Hashes:
