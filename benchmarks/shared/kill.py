@@ -36,6 +36,7 @@ from contextlib import ExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from subprocess import CompletedProcess
 from typing import Any, Protocol
 from urllib.request import urlopen
 
@@ -214,10 +215,10 @@ def _held(log: Log, data: Path, ledgers: list[TimedLedger]) -> list[Rows]:
     return kinds
 
 
-def _verified(data: Path) -> dict[str, int]:
+def _verified(data: Path) -> dict[str, CompletedProcess[str]]:
     """How `topbill verify` ends for each experiment."""
     keys = kill_record.experiments(data)
-    return {key: processes.topbill("verify", key, "--data", data).returncode for key in keys}
+    return {key: processes.topbill("verify", key, "--data", data) for key in keys}
 
 
 def run(
@@ -251,12 +252,15 @@ def run(
         f"acknowledged {acknowledged:,}, held {held:,}, lost {acknowledged - held:,}, "
         f"doubled {sum(each.doubled for each in rows):,}"
     )
-    exits = _verified(form.data)
-    print("verify exits", ", ".join(f"{key} {status}" for key, status in exits.items()))
+    verified = _verified(form.data)
+    print("verify exits", ", ".join(f"{key} {v.returncode}" for key, v in verified.items()))
     problems = [problem for ledger in ledgers for problem in ledger.problems]
     for each in rows:
         problems += each.problems()
-    return problems + [f"verify {key}: exit {status}" for key, status in exits.items() if status]
+    for key, done in verified.items():
+        if done.returncode:
+            problems.append(f"verify {key}: exit {done.returncode}: {done.stdout}{done.stderr}")
+    return problems
 
 
 def _say(kind: str, at: list[tuple[float, float]], ledgers: list[TimedLedger]) -> None:

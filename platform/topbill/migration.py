@@ -12,13 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from topbill.domain.errors import LogError, TopbillError
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake.places import DATABASE, LAKE
-from topbill.log import LOG_FILE, open_log, schema_stamp
+from topbill.log import LOG_FILE, migrate_log, open_log, schema_stamp
 from topbill.log.bundle_table import undo_bundles
 
+if TYPE_CHECKING:
+    from topbill.log.table_log import TableLog
+
+FORMER_LOG = "former-log"
+"""The folder in a data folder that has its own log once that has moved."""
 _WORKER_LOCK = "keeper.lock"
 """Called so by 0.1.0: whoever holds it publishes into the folder."""
 
@@ -72,6 +78,46 @@ def migrate_down(data: Path) -> list[str]:
         done += schema_change.downgrade(data)
         done.append(f"{data}: is as 0.1.0 reads it; start its keeper to have it published")
     return done
+
+
+def move_log(data: Path, url: str) -> list[str]:
+    """Have the log at a URL go on in the place of a data folder's own: it takes over all that is
+    said once (policies, the audit, orders, conclusions, erasures, profiles), and the folder keeps
+    its lake, in which the rows are. What was done, in sentences.
+
+    Raises:
+        NotFound: The folder has no log of its own.
+        Conflict: The log at the URL has experiments of its own already.
+        LogError: Some row is not in the lake yet, or one of both logs cannot be used.
+        TopbillError: A worker is at work on the folder.
+    """
+    from topbill.lake import Lake
+
+    path = data / LOG_FILE
+    said = [migrate_log(url)]
+    with open_log(path, create=False) as log, open_log(url, create=False) as at_url:
+        own, shared = cast("TableLog", log), cast("TableLog", at_url)  # both have a database
+        with _no_worker(data):
+            own.tend()
+            lake = Lake(data)
+            waiting = [
+                *own.read_decisions(lake.position("decisions"), 1),
+                *own.read_events(lake.position("rewards"), 1),
+                *own.read_unit_events(lake.position("events"), 1),
+            ]
+            if waiting:
+                raise LogError(
+                    f"{path}: has rows that are not in the lake; expected none: stop the service, "
+                    "let `topbill worker` publish them for some seconds, stop it and try again"
+                )
+            if shared.go_on_from(own):
+                said.append(f"{shared.name}: goes on from {path}")
+    former = data / FORMER_LOG
+    former.mkdir(exist_ok=True)
+    for file in sorted(data.glob("log.*")):
+        file.rename(former / file.name)
+    said.append(f"{former}: has the folder's own log, which nothing reads any more")
+    return said
 
 
 def _undo_bundles(log: Path) -> None:
@@ -144,7 +190,7 @@ def _no_worker(data: Path) -> Iterator[None]:
             fcntl.flock(worker, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise TopbillError(
-                f"{data}: a worker is at work on this folder, which is of an older schema "
-                "version; stop it first"
+                f"{data}: a worker is at work on this folder, which is about to change; "
+                "stop it first"
             ) from error
         yield

@@ -248,6 +248,7 @@ def migrate(
     data: Data = DATA,
     url: LogUrl = "",
     down: bool = False,
+    from_: Annotated[Path | None, Parameter(name="--from")] = None,
 ) -> None:
     """Bring a data folder to this version's names, or back to what 0.1.0 reads; with --log, make
     the tables of a log that machines share, or bring them to this version.
@@ -258,6 +259,8 @@ def migrate(
 
     Args:
         down: Back to what 0.1.0 reads; rows that came since are kept.
+        from_: With --log, a data folder whose own log that one is to go on from; services and
+            worker must have ended.
     """
     from topbill import migration
     from topbill.domain.errors import BadRequest, NotFound
@@ -267,8 +270,12 @@ def migrate(
     if url:
         if down:
             raise BadRequest("--down", "is only for a data folder; a log at a URL cannot go back")
-        out.print(migrate_log(url), highlight=False, soft_wrap=True, markup=False)
+        done = [migrate_log(url)] if from_ is None else migration.move_log(from_, url)
+        for sentence in done:
+            out.print(sentence, highlight=False, soft_wrap=True, markup=False)
         return
+    if from_ is not None:
+        raise BadRequest("--from", "expected --log URL beside it, the log that is to go on")
     if not data.is_dir():
         raise NotFound(f"{data}: no such folder; expected a data folder")
     done = migration.migrate_down(data) if down else migration.migrate(data)

@@ -73,6 +73,31 @@ which 0.1.0 writes likewise, and which the rows and the journal's file contradic
 damaged. A row of PostgreSQL has its stamp in its `seq`: its checksum is without it.
 """
 
+COPIED = {
+    "revisions": "seq",
+    "orders": "place",
+    "conclusions": "place",
+    "alarms": "place",
+    "alarm_messages": "place",
+    "alarm_watches": "experiment",
+    "quarantine": "place",
+    "erasures": "place",
+    "retentions": "place",
+    "profiles": "unit",
+    "merges": "place",
+}
+"""What another log is told when it goes on in the place of one: all that is said once and holds
+from then on; and the column that says in which order. Beside these its snapshots.
+"""
+SNAPSHOTS = {
+    "policy_snapshots": (
+        *("experiment", "version", "watermark", "at", "fingerprint", "start", "refit_at", "blob"),
+    ),
+    "snapshot_checksums": ("experiment", "version", "checksum"),
+    "policy_engines": (*CHECKED["policy_engines"], "checksum"),
+}
+"""The tables of policies, and their columns."""
+
 Existing = Literal["refuse", "keep", "replace"]
 """What becomes of a row that is there already when it is inserted once more: an error, nothing, or
 the new one takes its place. Replaced is by a table's first column.

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from topbill.domain.alarm import AlarmLine, AlarmMessage, AlarmWatch
+from topbill.domain.errors import Conflict
 from topbill.domain.profile import Merge, MergedProfile, ProfileChange, ProfileLimits
 from topbill.domain.records import (
     QuarantinedRow,
@@ -34,7 +35,7 @@ from topbill.log.protocol import (
 from topbill.log.quarantine import HeartbeatTable, QuarantineTable
 from topbill.log.revisions import RevisionTable
 from topbill.log.snapshots import SnapshotTable
-from topbill.log.sql_database import SqlDatabase
+from topbill.log.sql_database import CHECKED, COPIED, SNAPSHOTS, SqlDatabase
 
 
 class TableLog(Log):
@@ -58,6 +59,33 @@ class TableLog(Log):
         self._heartbeat = HeartbeatTable(database, clock)
         self._duties = DutyTable(database, clock)
         self._profiles = ProfileTable(database, clock)
+
+    def go_on_from(self, other: TableLog) -> bool:
+        """Take over all that another log knows beside its rows: policies, the audit, orders,
+        conclusions, alarms, erasures, profiles. Whole or not at all. Returns whether it did: not
+        where it has just that already.
+
+        Raises Conflict where this log has something of its own.
+        """
+        if self.revisions():
+            if self.revisions() == other.revisions():
+                return False
+            raise Conflict(
+                f"{self.name}: has experiments of its own; expected a log that nothing has used yet"
+            )
+        with self._tables.transaction():
+            for table, place in COPIED.items():
+                columns = ", ".join(CHECKED[table])
+                rows = other._tables.rows(f"SELECT {columns} FROM {table} ORDER BY {place}")  # noqa: S608
+                self._tables.insert(table, rows)
+            for table, names in SNAPSHOTS.items():
+                columns, marks = ", ".join(names), ", ".join("?" * len(names))
+                for row in other._tables.rows(f"SELECT {columns} FROM {table}"):  # noqa: S608
+                    self._tables.execute(
+                        f"INSERT INTO {table} ({columns}) VALUES ({marks})",  # noqa: S608
+                        row,
+                    )
+        return True
 
     # ------------------------------------------------------------------ snapshots
 

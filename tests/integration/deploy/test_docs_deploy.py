@@ -32,13 +32,14 @@ def test_every_alert_has_its_line_and_no_other_is_named() -> None:
 
 def test_every_variable_of_the_compose_file_is_named() -> None:
     compose = (DEPLOY / "compose.yaml").read_text()
+    compose += (DEPLOY / "shared" / "compose.yaml").read_text()
     assert set(re.findall(r"\$\{(\w+)", compose)) <= set(re.findall(r"`(TOPBILL_\w+)`", PAGE))
 
 
 def test_every_value_that_it_names_is_the_charts() -> None:
     values = json.loads((DEPLOY / "helm" / "topbill" / "values.schema.json").read_text())
     named = re.findall(r"--set(?:-file)? (\w+)\.(\w+)", PAGE)
-    named += re.findall(r"`(experiments|networkPolicy|service|serviceMonitor)\.(\w+)`", PAGE)
+    named += re.findall(r"`(experiments|networkPolicy|service|serviceMonitor|shared)\.(\w+)`", PAGE)
     assert len(named) > 5
     for section, name in named:
         assert name in values["properties"][section]["properties"], f"{section}.{name}"
