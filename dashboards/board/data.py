@@ -16,7 +16,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import streamlit as st
 
 from topbill import reporting
-from topbill.cli.dashboard import PICTURE_HOSTS
 from topbill.domain.errors import TopbillError
 from topbill.engine import CompiledExperiment
 from topbill.launch import UnitAssignment, experiments_beside, unit_assignment
@@ -29,6 +28,7 @@ from topbill.pages import (
 )
 from topbill.reporting import answer_cache
 from topbill.reporting.queries import database, preview
+from topbill.reporting.visitors import PICTURE_HOSTS
 from topbill.spec import Experiment
 
 P = ParamSpec("P")

@@ -13,7 +13,7 @@ import streamlit as st
 
 from board.tries import TRIES
 from board.words import code
-from topbill.cli.dashboard import PASSWORD, may_look
+from topbill.reporting.visitors import PASSWORD, may_look
 
 
 def _secret(name: str) -> object:

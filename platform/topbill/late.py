@@ -24,3 +24,36 @@ def names(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str],
         return getattr(import_module(module_of[name]), name)
 
     return __getattr__
+
+
+class _Late:
+    """Stands for a module, or for something in it, until somebody uses it."""
+
+    def __init__(self, module: str, name: str | None) -> None:
+        self._place = (module, name)
+        self._found: Any = None
+
+    def _find(self) -> Any:
+        if self._found is None:
+            module, name = self._place
+            found = import_module(module)
+            self._found = found if name is None else getattr(found, name)
+        return self._found
+
+    def __getattr__(self, attribute: str) -> Any:
+        # Who asks what kind of thing it is does not use it.
+        if attribute.startswith("_"):
+            raise AttributeError(f"{self._place} was not loaded: it has no {attribute!r} yet")
+        value = getattr(self._find(), attribute)
+        setattr(self, attribute, value)
+        return value
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._find()(*arguments, **named)
+
+
+def name(module: str, of: str | None = None) -> Any:
+    """A module, or a function or an object of it, that is loaded when it is first used: who imports
+    the words and results of an analysis does not wait for what works them out.
+    """
+    return _Late(module, of)

@@ -19,12 +19,12 @@ import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from math import inf, sqrt
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
-from scipy.stats import norm
 
+from topbill import late
 from topbill.ab import reasons
 from topbill.ab.analysis import Design, Table, judged_table, prepare
 from topbill.ab.checks.srm import sample_ratio
@@ -40,6 +40,11 @@ from topbill.domain.margin import Margin, MarginUnit
 from topbill.domain.zones import UTC, checked_zone
 from topbill.spec import Experiment
 from topbill.stats import sequential
+
+if TYPE_CHECKING:
+    from scipy.stats import norm
+else:
+    norm = late.name("scipy.stats", "norm")
 
 ALPHA = 0.045
 """The chance, at most, that a launch which does no harm is ever called harmed."""

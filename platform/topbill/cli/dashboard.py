@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from topbill.domain.errors import TopbillError
+from topbill.reporting.visitors import PASSWORD, PICTURE_HOSTS
 from topbill.service.browsers import is_loopback
 from topbill.shipped import shipped
 
-PASSWORD = "TOPBILL_DASHBOARD_PASSWORD"  # noqa: S105  (the name of the variable)
-PICTURE_HOSTS = "TOPBILL_PICTURE_HOSTS"
-"""The variable with the hosts that pictures may be shown from, with commas."""
 _SHORTEST = 12
 """Characters of a password."""
 _LEAST_SECRET = 32
@@ -78,21 +76,6 @@ def run(
     )
     # In place of this process, so that whatever watches over it sees Streamlit's own exit.
     os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606  (our own arguments)
-
-
-def may_look(email: object, allowed: object) -> bool:
-    """Whether the signed-in viewer with that verified address may look. `allowed` (of `[auth]`):
-    addresses, and domains as `@example.com`; None lets in everybody whom the provider signs in."""
-    if allowed is None:
-        return True
-    entries = allowed if isinstance(allowed, list | tuple) else []
-    address = str(email or "").lower()
-    for entry in entries:
-        entry = str(entry).lower()
-        # A domain with its @, so that example.com lets in nobody of notexample.com.
-        if address == entry or (entry.startswith("@") and address.endswith(entry)):
-            return True
-    return False
 
 
 def _check_password(host: str, app: Path, secrets: Mapping[str, _Secret]) -> None:

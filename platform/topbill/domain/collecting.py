@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 
+_RARELY = (20_000, 50, 50)
+"""New objects between two collections, and how many of each generation before the next one's."""
+
 
 def load_first() -> None:
-    """Collect next to nothing while a process starts: what it loads stays, and to look through it
-    again and again takes a tenth of a start.
+    """Collect rarely from the start on: what a process loads stays, and to look through it again
+    and again takes a tenth of a start.
     """
-    gc.set_threshold(100_000, 50, 50)
+    gc.set_threshold(*_RARELY)
 
 
 def collect_rarely() -> None:
@@ -19,4 +22,4 @@ def collect_rarely() -> None:
     objects that only a collector could free, and by default it takes a third of a worker's time.
     """
     gc.freeze()
-    gc.set_threshold(20_000, 50, 50)
+    gc.set_threshold(*_RARELY)

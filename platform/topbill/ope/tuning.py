@@ -6,9 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log, sqrt
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from scipy.special import stdtrit
+from topbill import late
+
+if TYPE_CHECKING:
+    from scipy.special import stdtrit
+else:
+    stdtrit = late.name("scipy.special", "stdtrit")
+
 
 DELTA = 0.1
 _WIDEN = sqrt(6) - 1

@@ -10,14 +10,21 @@ only counts.
 from __future__ import annotations
 
 from math import log
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import betaln
 
+from topbill import late
 from topbill.domain.records import Floats
 from topbill.stats.intervals import plug_in_bets
 from topbill.stats.sequential import mixture_rho
+
+if TYPE_CHECKING:
+    from scipy.optimize import brentq
+    from scipy.special import betaln
+else:
+    brentq = late.name("scipy.optimize", "brentq")
+    betaln = late.name("scipy.special", "betaln")
 
 
 def bernstein_lower(x: Floats, alpha: float = 0.05) -> Floats:

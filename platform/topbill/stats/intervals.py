@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
-from scipy.special import ndtri
 
+from topbill import late
 from topbill.domain.records import Floats, Indices
 from topbill.stats.sequential import multiplier
+
+if TYPE_CHECKING:
+    from scipy import optimize
+    from scipy.special import ndtri
+else:
+    optimize = late.name("scipy.optimize")
+    ndtri = late.name("scipy.special", "ndtri")
 
 BUCKETS = 4096
 """Units are hashed into this many buckets for the bootstrap; a power of two, so that SQL can mask

@@ -10,13 +10,19 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from math import exp, inf, log
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
+from topbill import late
 from topbill.domain.records import Floats
 from topbill.stats.bounded import rate_concentration, rate_log_e
 from topbill.stats.sequential import TUNING
+
+if TYPE_CHECKING:
+    from scipy.optimize import minimize_scalar
+else:
+    minimize_scalar = late.name("scipy.optimize", "minimize_scalar")
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -10,15 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import inf, log, sqrt
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri
-from scipy.stats import norm
 
+from topbill import late
 from topbill.domain.records import Floats
+
+if TYPE_CHECKING:
+    from scipy.optimize import brentq
+    from scipy.special import ndtr, ndtri
+    from scipy.stats import norm
+else:
+    brentq = late.name("scipy.optimize", "brentq")
+    ndtr = late.name("scipy.special", "ndtr")
+    ndtri = late.name("scipy.special", "ndtri")
+    norm = late.name("scipy.stats", "norm")
 
 TUNING = 5_000.0
 """Units at which a confidence sequence is tightest, unless told."""

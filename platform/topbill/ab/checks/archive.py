@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
-from scipy import stats
 
+from topbill import late
 from topbill.ab.checks.srm import ALPHA, srm
 from topbill.ab.core.effect import adjusted
 from topbill.ab.core.units import check_columns
@@ -24,6 +24,11 @@ from topbill.domain.records import Floats
 from topbill.domain.sql import identifier
 from topbill.lake.frames import relation_of
 from topbill.stats.frames import frame_of, html_of
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:
+    stats = late.name("scipy.stats")
 
 if TYPE_CHECKING:
     import pandas as pd

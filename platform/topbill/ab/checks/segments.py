@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import inf, sqrt
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
-from scipy import stats
 
+from topbill import late
 from topbill.ab.core.effect import (
     Adjustment,
     Effect,
@@ -23,6 +23,11 @@ from topbill.ab.core.effect import (
 )
 from topbill.ab.core.units import ArmMoments, Key, MomentsByArm
 from topbill.ab.results import Heterogeneity, SegmentEffect
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:
+    stats = late.name("scipy.stats")
 
 LARGEST = 50
 """Only the largest values of a segment are shown; the rest is one value, "(other)"."""

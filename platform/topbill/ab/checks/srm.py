@@ -6,17 +6,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
-from scipy.special import gammaln
 
+from topbill import late
 from topbill.ab.core.effect import adjusted
 from topbill.ab.core.units import UnitRows, resolve
 from topbill.ab.results import SampleRatio, Split
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Floats
+
+if TYPE_CHECKING:
+    from scipy import stats
+    from scipy.special import gammaln
+else:
+    stats = late.name("scipy.stats")
+    gammaln = late.name("scipy.special", "gammaln")
 
 ALPHA = 0.01
 """The chance that a sound split raises the alarm, however often one looks."""

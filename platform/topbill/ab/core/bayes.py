@@ -6,13 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
+from topbill import late
 from topbill.ab.core.units import Rate
 from topbill.domain.records import Floats
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:
+    stats = late.name("scipy.stats")
 
 
 @dataclass(frozen=True, slots=True)

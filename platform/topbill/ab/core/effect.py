@@ -9,14 +9,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import copysign, exp, inf, isfinite, log, pi, sqrt
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
-from scipy import stats
-from scipy.special import ndtr, ndtri
-from statsmodels.stats.multitest import multipletests
 
+from topbill import late
 from topbill.ab import reasons
 from topbill.ab.core.bayes import beta_binomial
 from topbill.ab.core.rates import RatePair, sequential_evidence, tail_evidence
@@ -35,6 +33,16 @@ from topbill.stats.moments import (
     regressed,
     regression_slope,
 )
+
+if TYPE_CHECKING:
+    from scipy import stats
+    from scipy.special import ndtr, ndtri
+    from statsmodels.stats.multitest import multipletests
+else:
+    stats = late.name("scipy.stats")
+    ndtr = late.name("scipy.special", "ndtr")
+    ndtri = late.name("scipy.special", "ndtri")
+    multipletests = late.name("statsmodels.stats.multitest", "multipletests")
 
 Adjustment = Literal["cuped", "lin"]
 

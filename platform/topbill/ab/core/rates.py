@@ -13,14 +13,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, log
+from typing import TYPE_CHECKING
 
-from scipy.optimize import brentq, minimize_scalar
-from scipy.special import ndtri_exp
-from scipy.stats import binom
-from statsmodels.stats.proportion import proportion_confint
-
+from topbill import late
 from topbill.ab.core.units import Rate
 from topbill.stats.bounded import rate_concentration, rate_log_e
+
+if TYPE_CHECKING:
+    from scipy.optimize import brentq, minimize_scalar
+    from scipy.special import ndtri_exp
+    from scipy.stats import binom
+    from statsmodels.stats.proportion import proportion_confint
+else:
+    brentq = late.name("scipy.optimize", "brentq")
+    minimize_scalar = late.name("scipy.optimize", "minimize_scalar")
+    ndtri_exp = late.name("scipy.special", "ndtri_exp")
+    binom = late.name("scipy.stats", "binom")
+    proportion_confint = late.name("statsmodels.stats.proportion", "proportion_confint")
 
 Evidence = Callable[[Rate, float], float]
 """How much a rate's counts speak against a true value: 0 or below at the observed one."""

@@ -16,12 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import stats
 
+from topbill import late
 from topbill.domain.records import Floats
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:
+    stats = late.name("scipy.stats")
 
 FEWEST = 4
 """Effects that it takes: of fewer nobody can tell spread from chance."""

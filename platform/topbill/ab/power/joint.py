@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf, sqrt
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import qmc
 
+from topbill import late
 from topbill.ab.core.effect import Rule
 from topbill.ab.power.runtime import Aim, looked_at, units_for
 from topbill.domain.records import Floats
+
+if TYPE_CHECKING:
+    from scipy.stats import qmc
+else:
+    qmc = late.name("scipy.stats", "qmc")
 
 _DRAWS = 2**13
 """Low-discrepancy draws, whose chances are right to some 0.1%."""

@@ -11,16 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, inf, isfinite, sqrt
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-from scipy import stats
-from scipy.optimize import brentq
-from statsmodels.stats.power import TTestIndPower
 
+from topbill import late
 from topbill.ab.core.effect import Rule
 from topbill.domain.errors import BadRequest
 from topbill.stats import sequential
+
+if TYPE_CHECKING:
+    from scipy import stats
+    from scipy.optimize import brentq
+    from statsmodels.stats.power import TTestIndPower
+else:
+    stats = late.name("scipy.stats")
+    brentq = late.name("scipy.optimize", "brentq")
+    TTestIndPower = late.name("statsmodels.stats.power", "TTestIndPower")
 
 _LARGE = 1_000.0
 """Units of the smaller arm from which Student's t and the normal distribution ask for the same

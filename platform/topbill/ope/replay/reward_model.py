@@ -8,13 +8,19 @@ decision has seen only what came before it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
+from topbill import late
 from topbill.domain.records import Actions, Floats, Indices
+
+if TYPE_CHECKING:
+    from scipy.linalg import cho_factor, cho_solve
+else:
+    cho_factor = late.name("scipy.linalg", "cho_factor")
+    cho_solve = late.name("scipy.linalg", "cho_solve")
 
 Link = Literal["linear", "logistic"]
 _NEWTON_STEPS = 8

@@ -9,14 +9,13 @@ from datetime import datetime
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec.structs import replace
-from scipy import stats
 
-from topbill import ab
+from topbill import ab, late
 from topbill.ab import OBJECTIVE, Method
 from topbill.ab.core.quantile import quantiles
 from topbill.ab.core.rates import rate_interval
@@ -74,6 +73,11 @@ from topbill.reporting.queries.database import (
 )
 from topbill.spec import Experiment
 from topbill.stats.moments import Moments, ratio
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:
+    stats = late.name("scipy.stats")
 
 ROW_WEIGHT = "@row_weight"
 """A column name that no metric and no feature can have."""
