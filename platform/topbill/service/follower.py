@@ -24,7 +24,6 @@ from topbill.log.orders import as_its_file, halted, obeyed
 from topbill.log.protocol import Order, Revision
 from topbill.log.tombstones import tombstones_mark
 from topbill.log.unit_ids import unit_ids
-from topbill.policies import KINDS
 from topbill.service import telemetry, worker_health
 from topbill.service.announcements import Announcements
 from topbill.service.launch_meters import LaunchMeters
@@ -32,6 +31,7 @@ from topbill.service.other_files import OtherFiles
 from topbill.service.page import PageService
 from topbill.service.settings import Settings
 from topbill.spec.checkout import author_in
+from topbill.worker.experiment_files import foreign_policies
 
 _logger = logging.getLogger("topbill")
 _POLL_SECONDS = 0.3
@@ -40,8 +40,6 @@ _LOOK_EVERY = 5.0
 _TEND_EVERY = 10
 """Beside a worker the service tends the log in one step of so many: a worker does it every second.
 Well before a journal is full, should the worker have stopped."""
-_WHOLE = frozenset(KINDS) - {"scored"}
-"""Policies that an experiment's text says all of."""
 _LATEST = 20
 """So many of an experiment's revisions are looked at for when its shares were changed."""
 
@@ -404,7 +402,7 @@ def _refuse_foreign(other: spec.Experiment, file: spec.Experiment) -> None:
     """Raises SpecError for an experiment of another process that scores by what is not in the
     audit: a model's file, or a package that may not be here.
     """
-    own = {variant.policy for variant in other.variants if variant.policy not in _WHOLE}
+    own = foreign_policies(other)
     if own:
         got = f"another process took over revision {other.fingerprint}, with {', '.join(own)}"
         expected = "the same files as there: what it decides by is not in the log"

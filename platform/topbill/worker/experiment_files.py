@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +12,18 @@ from topbill import pages, spec
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
 from topbill.log import Log
 from topbill.log.learning import as_learned
-from topbill.log.orders import halted, obeyed
+from topbill.log.orders import as_its_file, halted, obeyed
 from topbill.log.protocol import Order
 from topbill.log.unit_ids import unit_ids
 from topbill.pages import PageFile
+from topbill.policies import KINDS
 
 if TYPE_CHECKING:
     from topbill.lake import Problem
 
 _logger = logging.getLogger("topbill")
+_WHOLE = frozenset(KINDS) - {"scored"}
+"""Policies that an experiment's text says all of."""
 
 
 class ExperimentFiles:
@@ -40,6 +44,8 @@ class ExperimentFiles:
         self.files = self._load()
         """The experiments as their files say, without orders."""
         self._orders: list[Order] = []
+        self._newest: dict[str, str] = {}
+        """The newest revision of each experiment that services have taken over."""
         self.experiments = self.files
         """As they run."""
         self._pages: list[PageFile] = []
@@ -53,13 +59,15 @@ class ExperimentFiles:
         be worse than none.
         """
         marks, orders = spec.marks(self._folder), self._log.orders()
-        if (marks, orders) == (self._marks, self._orders):
+        # On a log in the data folder all have the files of one machine.
+        newest = self._log.newest_revisions() if self._log.is_remote else {}
+        if (marks, orders, newest) == (self._marks, self._orders, self._newest):
             return False
         # Noted before the files are read: one that changes meanwhile is read again in the next
         # step.
-        self._marks, self._orders = marks, orders
+        self._marks, self._orders, self._newest = marks, orders, newest
         try:
-            self.files = self._load()
+            self.files = [self._as_taken_over(file) for file in self._load()]
         except SpecError as error:
             _logger.warning("experiments stay as they were:\n%s", error)
             self._refused = error.problems
@@ -86,6 +94,17 @@ class ExperimentFiles:
     def _as_they_run(self, orders: Sequence[Order]) -> list[spec.Experiment]:
         return [as_learned(one, self._log) for one in obeyed(self.files, orders)]
 
+    def _as_taken_over(self, file: spec.Experiment) -> spec.Experiment:
+        """A file, or in its place the one that services run: they adopt nothing that is learned by
+        another one. Their machines may have other files than this one.
+        """
+        if file.key not in self._newest:
+            return file
+        other = as_its_file(self._log, file.key)
+        if other.fingerprint == file.fingerprint or foreign_policies(other):
+            return file
+        return dataclasses.replace(other, source=file.source)
+
     def _load(self) -> list[spec.Experiment]:
         return self._unit_ids.in_experiments(pages.experiments_of(self._folder))
 
@@ -97,6 +116,13 @@ class ExperimentFiles:
             return error.problems
         self.look_at_pages()
         return ()
+
+
+def foreign_policies(experiment: spec.Experiment) -> list[str]:
+    """Those of an experiment's policies that its text does not say all of: they score by a model's
+    file, or are of a package that may not be everywhere.
+    """
+    return [each.policy for each in experiment.variants if each.policy not in _WHOLE]
 
 
 def _notes(

@@ -22,7 +22,9 @@ from topbill.domain.errors import LogError
 from topbill.domain.records import RewardEvent
 from topbill.engine import DecideRequest, Engine
 from topbill.log import Log
+from topbill.log.orders import give_order
 from topbill.log.postgres_leases import AdvisoryLeases
+from topbill.worker.experiment_files import ExperimentFiles
 from topbill.worker.work_share import WORKER, WorkShare, learning_lease
 
 KEYS = [f"art-{number}" for number in range(7)]
@@ -99,6 +101,28 @@ def test_what_a_lost_connection_held_is_taken_over_and_whoever_lost_it_is_told(
     assert fleet.held() == [set(KEYS)]
     with pytest.raises(LogError, match=r"lost and 'worker', 'learn:art-.* another process may"):
         lost.look(KEYS)
+
+
+def test_what_services_took_over_is_learned_though_the_files_here_are_others(
+    log: Log, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "experiments")
+    files = ExperimentFiles(folder, tmp_path / "data", log)
+    (own,) = files.experiments
+    assert not files.reload()
+    shorter = ARTWORK.replace("  hour: {type: cycle, period: 24}\n", "")
+    theirs = spec.load(write(tmp_path / "elsewhere", shorter) / "art.yaml")
+    text = msgspec.json.encode(theirs.raw).decode()
+    log.revise("art", theirs.fingerprint, "a service", text)
+    assert files.reload()
+    (running,) = files.experiments
+    assert running.learning_fingerprint == theirs.learning_fingerprint
+    assert running.learning_fingerprint != own.learning_fingerprint
+    assert not files.reload()
+
+    give_order(log, "art", "stopped", "me", "it harms")
+    assert files.reload()
+    assert [one.status for one in files.experiments] == ["stopped"]
 
 
 # ---------------------------------------------------------------------- with real workers
