@@ -8,12 +8,14 @@ from typing import Literal
 from topbill.cli.shell import (
     DATA,
     Data,
+    EngineUrl,
     Json,
     LakeUrl,
     LogUrl,
     app,
     out,
     progress,
+    use_engine,
     use_lake,
     use_log,
 )
@@ -35,6 +37,7 @@ def evaluate(
     data: Data = DATA,
     url: LogUrl = "",
     lake_url: LakeUrl = "",
+    engine: EngineUrl = "",
     json_: Json = False,
 ) -> None:
     """What other policies would have earned in an experiment, from its log alone, and how much more
@@ -60,6 +63,7 @@ def evaluate(
 
     use_log(url)
     use_lake(lake_url)
+    use_engine(engine)
     # Both spellings may be mixed: --estimators ips,dr --estimators snips.
     names = [name.strip() for option in estimators for name in option.split(",")]
     with progress() as bar:

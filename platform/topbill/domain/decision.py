@@ -462,7 +462,8 @@ def _fields(row: Mapping[str, Any], columns: Iterable[RecordColumn[Any]]) -> dic
 def events_sql(rewards: str) -> str:
     """A DuckDB aggregate: the events of one decision in the order of the log, as a list of structs
     for `event_of`; `rewards` is the alias of the view."""
-    pairs = []
+    # Its place first, by which an engine without ORDER BY in a list sorts.
+    pairs = [f"'{SEQ}': {rewards}.{SEQ}"]
     for column in REWARD_COLUMNS:
         if column.field is not None:
             expression = column.read_sql(rewards).removesuffix(f' AS "{column.name}"')

@@ -51,6 +51,10 @@ class EntityStore:
         self.places: dict[tuple[str, str], str] = {}
         """Of it the place alone: which file, row and column."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, also on another machine, reads the folder itself."""
+        return EntityStore, (self._data, self._stored)
+
     @property
     def has_data(self) -> bool:
         """Whether there is a data folder, and so tables."""

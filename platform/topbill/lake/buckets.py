@@ -8,8 +8,8 @@ alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 from zlib import crc32
 
 import numpy as np
@@ -24,13 +24,23 @@ Rows: TypeAlias = pa.Table | pa.RecordBatchReader
 """Rows at once, or as they come."""
 
 
-def bucket(unit: str) -> int:
+class BucketWalk(Protocol):
+    """Goes through the rows of one bucket of units, in the order of `seq`."""
+
+    def take(self, row: Mapping[str, Any]) -> None:
+        """The next row."""
+
+    def finish(self) -> bytes:
+        """What came of it, after the last one."""
+
+
+def bucket(unit: str, buckets: int = BUCKETS) -> int:
     """The bucket of a unit, from 0 on.
 
     >>> bucket("viewer-1")
     16
     """
-    return crc32(unit.encode()) % BUCKETS
+    return crc32(unit.encode()) % buckets
 
 
 def with_buckets(rows: Rows) -> Rows:

@@ -7,13 +7,14 @@ them is computed here, so that no number depends on who added up, but for the la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from topbill.domain.engine_url import engine_url
 from topbill.domain.errors import BadRequest
 from topbill.domain.sql import identifier
+from topbill.lake.buckets import BucketWalk, bucket
 from topbill.lake.database import Connection, connect
 
 
@@ -47,6 +48,19 @@ class RecordEngine(Protocol):
 
     def unregister(self, name: str) -> None:
         """Forget it."""
+
+    def rows(self, query: str, params: Mapping[str, object]) -> Iterator[dict[str, Any]]:
+        """The rows of an answer one after the other, however many there are."""
+
+    def by_bucket(
+        self,
+        query: str,
+        params: Mapping[str, object],
+        buckets: int,
+        walk: Callable[[], BucketWalk],
+    ) -> list[bytes]:
+        """What a walk of its own makes of each bucket of units, in the order of the buckets; of
+        those without rows nothing. The query has columns `seq`, `unit` and `decision_id`."""
 
     def close(self) -> None:
         """Let go of the record."""
@@ -85,6 +99,30 @@ class DuckDBEngine:
     def unregister(self, name: str) -> None:
         """See `RecordEngine`."""
         self._connection.unregister(name)
+
+    def rows(self, query: str, params: Mapping[str, object]) -> Iterator[dict[str, Any]]:
+        """See `RecordEngine`."""
+        cursor = self._connection.execute(query, dict(params))
+        names = [column[0] for column in cursor.description or ()]
+        while rows := cursor.fetchmany(2_000):
+            for row in rows:
+                yield dict(zip(names, row, strict=True))
+
+    def by_bucket(
+        self,
+        query: str,
+        params: Mapping[str, object],
+        buckets: int,
+        walk: Callable[[], BucketWalk],
+    ) -> list[bytes]:
+        """See `RecordEngine`: all at once, side by side, as the rows come."""
+        walks: dict[int, BucketWalk] = {}
+        for row in self.rows(f"SELECT * FROM ({query}) ORDER BY seq", params):  # noqa: S608  (our own query)
+            number = bucket(row["unit"] or row["decision_id"], buckets)
+            if number not in walks:
+                walks[number] = walk()
+            walks[number].take(row)
+        return [walks[number].finish() for number in sorted(walks)]
 
     def close(self) -> None:
         """See `RecordEngine`."""

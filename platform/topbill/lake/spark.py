@@ -12,7 +12,7 @@ import re
 import shutil
 import socket
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import count
@@ -26,6 +26,7 @@ from topbill.domain.engine_url import SCRATCH_VARIABLE, address_of
 from topbill.domain.errors import LogError
 from topbill.domain.sql import identifier
 from topbill.lake import spark_sql
+from topbill.lake.buckets import BucketWalk
 from topbill.lake.database import Connection, files_of
 from topbill.lake.spark_sql import Query
 
@@ -180,6 +181,38 @@ class SparkEngine:
         """What a name stood for."""
         self._made.pop(name, None)
         self._uploaded.discard(name)
+
+    def rows(self, query: str, params: Mapping[str, object]) -> Iterator[dict[str, Any]]:
+        """The rows of an answer, all of which are fetched first."""
+        for batch in self.sql(query, params).to_arrow_table().to_batches(2_000):
+            yield from batch.to_pylist()
+
+    def by_bucket(
+        self,
+        query: str,
+        params: Mapping[str, object],
+        buckets: int,
+        walk: Callable[[], BucketWalk],
+    ) -> list[bytes]:
+        """See `RecordEngine`: on the server's machines, which need this Topbill too."""
+        number = f"crc32(coalesce(unit, decision_id)) % {buckets}"
+        rows = self.sql(f"SELECT *, {number} AS bucket FROM ({query})", params)  # noqa: S608  (our own query)
+
+        def walked(table: pa.Table) -> pa.Table:
+            own = walk()
+            table = table.sort_by("seq")
+            for batch in _like_duckdb(table).to_batches(2_000):
+                for row in batch.to_pylist():
+                    own.take(row)
+            answer = pa.array([own.finish()], pa.binary())
+            return pa.table({"bucket": table["bucket"][:1].combine_chunks(), "answer": answer})
+
+        with self._asked():
+            frame = rows.frame.groupBy("bucket").applyInArrow(
+                walked, "bucket bigint, answer binary"
+            )
+            answers = frame.toArrow().sort_by("bucket")
+        return list(answers["answer"].to_pylist())
 
     def table(self, name: str) -> Any:
         """A table that was made before."""

@@ -406,6 +406,13 @@ def _of_present(word: str) -> Callable[[exp.Expr], exp.Expr]:
     return rewrite
 
 
+def _list_of(node: exp.Expr) -> exp.Expr:
+    """A list in an order: structs are sorted by what stands first in them, as that order does."""
+    if not isinstance(node.this, exp.Order):
+        return node
+    return _call("array_sort")(_call("collect_list")(node.this.this))
+
+
 def _type(node: exp.Expr) -> exp.Expr:
     kind = node.this
     if kind in (exp.DType.TIMESTAMPNTZ, exp.DType.TIMESTAMP):
@@ -431,6 +438,7 @@ _NODES: Mapping[type[exp.Expr], Callable[[Any], exp.Expr]] = {
     exp.ArgMin: _of_present("min_by"),
     exp.ArgMax: _of_present("max_by"),
     exp.IgnoreNulls: lambda node: exp.Max(this=node.this.this),
+    exp.ArrayAgg: _list_of,
     exp.JSONType: _json_type,
     exp.IsNan: lambda node: _is_nan(node.this),
     exp.IsInf: lambda node: _is_infinite(node.this),

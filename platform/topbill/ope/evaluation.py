@@ -22,6 +22,7 @@ from topbill.ope.comparison import THE_LOG, EvaluationOptions, PairOfNames, comp
 from topbill.ope.diagnostics import Diagnostics, Gates
 from topbill.ope.estimators import DEFAULT
 from topbill.ope.intervals import Interval, Lam
+from topbill.ope.replay.bucket_walks import walked
 from topbill.ope.replay.logged_data import LoggedData
 from topbill.ope.replay.progressive import Progress, ProgressivePass
 from topbill.ope.replay.reward_model import Link
@@ -74,7 +75,8 @@ class Evaluation:
     than eight, to the first). `selection` is what was asked for of the log, where not all:
     `where`, `since`, `until`, and another `objective`. Values are of the objective in [0, 1], or
     in a metric's own units, of which `measured_in` tells the name: those of a metric with a `floor`
-    that is the whole objective.
+    that is the whole objective. `buckets` is how many walks, each over units of its own, the log
+    was taken through in.
     """
 
     experiment: str
@@ -92,6 +94,7 @@ class Evaluation:
     differences: tuple[PairedDifference, ...] = ()
     selection: dict[str, Any] = field(default_factory=dict)
     measured_in: str = THE_OBJECTIVE
+    buckets: int = 1
 
     def against(self, target: str, baseline: str = THE_LOG) -> Estimates:
         """The differences of a target to another, or to the log, by estimator. Raises NotFound for
@@ -172,6 +175,7 @@ def evaluate(
     gates: Gates | None = None,
     progress: Progress | None = None,
     most: int | None = None,
+    buckets: int | None = None,
     memory_limit: str = "4GB",
 ) -> Evaluation:
     """What `policy` would have earned per decision in experiment `key`, from the lake in
@@ -212,6 +216,9 @@ def evaluate(
         most: where there are more decisions, those of a sample of units are read, about so many:
             estimates stay unbiased and intervals are wider. A policy that learns as it goes then
             learns from the sample alone.
+        buckets: into how many parts, by unit, the log is taken: each is a walk of its own, whose
+            reward model and learning policies learn from its units alone. None takes those of the
+            lake: 64 at a URL, 1 in a data folder.
         memory_limit: what DuckDB may hold.
 
     Raises:
@@ -230,7 +237,9 @@ def evaluate(
     """
     candidates = _candidates(policy, policies)
     folder = Path(data_dir)
-    data = LoggedData(folder, key, most=most, memory_limit=memory_limit, objective=objective)
+    data = LoggedData(
+        folder, key, most=most, memory_limit=memory_limit, objective=objective, buckets=buckets
+    )
     try:
         if data.events == 0:
             raise BadData(
@@ -243,8 +252,7 @@ def evaluate(
         for candidate in candidates:
             targets += resolve(candidate, variant=variant, data=data, snapshot=snapshot)
         used = _variants(data, log_variants)
-        scored = ProgressivePass(data, targets, used, link, selection)
-        scored.run(progress)
+        scored = walked(data, targets, used, link, selection, progress)
     finally:
         data.close()
     selection.refuse_unseen()
@@ -290,6 +298,7 @@ def evaluate(
         ),
         selection=asked_for,
         measured_in=own_units.metric if own_units else THE_OBJECTIVE,
+        buckets=data.buckets,
     )
 
 

@@ -17,6 +17,7 @@ from topbill.domain.engine_url import ENGINE_VARIABLE, SCRATCH_VARIABLE, address
 from topbill.domain.errors import BadRequest, LogError
 from topbill.lake import DATABASE, open_engine
 from topbill.lake.engine import DuckDBEngine
+from topbill.ope import evaluate
 
 pytest.importorskip("pysail", reason="no pysail: pip install -r requirements-dev.lock")
 pytest.importorskip("pyspark", reason="no pyspark: pip install 'topbill[spark]'")
@@ -99,6 +100,41 @@ def test_a_report_of_everything_says_the_same_on_a_server(
     assert differences(here, there) == []
     assert {line["metric"] for line in here["metrics"]} == rich_lake.FILE["metrics"].keys()
     assert here["holdout"]["together"]
+
+
+@pytest.mark.parametrize("buckets", [1, 3])
+def test_an_evaluation_says_the_same_on_a_server(
+    buckets: int, data: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = partial(_evaluation, data, buckets=buckets, where="device=tv")
+    here, there = answers(evaluation, server, monkeypatch)
+    assert differences(here, there) == []
+    assert here["buckets"] == buckets
+    assert here["decisions"] > 20
+
+
+def test_walks_by_bucket_add_up_to_one(data: Path) -> None:
+    """Of a policy that learns nothing, and of weights alone, nothing is lost or said twice."""
+    whole, parts = (json.loads(_evaluation(data, buckets=n)) for n in (1, 5))
+    assert parts["buckets"] == 5
+    assert parts["decisions"] == whole["decisions"]
+    for name in ("ips", "snips"):
+        ours, all_at_once = (one["targets"]["uniform"][name] for one in (parts, whole))
+        assert differences(ours["value"], all_at_once["value"]) == []
+        assert differences(ours["low"], all_at_once["low"]) == []
+
+
+def test_a_sample_is_of_the_same_units_on_a_server(
+    data: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = answers(partial(_evaluation, data, most=100), server, monkeypatch)
+    assert differences(here, there) == []
+    assert 0.0 < here["sampled"] < 1.0
+
+
+def _evaluation(data: Path, **options: Any) -> str:
+    result = evaluate(rich_lake.KEY, "uniform", data, **options)
+    return json.dumps(result.as_dict())
 
 
 def _report(data: Path) -> str:

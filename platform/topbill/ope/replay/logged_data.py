@@ -4,7 +4,7 @@ spec it ran under.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from math import isfinite
@@ -22,10 +22,12 @@ from topbill.domain.decision import (
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import Decision, RewardEvent
 from topbill.entities import EntityStore
+from topbill.lake.buckets import BUCKETS, BucketWalk
+from topbill.lake.places import lake_place
 from topbill.spec import Experiment, from_audit
 from topbill.spec.fields import nearest
 
-_MINE = "experiment = $key AND hash(unit) < $below"
+_MINE = "experiment = $key AND ($below::VARCHAR IS NULL OR md5(unit) < $below)"
 _POLICY = "FROM decisions WHERE experiment = $key AND reason = 'policy'"
 # Decisions offer the same few lists again and again: lists are counted first, then their actions.
 _OFFERS = f"""
@@ -34,8 +36,8 @@ SELECT action, sum(n) FROM (
     FROM (SELECT eligible, count(*) AS n {_POLICY} GROUP BY eligible)
 ) GROUP BY action ORDER BY action
 """  # noqa: S608  (our own text; values are parameters)
-_HASHES = 2**64
-"""DuckDB's `hash` gives whole numbers below this one, evenly."""
+_HASHES = 2**128
+"""MD5 gives whole numbers below this one, evenly, and the same ones on every engine."""
 
 
 def _query() -> str:
@@ -48,7 +50,7 @@ FROM decisions d LEFT JOIN (
     WHERE w.decision_id IN (SELECT decision_id FROM decisions WHERE {_MINE})
     GROUP BY w.decision_id
 ) r ON r.decision_id = d.decision_id
-WHERE {_MINE} ORDER BY d.seq
+WHERE {_MINE}
 """  # noqa: S608  (our own text; values are parameters)
 
 
@@ -137,12 +139,16 @@ class LoggedData:
         most: int | None = None,
         memory_limit: str = "4GB",
         objective: str | Mapping[str, float] | None = None,
+        buckets: int | None = None,
     ) -> None:
-        """Raises NotFound where the lake or the experiment is not there, and BadRequest for an
+        """`buckets`: into how many of units the log is taken apart; None for what the lake is.
+
+        Raises NotFound where the lake or the experiment is not there, and BadRequest for an
         objective that its metrics cannot make.
         """
-        self._connection = lake.connect(lake.database_of(Path(data)), memory_limit=memory_limit)
+        self._engine = lake.open_engine(lake.database_of(Path(data)), memory_limit=memory_limit)
         self.key = key
+        self.buckets = buckets or (BUCKETS if lake_place(Path(data)).is_store else 1)
         self.tables = EntityStore(Path(data))
         specs = {
             key: rest for key, *rest in self._rows("SELECT key, spec, revision FROM experiments")
@@ -166,14 +172,14 @@ class LoggedData:
             self.sampled = most / self.decisions
         # Units whose hash is below this; the hash depends on nothing else, so that a second look
         # takes the same units.
-        below = min(round(self.sampled * _HASHES), _HASHES - 1)
-        self._parameters = {"key": key, "below": below}
+        below = None if self.sampled == 1.0 else f"{int(self.sampled * _HASHES):032x}"
+        self._parameters: dict[str, object] = {"key": key, "below": below}
         if self.sampled < 1.0:
             within = f"SELECT count(*) FROM decisions WHERE {_MINE}"  # noqa: S608  (our own text)
             self.decisions = self._number(within, self._parameters)
 
     def _number(self, query: str, parameters: dict[str, Any] | None = None) -> int:
-        return int(self._connection.execute(query, parameters or {}).fetchall()[0][0])
+        return int(self._engine.execute(query, parameters).fetchall()[0][0])
 
     @cached_property
     def offers(self) -> Offers:
@@ -208,7 +214,7 @@ class LoggedData:
         return tuple([str(name) for (name,) in rows])
 
     def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        return list(self._connection.execute(query, parameters or {}).fetchall())
+        return list(self._engine.execute(query, parameters).fetchall())
 
     @property
     def window(self) -> float:
@@ -217,17 +223,27 @@ class LoggedData:
 
     def __iter__(self) -> Iterator[LoggedDecision]:
         """Every decision in the order of the log, read in batches."""
-        cursor = self._connection.execute(_query(), self._parameters)
-        names = [column[0] for column in cursor.description or ()]
-        while rows := cursor.fetchmany(2_000):
-            for row in rows:
-                values = dict(zip(names, row, strict=True))
-                events = [event_of(event) for event in values["events"] or ()]
-                yield LoggedDecision(values["seq"], decision_of(values), events)
+        for row in self._engine.rows(f"{_query()} ORDER BY d.seq", self._parameters):
+            yield logged_of(row)
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this process reads the log."""
+        return self._engine.is_embedded
+
+    def by_bucket(self, walk: Callable[[], BucketWalk]) -> list[bytes]:
+        """What a walk of its own makes of the rows of each bucket of units (see `logged_of`)."""
+        return self._engine.by_bucket(_query(), self._parameters, self.buckets, walk)
 
     def close(self) -> None:
         """Let go of the lake."""
-        self._connection.close()
+        self._engine.close()
+
+
+def logged_of(row: Mapping[str, Any]) -> LoggedDecision:
+    """The decision that a row of the log says."""
+    events = [event_of(event) for event in row["events"] or ()]
+    return LoggedDecision(row["seq"], decision_of(row), events)
 
 
 def weight_of(decision: Decision) -> float:

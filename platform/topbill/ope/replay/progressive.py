@@ -12,7 +12,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,12 +22,13 @@ from topbill.domain.errors import BadData, BadRequest, PolicyError
 from topbill.domain.records import Actions, Decision, Floats, Indices
 from topbill.domain.rewards import Looks, clipped_metrics, examined, item_rewards
 from topbill.engine import CompiledExperiment, logged_actions
-from topbill.entities import MissingVersion
+from topbill.entities import EntityStore, MissingVersion
 from topbill.ope.replay.logged_data import LoggedData, LoggedDecision, weight_of
 from topbill.ope.replay.reward_model import Link, RewardModel
 from topbill.ope.replay.selection import Selection
 from topbill.ope.replay.shadows import ShadowPolicy
 from topbill.ope.replay.targets import TargetPolicy, remaining
+from topbill.spec import Experiment
 
 _BATCHES, _SMALLEST, _LARGEST = 50, 100, 5_000
 """Some fifty batches, none smaller or larger than these: between batches only is learned."""
@@ -52,6 +53,13 @@ class Scalars:
         """One more number."""
         self._numbers.append(value)
 
+    @classmethod
+    def of(cls, numbers: bytes) -> Scalars:
+        """A column of numbers that there are, as they lie in memory."""
+        column = cls()
+        column._numbers.frombytes(numbers)
+        return column
+
     @property
     def values(self) -> Floats:
         """(n,) the numbers, not copied."""
@@ -68,7 +76,8 @@ class LogColumns:
     """What the log and the reward model say of each scored placement: one row a placement, those of
     a decision from its first position down.
 
-    `slate` numbers the scored decisions from 0. `choices` is how many actions could have been
+    `slate` numbers the scored decisions from 0, `walk` the passes that they were scored in.
+    `choices` is how many actions could have been
     drawn, `inverse_variance` the variance of 1/(p·K) as all logged probabilities foresee it.
     `feature_propensity` is the probability of the shown action's features, which several
     actions may share; it has fewer rows where some decisions did not log all probabilities.
@@ -83,6 +92,7 @@ class LogColumns:
     inverse_variance: Scalars = field(default_factory=Scalars)
     variant: Scalars = field(default_factory=Scalars)
     batch: Scalars = field(default_factory=Scalars)
+    walk: Scalars = field(default_factory=Scalars)
     feature_propensity: Scalars = field(default_factory=Scalars)
 
 
@@ -118,6 +128,24 @@ class _Learner:
             self.learn(matured)
 
 
+class LogFacts(NamedTuple):
+    """What a pass has to know of a log whose decisions it is given."""
+
+    key: str
+    experiment: Experiment
+    judged: Experiment
+    published: int
+    decisions: int
+    window: float
+    buckets: int
+    tables: EntityStore
+
+    @classmethod
+    def of(cls, data: LoggedData) -> LogFacts:
+        """Those of a log."""
+        return cls(*(getattr(data, name) for name in cls._fields))
+
+
 class ProgressivePass:
     """The pass and what it keeps: `log` and, in the order of `targets`, `of_target`; `units` and
     `ids` per scored decision; `left_out` counts the others by cause, `clipped` the scored ones with
@@ -126,7 +154,7 @@ class ProgressivePass:
 
     def __init__(
         self,
-        data: LoggedData,
+        data: LoggedData | LogFacts,
         targets: Sequence[TargetPolicy],
         variants: Sequence[str],
         link: Link,
@@ -140,6 +168,8 @@ class ProgressivePass:
         self.of_target = [TargetColumns() for _ in targets]
         self.units: list[str] = []
         self.ids: list[str] = []
+        self.seqs: list[int] = []
+        """Where in the log each of them is."""
         self.weights = Scalars()
         """How many decisions each scored one stands for, as a sub-sampled log says."""
         self.left_out: Counter[str] = Counter()
@@ -162,9 +192,13 @@ class ProgressivePass:
             link=link,
         )
         self._batch = 0
-        self._versions: set[int] = set()
-        self._explored: Counter[int] = Counter()
-        self._displayed: Counter[int] = Counter()
+        self._waiting: list[LoggedDecision] = []
+        # Of as many in each walk of several, whoever walks.
+        total = data.decisions // data.buckets
+        self._batch_size = min(max(total // _BATCHES, _SMALLEST), _LARGEST)
+        self.versions: set[int] = set()
+        self.explored: Counter[int] = Counter()
+        self.displayed: Counter[int] = Counter()
         self._learners = [_Learner(data.window, self._teach_model)]
         for target in targets:
             if target.reward_delay is not None:
@@ -185,21 +219,28 @@ class ProgressivePass:
         Raises:
             BadData: naming the decisions that a target cannot decide about.
         """
-        total, done = self._data.decisions, 0
-        size = min(max(total // _BATCHES, _SMALLEST), _LARGEST)
-        batch: list[LoggedDecision] = []
-        for logged in self._data:
-            batch.append(logged)
-            if len(batch) == size:
-                self._pass_batch(batch)
-                done += len(batch)
-                batch = []
-                if progress:
-                    progress(done, total)
-        if batch:
-            self._pass_batch(batch)
+        if not isinstance(self._data, LoggedData):
+            raise TypeError("a pass that knows a log's facts alone is given decisions by `take`")
+        total = self._data.decisions
+        for done, logged in enumerate(self._data, 1):
+            self.take(logged)
+            if progress and done % self._batch_size == 0:
+                progress(done, total)
+        self.finish()
         if progress:
             progress(total, total)
+
+    def take(self, logged: LoggedDecision) -> None:
+        """The next decision of the log. Raises BadData as `run` does."""
+        self._waiting.append(logged)
+        if len(self._waiting) == self._batch_size:
+            self.finish()
+
+    def finish(self) -> None:
+        """Score what was taken and waits for its batch to be full. Raises BadData as `run` does."""
+        if self._waiting:
+            self._pass_batch(self._waiting)
+            self._waiting = []
 
     @property
     def row_weights(self) -> Floats | None:
@@ -232,10 +273,10 @@ class ProgressivePass:
     def facts(self) -> dict[str, Any]:
         """What only the log can tell about itself, for the diagnostics."""
         old_enough = self.decisions + self.left_out["immature"]
-        exploration = [self._explored[k] / n for k, n in sorted(self._displayed.items())]
+        exploration = [self.explored[k] / n for k, n in sorted(self.displayed.items())]
         return {
             "mature_share": self.decisions / old_enough if old_enough else 0.0,
-            "policy_versions": len(self._versions),
+            "policy_versions": len(self.versions),
             "exploration": tuple(exploration),
         }
 
@@ -245,10 +286,12 @@ class ProgressivePass:
 
         Taken from the row itself it would depend on the very choice that it is to weigh.
         """
-        batch, variant = self.log.batch.whole, self.log.variant.whole
+        batch, walk = self.log.batch.whole, self.log.walk.whole
+        # A walk of several foresees by what it has seen itself.
+        stream = self.log.variant.whole + walk * (1 + len(self._variant_code))
         foreseen = self.log.choices.values.copy()
-        for code in np.unique(variant):
-            own_rows = np.flatnonzero(variant == code)
+        for code in np.unique(stream):
+            own_rows = np.flatnonzero(stream == code)
             # Batches are numbered as they came, so a step in the number begins the next one.
             starts = np.flatnonzero(np.diff(batch[own_rows])) + 1
             last_mean: float | None = None
@@ -355,15 +398,16 @@ class ProgressivePass:
                 columns.weight_moment.append(moment)
             if logged_p is not None and actions.features.size:
                 self._append_features(actions.features, rows[k], logged_p, pis)
-            self._displayed[k] += 1
-            self._explored[k] += p < 1
+            self.displayed[k] += 1
+            self.explored[k] += p < 1
         self.ranking = self.ranking or len(decision.slate) > 1
         self.clipped.update(clipped_metrics(self._data.judged, decision, logged.events))
         self.looks.note(self._data.judged, decision, logged.events)
         self.weights.append(weight_of(decision))
         self.units.append(decision.unit)
         self.ids.append(decision.decision_id)
-        self._versions.add(decision.policy_version)
+        self.seqs.append(logged.seq)
+        self.versions.add(decision.policy_version)
         self.first_at = self.first_at or decision.decided_at
         self.last_at = decision.decided_at
 
@@ -379,6 +423,7 @@ class ProgressivePass:
         log.choices.append(choices)
         log.variant.append(self._variant_code[decision.variant or ""])
         log.batch.append(self._batch)
+        log.walk.append(0)
 
     def _append_features(
         self, features: Floats, row: int, logged_p: Floats, pis: Sequence[Floats]

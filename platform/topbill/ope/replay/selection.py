@@ -110,6 +110,21 @@ class Selection:
             self._names |= dict.fromkeys(_names(context))
         self._contexts += 1
 
+    def seen(self) -> dict[str, Any]:
+        """What of the names that conditions ask for was looked at, in plain types."""
+        return {
+            "unseen": [list(path) for path in self._unseen],
+            "names": list(self._names),
+            "contexts": self._contexts,
+        }
+
+    def add(self, seen: Mapping[str, Any]) -> None:
+        """What another one looked at."""
+        unseen = {tuple(path) for path in seen["unseen"]}
+        self._unseen = {path: text for path, text in self._unseen.items() if path in unseen}
+        self._names |= dict.fromkeys(seen["names"])
+        self._contexts += seen["contexts"]
+
     def refuse_unseen(self) -> None:
         """Raises BadRequest, with the names that there are, for a condition on one that no context
         had."""
