@@ -45,9 +45,17 @@ _CAUSES = (
 """What the libraries' messages, of many lines, come from, and what to do about it."""
 
 
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?: .*\n)*[\w.]+: ")
+
+
+def without_traceback(text: str) -> str:
+    """DuckDB's message, without Python's own lines of where a store's library raised it."""
+    return _TRACEBACK.sub("", text)
+
+
 def cause(error: BaseException) -> str:
     """What an error of a library comes from, in one sentence."""
-    text = str(error)
+    text = without_traceback(str(error))
     for pattern, sentence in _CAUSES:
         if re.search(pattern, text):
             return sentence

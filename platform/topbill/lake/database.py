@@ -15,6 +15,7 @@ from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.lake_url import lake_url
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.domain.sql import identifier, quoted
+from topbill.lake.causes import without_traceback
 from topbill.lake.files import let_read
 from topbill.lake.places import CACHE, LAKE, lake_place
 
@@ -177,7 +178,6 @@ _UNKNOWN_NAME = re.compile(
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALY[SZ]E\s+)?(.*)", re.IGNORECASE | re.DOTALL)
 _RUNS_OTHERS = re.compile(r'"name"\s*:\s*"[^"]*(COPY|JSON_EXECUTE|EXTERNAL_RESOURCE)')
 """Operators of a plan that write, or that run what no plan shows."""
-_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?: .*\n)*\w+: ")
 _LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
 """How DuckDB says where in a statement something is wrong."""
 
@@ -291,7 +291,7 @@ def _with_name_of_today(message: str) -> str:
     """DuckDB's message, without Python's own lines of where a store's library raised it, and what
     the name that it does not know is called since 0.2, if it is.
     """
-    message = _TRACEBACK.sub("", message)
+    message = without_traceback(message)
     unknown = _UNKNOWN_NAME.search(message)
     name = next(filter(None, unknown.groups())) if unknown else ""
     if name not in _RENAMED:

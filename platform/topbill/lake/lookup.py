@@ -16,6 +16,7 @@ from topbill.domain.decision import (
 )
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.records import Decision, RewardEvent
+from topbill.lake.causes import cause
 from topbill.lake.database import Connection, connect
 from topbill.lake.places import lake_place
 from topbill.lake.published import database_of, is_published
@@ -40,7 +41,7 @@ def find_decisions(data: Path, places: Mapping[str, int]) -> dict[str, Decision]
         # What the log has let go is in the lake: to find nothing would say that it never was.
         raise LogError(f"{path}: is not there yet; the worker writes it, try again") from error
     except duckdb.Error as error:
-        raise LogError(f"{path}: cannot be read: {error}; try again") from error
+        raise LogError(f"{path}: cannot be read: {cause(error)}; try again") from error
 
 
 def named_versions(data: Path, versions: Sequence[str]) -> set[str]:
@@ -79,7 +80,7 @@ def find_rewards(data: Path, decision: Decision) -> list[RewardEvent]:
     except NotFound as error:
         raise LogError(f"{path}: is not there yet; the worker writes it, try again") from error
     except duckdb.Error as error:
-        raise LogError(f"{path}: cannot be read: {error}; try again") from error
+        raise LogError(f"{path}: cannot be read: {cause(error)}; try again") from error
     return [event_of(row) for row in rows]
 
 

@@ -78,6 +78,7 @@ def test_a_lake_is_in_the_data_folder_unless_a_url_is_said(
         ("403 Forbidden <Code>SignatureDoesNotMatch</Code>", "does not know these credentials"),
         ("403 Forbidden <Code>AccessDenied</Code>", "do not give the right"),
         ("error sending request", "cannot be reached"),
+        ('Traceback (most recent call last):\n  File "x", line 1\na.B: no x', "no x"),
         ("\x1b[31m↳\x1b[0m disk\n  full", "disk full"),
     ],
 )

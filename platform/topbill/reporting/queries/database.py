@@ -16,6 +16,7 @@ from topbill.domain.alarm import AlarmKind
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.zones import UTC
 from topbill.lake import Error, Problem, RecordEngine, database_of, open_engine
+from topbill.lake.causes import cause
 from topbill.spec import Experiment, from_audit
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def open_database(data: Path | str) -> Iterator[AnalyticsDatabase]:
         yield AnalyticsDatabase(connection, Path(data))
     except Error as error:
         raise LogError(
-            f"{path}: {error}; try again: the files may have been compacted meanwhile"
+            f"{path}: {cause(error)}; try again: the files may have been compacted meanwhile"
         ) from error
     finally:
         connection.close()
