@@ -9,6 +9,7 @@ what was not answered is sent again until it is. Meanwhile one after the other i
 
     replica     of the service
     worker      of two
+    publisher   the process beside a worker that publishes
     standby     of PostgreSQL, with all its processes
     primary     likewise; the standby takes its place, and the former primary comes back as standby
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -51,7 +53,7 @@ from topbill.domain.errors import TopbillError
 from topbill.domain.log_url import LOG_VARIABLE
 from topbill.log import Log, open_log
 
-KINDS = ("replica", "worker", "standby", "primary")
+KINDS = ("replica", "worker", "publisher", "standby", "primary")
 NAMED = {"replica": "serve", "worker": "worker"}
 """What deploy/local.sh calls them."""
 REPLICAS, WORKERS, VIEWERS = 3, 2, 4
@@ -104,12 +106,19 @@ class Strikes:
         began, since = time.monotonic(), self._log.now()
         if kind in ("primary", "standby"):
             self._servers.kill(kind)
+        elif kind == "publisher":
+            os.kill(int(self._publisher().rpartition(":")[2]), signal.SIGKILL)
         else:
             self._form.kill(self._chance.choice(self._form.names(NAMED[kind])))
         until(self._is_well, f"all is well again after a {kind} was killed")
-        if kind == "worker":
+        if kind in ("worker", "publisher"):
             until(lambda: self._beats_after(since), "a worker gives a sign of life")
         self.at.setdefault(kind, []).append((began, time.monotonic()))
+
+    def _publisher(self) -> str:
+        """Who said last that it publishes: host and process."""
+        until(lambda: "publish" in self._log.duties(), "somebody publishes")
+        return self._log.duties()["publish"].worker
 
     def _is_well(self) -> bool:
         ports = [*self._form.replica_ports(), *self._form.ports()]

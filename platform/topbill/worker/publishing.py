@@ -229,10 +229,10 @@ class Publishing:
             self._not_retained = str(error)
 
     def _beat(self) -> None:
-        """Leave a sign of life, once a second at most."""
-        if time.monotonic() - self._beat_at >= BEAT_EVERY:
-            self._log.beat(self.publisher.published_at)
-            self._beat_at = time.monotonic()
+        """Leave a sign of life, once a second at most, and who gives it."""
         if time.monotonic() - self._told_at >= TELL_EVERY:
             self._log.note_duties([Duty(name=PUBLISH, worker=this_worker())])
             self._told_at = time.monotonic()
+        if time.monotonic() - self._beat_at >= BEAT_EVERY:
+            self._log.beat(self.publisher.published_at)
+            self._beat_at = time.monotonic()
