@@ -38,7 +38,7 @@ def bucket(unit: str, buckets: int = BUCKETS) -> int:
     """The bucket of a unit, from 0 on.
 
     >>> bucket("viewer-1")
-    16
+    36
     """
     return crc32(unit.encode()) % buckets
 
