@@ -93,6 +93,23 @@ def test_nothing_of_an_erased_unit_is_left_in_the_tables(
     assert erase_again(world.data, read_tombstones(world.data / TOMBSTONES)) == 0
 
 
+def test_nothing_is_left_of_what_was_let_go_either(url: str, log: Log, tmp_path: Path) -> None:
+    """Of a decision that is no longer whole there is a stub, and its row until the hour is over."""
+    world = test_erasure.World(tmp_path, url)
+    log.commit([Entry(page_of(VIEWER))])
+    assert log.forget(2**62, 2**62, 2**62) > 3
+    assert log.first_seq() is None
+    assert {"bundles", "stubs"} <= set(holders(url))
+    found = find_unit(world.data, VIEWER)
+    assert {"p0", "p1", "p2"} <= found.decisions.keys()
+    assert VIEWER in units_in_log(url)
+    world.erase()
+    assert holders(url) == []
+    assert find_unit(world.data, VIEWER).decisions == {}
+    with pytest.raises(AlreadyDecided):
+        log.append(page_of(VIEWER)[:1])
+
+
 def test_what_is_spared_of_a_bundle_is_read_as_it_was(url: str, log: Log, tmp_path: Path) -> None:
     log.revise("of accounts", "r1", "us", '{"unit": "account_id"}')
     log.commit([Entry(page_of(VIEWER))])
