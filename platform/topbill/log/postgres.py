@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import takewhile
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -41,7 +42,7 @@ from topbill.log.entries import (
     all_keyed,
 )
 from topbill.log.log_time import SETTLED, TOLERANCE, ClockStep
-from topbill.log.postgres_database import PostgresDatabase
+from topbill.log.postgres_database import IN_ORDER, PostgresDatabase
 from topbill.log.postgres_leases import AdvisoryLease
 from topbill.log.postgres_listener import CHANNEL, SnapshotListener
 from topbill.log.postgres_schema import LOW_BITS, PLACE_IN_BUNDLE, SPAN
@@ -491,13 +492,12 @@ class PostgresLog(TableLog):
             return []
         _, events = self._records(
             "reward",
-            f"""{_EVENTS} FROM decisions d JOIN reward_events e USING (decision_id)
-                WHERE d.experiment = ? AND d.seq BETWEEN ? AND ?
-                AND (e.seq >> {LOW_BITS}) - (d.seq >> {LOW_BITS}) <= ? ORDER BY e.seq""",
-            (experiment, rows[0][0], rows[-1][0], age // 1_000),
-            by_decision.__contains__,
+            f"""{_EVENTS} FROM unnest(?::text[], ?::bigint[]) AS d (decision_id, seq)
+                JOIN reward_events e USING (decision_id)
+                WHERE (e.seq >> {LOW_BITS}) - (d.seq >> {LOW_BITS}) <= ?""",
+            (list(by_decision), [seq for seq, _ in decisions], age // 1_000),
         )
-        for _, event in events:
+        for _, event in sorted(events, key=itemgetter(0)):
             by_decision[event.decision_id].append(event)
         matured = []
         for seq, decision in decisions:
@@ -511,7 +511,8 @@ class PostgresLog(TableLog):
             "WHERE experiment = ? AND seq > ? AND seq < ? ORDER BY seq LIMIT ?"
         )
         end = _first_seq(barrier // 1_000 + 1)
-        rows = self._database.rows(query, (experiment, after_seq, end, limit))
+        with self._database.snapshot():
+            rows = self._database.rows(query, (experiment, after_seq, end, limit))
         return [Named(seq, decision_id, _stamp(seq)) for seq, decision_id in rows]
 
     def last_matured(self, experiment: str, after_seq: int, age: int, barrier: int) -> int | None:
@@ -546,6 +547,7 @@ class PostgresLog(TableLog):
         database = self._database
         end = min(_first_seq(-(-older_than // 1_000)), decisions_through + 1)
         with database.transaction():
+            database.execute(IN_ORDER)
             ((through,),) = database.rows("SELECT through FROM forgotten")
             oldest = database.rows(
                 "SELECT seq FROM decisions WHERE seq < ? ORDER BY seq LIMIT ?", (end, limit)

@@ -38,6 +38,10 @@ _APPEND = b"""SELECT append(%s, %s::bytea[], %s::bytea[],
     %s::text[], %s::text[], %s::int[], %s::bytea[], %s::bigint[], %s::bytea[],
     %s::text[], %s::text[], %s::bytea[], %s::bigint[],
     %s::text[], %s::text[], %s::text[], %s::bytea[], %s::bigint[])"""
+# Where the planner does not know how much lies behind the last row that was read, it takes it for
+# little, and would sort all there is, over and over, to give the next rows.
+IN_ORDER = "SET LOCAL enable_sort = off"
+_SNAPSHOT = f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {IN_ORDER}"
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.tables', 0))"
 _STAMP = "INSERT INTO schema_stamp VALUES (%s, gen_random_uuid())"
 _TEXT_OID = 25
@@ -215,8 +219,10 @@ class PostgresDatabase:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Read several times from one state, whatever others write meanwhile."""
-        self.rows("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        """Read several times from one state, whatever others write meanwhile, and in the order of
+        an index where one is asked for.
+        """
+        self.rows(_SNAPSHOT, prepare=False)
         try:
             yield
         finally:
@@ -233,26 +239,32 @@ class PostgresDatabase:
         values = [(*row, checksum(row)) for row in rows]
         self._connected().cursor().executemany(_marked(insert_statement(table, existing)), values)
 
-    def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+    def rows(
+        self, query: str, values: Sequence[Any] = (), *, prepare: bool | None = None
+    ) -> list[Any]:
         """All rows of a query; LogError where the database can't be read. A connection that was
         lost since it was last used is made anew.
         """
         connection = self._connected()
         under_way = connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
         try:
-            return self._rows(connection, query, values)
+            return self._rows(connection, query, values, prepare)
         except psycopg.Error as error:
             if not connection.closed or under_way:
                 raise self._failed("read", error) from error
         try:
-            return self._rows(self._connected(), query, values)
+            return self._rows(self._connected(), query, values, prepare)
         except psycopg.Error as error:
             raise self._failed("read", error) from error
 
     def _rows(
-        self, connection: psycopg.Connection[tuple[Any, ...]], query: str, values: Sequence[Any]
+        self,
+        connection: psycopg.Connection[tuple[Any, ...]],
+        query: str,
+        values: Sequence[Any],
+        prepare: bool | None,
     ) -> list[Any]:
-        cursor = connection.execute(_marked(query), values or None)
+        cursor = connection.execute(_marked(query), values or None, prepare=prepare)
         return [] if cursor.description is None else cursor.fetchall()
 
     def is_notified(self, seconds: float) -> bool:

@@ -39,7 +39,11 @@ class PostgresRowTables:
     def bodies(self) -> Iterator[bytes]:
         """See `RowTables`."""
         after = 0
-        while rows := self.database.rows(_BODIES, (after,)):
+        while True:
+            with self.database.snapshot():
+                rows = self.database.rows(_BODIES, (after,))
+            if not rows:
+                break
             for _, body in rows:
                 yield body
             after = rows[-1][0]

@@ -12,7 +12,7 @@ import msgspec
 from topbill.domain.origin import Origin
 from topbill.domain.records import Decision
 
-LET_GO = "FROM stubs, forgotten WHERE seq <= through"
+LET_GO = "FROM stubs WHERE seq <= (SELECT through FROM forgotten)"
 """The decisions that were let go and are remembered."""
 _CRC = struct.Struct("<I")
 _encode = msgspec.json.Encoder().encode

@@ -5,7 +5,7 @@ log of the version before, which deleted row by row, is taken over with its rows
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -85,6 +85,33 @@ def test_an_hour_goes_at_once_and_what_a_late_reward_needs_stays(hours: Hours) -
     with pytest.raises(AlreadyDecided):
         log.append([decision("d0")])
     assert log.append([], [event("d0", "late"), event("d0", "e")]).duplicates == (False, True)
+
+
+def test_the_next_rows_are_read_in_the_order_of_an_index(
+    hours: Hours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To sort an hour for the next rows of it would take longer with every row."""
+    log = hours.log
+    for hour in range(3):
+        hours.now = (10 + hour) * HOUR + 5_000
+        log.commit([Entry([decision(f"{hour}-{i}") for i in range(200)])])
+    log.barrier()
+    log._database.rows("ANALYZE")
+    plans = []
+    rows = log._database.rows
+
+    def explained(query: str, values: Sequence[Any] = (), **more: Any) -> list[Any]:
+        if query.startswith("SELECT") and "FROM decisions" in query:
+            plans.append("\n".join(line for (line,) in rows(f"EXPLAIN {query}", values)))
+        return rows(query, values, **more)
+
+    monkeypatch.setattr(log._database, "rows", explained)
+    log.read_decisions(0, 10)
+    log.matured("home", 0, 1_000, 2**50, 10)
+    log.named("home", 0, 2**50, 10)
+    log.forget(1, 1, 2**50, 10)
+    assert len(plans) >= 4
+    assert [plan for plan in plans if "Sort  (" in plan] == []
 
 
 def test_a_table_of_the_next_hours_is_there_before_they_begin(hours: Hours) -> None:
