@@ -305,7 +305,10 @@ class Publisher:
             through, count = self._lake.position("decisions"), 0
             tables: list[pa.Table] = []
             aside: list[QuarantinedRow] = []
-            while count < BATCH and (rows := self._log.read_decisions(through, CHUNK)):
+            while count < BATCH:
+                rows = self._log.read_decisions(through, CHUNK)
+                if not rows:
+                    break
                 table, refused = convertible(rows, decision_rows)
                 tables.append(table)
                 aside += [quarantined(*row, "publish", error) for row, error in refused]
@@ -314,6 +317,10 @@ class Publisher:
                         self._origins[decision.decision_id] = Origin.of(decision)
                 through = rows[-1][0]
                 count += len(rows)
+                # What comes while this is read is left to the next step: on a busy log, something
+                # always does.
+                if len(rows) < CHUNK:
+                    break
             if tables:
                 published += self._append("decisions", pa.concat_tables(tables), aside, through)
             if count < BATCH:

@@ -92,6 +92,28 @@ def test_each_step_publishes_what_was_committed_since_the_last(tmp_path: Path, l
     assert count(tmp_path, "feedback WHERE objective = 1") == 2
 
 
+def test_a_step_does_not_wait_for_a_log_that_goes_on_growing(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 3)
+    worker = publisher(tmp_path, log)
+    log.append([decision(number) for number in range(7)], [])
+    read, reads = log.read_decisions, itertools.count(7)
+
+    def read_and_grow(after_seq: int, limit: int) -> list[tuple[int, Decision]]:
+        rows = read(after_seq, limit)
+        number = next(reads)
+        assert number < 17, "goes on and on"
+        log.append([decision(number)], [])
+        return rows
+
+    monkeypatch.setattr(log, "read_decisions", read_and_grow)
+    assert worker.publish() >= 7
+    monkeypatch.undo()
+    worker.publish()
+    assert count(tmp_path, "decisions") == next(reads)
+
+
 def test_a_new_publisher_goes_on_where_the_lake_stands(tmp_path: Path, log: Log) -> None:
     log.append([decision(1)], [play(1)])
     publisher(tmp_path, log).step()
