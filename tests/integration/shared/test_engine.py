@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from topbill.ope import evaluate
 
 pytest.importorskip("pysail", reason="no pysail: pip install -r requirements-dev.lock")
 pytest.importorskip("pyspark", reason="no pyspark: pip install 'topbill[spark]'")
+
+from topbill.lake.spark import SparkEngine
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,32 @@ def test_a_report_says_the_same_on_a_server(
     assert here["ab"]["heterogeneity"]
     assert len(here["phases"]) == 2
     assert here["health"]["choices"]
+
+
+def test_no_pass_is_left_out_on_a_server(
+    data: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are asked the same questions, one by one."""
+    asked: dict[type, list[str]] = {DuckDBEngine: [], SparkEngine: []}
+    for engine, questions in asked.items():
+        for method in ("sql", "execute", "keep"):
+            monkeypatch.setattr(engine, method, _noting(getattr(engine, method), questions))
+    answers(partial(_report, data), server, monkeypatch)
+    here, there = asked.values()
+    # How many there are is asked where days may be kept in files.
+    assert there == [question for question in here if "AS decisions FROM decisions" not in question]
+    assert len(there) > 40
+
+
+def _noting(method: Callable[..., Any], questions: list[str]) -> Callable[..., Any]:
+    @wraps(method)
+    def noting(engine: Any, *given: Any, **named: Any) -> Any:
+        # What an engine asks of itself is no question of the report's.
+        if sys._getframe(1).f_globals["__name__"].startswith("topbill.reporting"):
+            questions.append([text for text in given if isinstance(text, str)][-1])
+        return method(engine, *given, **named)
+
+    return noting
 
 
 @pytest.mark.slow
@@ -185,7 +214,7 @@ def test_a_server_that_does_not_see_the_lake_says_which(
 
 def test_what_is_not_installed_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENGINE_VARIABLE, "sc://spark;token=secret")
-    monkeypatch.setitem(__import__("sys").modules, "topbill.lake.spark", None)
+    monkeypatch.setitem(sys.modules, "topbill.lake.spark", None)
     with pytest.raises(BadRequest, match=r"pip install 'topbill\[spark\]'") as caught:
         open_engine(data / DATABASE)
     assert "secret" not in str(caught.value)
