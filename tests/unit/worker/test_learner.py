@@ -20,7 +20,7 @@ from topbill.domain.records import Decision, Mask, Placement, RewardEvent
 from topbill.domain.rewards import item_rewards
 from topbill.engine import DecideRequest, Engine
 from topbill.lake import Lake
-from topbill.log import Log, Matured, open_log
+from topbill.log import Erasure, Log, Matured, open_log
 from topbill.spec import Experiment, Metric
 from topbill.worker import archive
 from topbill.worker.learner import Learner
@@ -362,6 +362,28 @@ def test_a_rebuild_reads_from_the_lake_what_the_log_has_let_go(
     held, states = fold_again(log, art, archive.reader(tmp_path))
     assert held.watermark == 200
     assert states == held.states
+
+
+def test_a_refit_begins_anew_where_rows_that_it_has_read_are_removed(
+    log: Log, clock: Clock, art: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process, which publishes: nobody could fold them again."""
+    daily = replace(art, refit="daily")
+    live_through(log, clock, daily, 100)
+    clock.now += 100 * SECOND
+    learner = Learner(log, [daily])
+    run(learner)
+    clock.now += 86_400 * SECOND
+    learner.step()
+    refit = learner._refits["art"]
+    removed = Erasure(at=1, experiment="art", version=1, decisions=1, rewards=0, by_age=True)
+    monkeypatch.setattr(log, "erasures", lambda _key: [removed])
+    learner.step()
+    assert learner._refits.get("art") is not refit
+    run(learner)
+    held = log.snapshot("art")
+    assert held is not None
+    assert held.refit_at > 0, "it came to its end"
 
 
 def test_what_learns_anew_begins_with_what_the_log_holds_and_is_verified_from_there(
