@@ -55,6 +55,19 @@ def test_the_demo_loses_nothing_on_the_shared_form_and_down_leaves_nothing(form:
     assert form.pids() == {}
 
 
+@pytest.mark.slow
+def test_processes_that_share_no_disk_lose_nothing_either() -> None:
+    if lacking := postgres_server.missing():
+        pytest.skip(lacking)
+    for library in ("fsspec", "moto", "obstore"):
+        pytest.importorskip(library, reason="pip install -r requirements-dev.lock")
+    with LocalForm({"TOPBILL_LOCAL_LAKE": "s3"}) as form:
+        said = form.run("demo", "--seconds", "5")
+        assert re.search(r"^[\d,]+ decisions answered: .* 0 lost\.$", said, re.MULTILINE), said
+        folders = {folder.name for folder in form.data.iterdir()}
+        assert {"serve-1", "serve-2", "worker-1", "worker-2"} <= folders
+
+
 def test_a_wrong_word_is_refused(tmp_path: Path) -> None:
     done = subprocess.run([SCRIPT, "start"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
