@@ -45,7 +45,7 @@ bench-regret: $(READY)  ## how much of the gap to the known best the policies cl
 
 lock:            ## resolve both lock files anew (needs uv and the network)
 	$(COMPILE) --extra build --extra otel --extra postgres --extra objects -o requirements.lock
-	$(COMPILE) --extra build --extra otel --extra onnx --extra postgres --extra objects --extra spark --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --extra build --extra otel --extra onnx --extra postgres --extra objects --extra spark --extra mcp --extra dev -c requirements.lock -o requirements-dev.lock
 
 COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-emit-index-url --custom-compile-command "make lock"

@@ -56,6 +56,7 @@ ONE_PLACE = {
     "onnxruntime": "policies/onnx/runtime.py",
     "pylibvw": "policies/vw/mainline.py",
     "statsmodels": "ab",
+    "mcp": "cli/agents.py",
     "fastapi": "service/app.py",
     "opentelemetry": "tracing.py",
 }

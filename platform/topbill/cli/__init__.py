@@ -12,12 +12,14 @@ from topbill import process_log
 
 # Imported for their commands.
 from topbill.cli import (
+    agents,
     alerts,
     analysis,
     comparison,
     conclude,
     erasure,
     evaluation,
+    explain,
     features,
     files,
     launch,
@@ -34,6 +36,7 @@ from topbill.domain.collecting import load_first
 from topbill.domain.errors import TopbillError
 
 __all__ = [
+    "agents",
     "alerts",
     "analysis",
     "app",
@@ -41,6 +44,7 @@ __all__ = [
     "conclude",
     "erasure",
     "evaluation",
+    "explain",
     "features",
     "files",
     "launch",

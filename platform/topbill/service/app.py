@@ -23,10 +23,9 @@ from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from topbill import __version__, lake, pages, process_log, tracing
+from topbill import __version__, pages, process_log, tracing
 from topbill.domain.collecting import collect_rarely
-from topbill.domain.errors import BadRequest, DamagedSnapshot, LogError, Malformed, NotFound
-from topbill.domain.records import Decision
+from topbill.domain.errors import BadRequest, LogError, Malformed, NotFound
 from topbill.engine import CompiledExperiment, Engine
 from topbill.entities import EntityStore
 from topbill.log import Log
@@ -45,6 +44,7 @@ from topbill.service.asgi import (
 from topbill.service.backend import Backend
 from topbill.service.bodies import problem
 from topbill.service.drain import Drain
+from topbill.service.explained import explained
 from topbill.service.fast_path import FastPath
 from topbill.service.follower import AssignmentChange, Follower, follow
 from topbill.service.ofrep import openapi as ofrep_openapi
@@ -278,8 +278,8 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
         if stored is None:
             raise NotFound(f"decision {decision_id!r} is not in the log")
         engine = backend.engine
-        explained = await backend.read(lambda log: _explained(log, engine, stored, data))
-        return Response(msgspec.json.encode(explained), media_type="application/json")
+        answer = await backend.read(lambda log: explained(log, engine, stored, data))
+        return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
 def _add_profile_routes(app: FastAPI, profiles: Profiles) -> None:
@@ -383,28 +383,6 @@ def _shares_changed(change: AssignmentChange | None) -> dict[str, Any]:
     if change is None:
         return {}
     return {"shares_changed": {"at": change.when, "changed": change.changed}}
-
-
-def _explained(log: Log, engine: Engine, decision: Decision, data: Path) -> dict[str, Any]:
-    """A decision with the scores that it was drawn from and the rewards that came of it."""
-    version = decision.policy_version
-    try:
-        snapshot = log.snapshot(decision.experiment, version) if version else None
-    except DamagedSnapshot:
-        snapshot = None
-    rewards = {event.event_id: event for event in log.events(decision.decision_id)}
-    if log.places([decision.decision_id]):
-        # What came before the log let it go is in the lake alone.
-        earlier = lake.find_rewards(data, decision)
-        rewards = {event.event_id: event for event in earlier} | rewards
-    return {
-        **msgspec.structs.asdict(decision),
-        "slate": [msgspec.structs.asdict(placement) for placement in decision.slate],
-        "entities": [msgspec.structs.asdict(use) for use in decision.entities],
-        "shadows": [msgspec.structs.asdict(shadow) for shadow in decision.shadows],
-        "scores": engine.explain(decision, snapshot),
-        "rewards": [msgspec.structs.asdict(event) for event in rewards.values()],
-    }
 
 
 def _add_error_handlers(app: FastAPI) -> None:
