@@ -128,7 +128,7 @@ def what_runs(data: Path) -> WhatRuns:
                 records[row["key"]] = _recorded(database, row["key"])
                 if row["status"] == _REMOVED:
                     gone.add(row["key"])
-    published = [Revision(key, line[1], 0, "", line[0]) for key, line in audit.items()]
+    of_record = [Revision(key, line[1], 0, "", line[0]) for key, line in audit.items()]
     noted: list[Revision] = []
     files: dict[str, Experiment] = {}
     holding: tuple[Order, ...] = ()
@@ -143,7 +143,7 @@ def what_runs(data: Path) -> WhatRuns:
                 with suppress(SpecError):
                     files[key] = as_its_file(log, key)
     keys = {line.experiment for line in noted}
-    revisions = [line for line in published if line.experiment not in keys] + noted
+    revisions = [line for line in of_record if line.experiment not in keys] + noted
     running = _readable({key: line for key, line in audit.items() if key not in gone})
     return WhatRuns(
         experiments={experiment.key: experiment for experiment in in_layers(running)},

@@ -32,7 +32,7 @@ from topbill.domain.records import (
 )
 from topbill.log import SCHEMES, Clock, Entry, Heartbeat, Log, Matured, Receipt, open_log
 from topbill.log.memory import MemoryLog
-from topbill.log.protocol import ConclusionLine, Duty, Lease, Order
+from topbill.log.protocol import ConclusionLine, Duty, Lease, Named, Order
 from topbill.spec import Conclusion
 
 from ...processes import python
@@ -1101,6 +1101,16 @@ class LearnsEverything(MemoryLog):
         return super().matured(experiment, after_seq, age, barrier, limit)
 
 
+class NamesAllExperiments(MemoryLog):
+    def named(self, experiment: str, after_seq: int, barrier: int, limit: int) -> list[Named]:
+        every = [
+            each
+            for key in (experiment, "elsewhere")
+            for each in super(NamesAllExperiments, self).named(key, after_seq, barrier, limit)
+        ]
+        return sorted(every)[:limit]
+
+
 class ForgetsTooMuch(MemoryLog):
     def forget(
         self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000
@@ -1275,6 +1285,7 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
     CommitsOutOfOrder: {"writers_at_once_store_every_row_once_and_a_reader_skips_none"},
     CountsLateEvents: {"matured_gives_each_decision_the_events_that_had_come_at_that_age"},
     LearnsEverything: {"of_a_share_matured_gives_the_decisions_that_it_draws"},
+    NamesAllExperiments: {"decisions_are_named_in_order_as_they_mature_at_once"},
     ForgetsTooMuch: {"forgetting_takes_only_what_is_old_and_safe_elsewhere_with_its_events"},
     RemembersNothing: {
         "what_was_let_go_is_remembered_and_is_not_stored_again",

@@ -35,7 +35,7 @@ from topbill.ope.replay.selection import Selection
 from topbill.ope.replay.targets import TargetPolicy
 
 # Policies hold compiled modules, which a copy of them has by name.
-pickle(ModuleType, lambda module: (import_module, (module.__name__,)))  # type: ignore[arg-type]
+pickle(ModuleType, lambda module: (import_module, (module.__name__,)))
 _COUNTED = ("left_out", "clipped", "looks", "explored", "displayed")
 _LISTED = ("units", "ids", "seqs")
 
@@ -156,8 +156,8 @@ def _join_columns(scored: ProgressivePass, walks: Sequence[dict[str, Any]], orde
     tables: list[tuple[LogColumns | TargetColumns, list[dict[str, bytes]]]] = [
         (scored.log, [walk["log"] for walk in walks])
     ]
-    for i, columns in enumerate(scored.of_target):
-        tables.append((columns, [walk["targets"][i] for walk in walks]))
+    for i, target in enumerate(scored.of_target):
+        tables.append((target, [walk["targets"][i] for walk in walks]))
     for columns, parts in tables:
         for one in fields(columns):
             numbers = b"".join(part[one.name] for part in parts)

@@ -15,6 +15,7 @@ from topbill.domain.formatting import minute
 from topbill.domain.metric import Metric
 from topbill.domain.sql import identifier, quoted
 from topbill.domain.table_source import DATABASES, TABLES, TableSource
+from topbill.lake.engine import DuckDBEngine
 from topbill.log.unit_ids import UnitIds, known_unit_ids
 from topbill.reporting.experiment.model import Note
 from topbill.reporting.queries.database import AnalyticsDatabase
@@ -175,7 +176,9 @@ def sql_problems(experiment: Experiment, beside: Sequence[Experiment]) -> list[F
             try:
                 answer = lake.read(connection, source.sql, seconds=_SECONDS)
                 connection.register(_ANSWER, answer)
-                _check_columns(metric, source, _types(AnalyticsDatabase(connection), _ANSWER))
+                _check_columns(
+                    metric, source, _types(AnalyticsDatabase(DuckDBEngine(connection)), _ANSWER)
+                )
             except BadRequest as error:
                 # A BadData says at which key it is; all else is of the SQL.
                 path = error.path if isinstance(error, BadData) else _place(metric, "sql")

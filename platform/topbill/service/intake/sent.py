@@ -4,7 +4,7 @@ event of its unit, which metrics of `scope: unit` count in their windows.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -18,6 +18,9 @@ properties don't: the same keys."""
 _DECISION = ("decision_id", "decisionId")
 _VALUE = ("value", "revenue")
 """Names of properties, the one that is looked for first in front."""
+
+
+_Kind = TypeVar("_Kind", RewardRequest, EventRequest)
 
 
 class SentEvent(NamedTuple):
@@ -83,7 +86,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _converted(said: dict[str, Any], kind: type[Any]) -> Any:
+def _converted(said: dict[str, Any], kind: type[_Kind]) -> _Kind:
     try:
         return msgspec.convert({k: v for k, v in said.items() if v is not None}, kind)
     except msgspec.ValidationError as error:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -29,20 +28,8 @@ from topbill.service.ofrep.bodies import (
 from topbill.service.ofrep.context import TARGETING_KEY, declared, targeting_key
 from topbill.service.turns import Turn
 
-_REASONS: MappingProxyType[Reason, FlagReason] = MappingProxyType(
-    {
-        "policy": "SPLIT",
-        "not_in_experiment": "SPLIT",
-        "holdout": "SPLIT",
-        "excluded_unit": "TARGETING_MATCH",
-        "excluded_context": "TARGETING_MATCH",
-        "not_in_audience": "TARGETING_MATCH",
-        "override": "TARGETING_MATCH",
-        "no_exploration": "STATIC",
-        "fallback": "UNKNOWN",
-    }
-)
-"""OpenFeature's word for each reason of a decision."""
+_TARGETED = frozenset({"excluded_unit", "excluded_context", "not_in_audience", "override"})
+"""Reasons of decisions that were made for what the viewer is."""
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -139,11 +126,20 @@ def _evaluation(compiled: CompiledExperiment, answer: Answer, metadata: Metadata
         metadata["experimentVariant"] = answer.variant
     return FlagEvaluation(
         key=experiment.key,
-        reason=_REASONS[answer.reason] if is_running else "DISABLED",
+        reason=_reason(answer.reason) if is_running else "DISABLED",
         value=_value(answer.slate),
         variant=",".join([item.action for item in answer.slate]),
         metadata=metadata,
     )
+
+
+def _reason(reason: Reason) -> FlagReason:
+    """OpenFeature's word for the reason of a decision."""
+    if reason == "fallback":
+        return "UNKNOWN"
+    if reason == "no_exploration":
+        return "STATIC"
+    return "TARGETING_MATCH" if reason in _TARGETED else "SPLIT"
 
 
 def _value(slate: tuple[AnswerItem, ...]) -> Any:
