@@ -58,7 +58,7 @@ SELECT row_place + 1 AS "row", position + 1 AS position, count(*) AS placed,
     count(*) FILTER (({examined}) AND hit) AS rewarded
 FROM (
     SELECT p.decision_id, p.position, r.row_place, w.position IS NOT NULL AS hit
-    FROM placements p JOIN row_places r USING (decision_id)
+    FROM placements p JOIN row_places r ON r.decision_id = p.decision_id
         LEFT JOIN rewarded w ON w.decision_id = p.decision_id AND w.position = p.position
     WHERE p.experiment = $key AND epoch_us(p.decided_at) < $before
 ) LEFT JOIN looked USING (decision_id)
@@ -225,7 +225,7 @@ def load_page_report(
         LogError: the lake cannot be read.
     """
     # What candidates find is measured by the worker and lies beside the lake.
-    with open_database(data) as database:
+    with open_database(data, on_engine=True) as database:
         report = _report(database, page, weights)
     return replace(report, recall=_recall(Path(data), page))
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from topbill import lake, pages, spec
 from topbill.candidates import Play, Signals, signals_path
 from topbill.candidates.fitting import learn
+from topbill.domain.engine_url import ENGINE_VARIABLE
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import RewardEvent
 from topbill.ope import estimate_slate
@@ -27,6 +28,8 @@ from topbill.service.settings import Settings
 from topbill.worker import candidate_signals
 from topbill.worker.loop import Worker
 
+from ... import sail_server
+from ...answers import differences
 from ...local_client import LocalClient
 from ...small_page import lay
 
@@ -109,6 +112,20 @@ def test_the_report_says_it_was_the_picture(served: tuple[Path, Path, int]) -> N
     out = StringIO()
     report.render_page_report(found, Console(file=out, width=200))
     assert "beaten by any" in out.getvalue()
+
+
+def test_a_spark_connect_server_says_the_same(
+    served: tuple[Path, Path, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pysail", reason="no pysail: pip install -r requirements-dev.lock")
+    pytest.importorskip("pyspark", reason="no pyspark: pip install 'topbill[spark]'")
+    _, data, _ = served
+    here = msgspec.to_builtins(report.load_page_report("home", data))
+    with sail_server.running() as url:
+        monkeypatch.setenv(ENGINE_VARIABLE, url)
+        there = msgspec.to_builtins(report.load_page_report("home", data))
+    assert differences(here, there) == []
+    assert here["arms"]
 
 
 def test_weights_can_be_changed_afterwards(served: tuple[Path, Path, int]) -> None:

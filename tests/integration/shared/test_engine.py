@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests import rich_lake, sail_server
+from tests.answers import differences
 
 from topbill import reporting
 from topbill.domain.engine_url import ENGINE_VARIABLE, SCRATCH_VARIABLE, address_of
@@ -56,24 +57,6 @@ def answers(question: Question, server: str, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(ENGINE_VARIABLE, url)
         said.append(json.loads(question()))
     return said
-
-
-def differences(one: Any, other: Any, where: str = "") -> list[str]:
-    """Where two answers differ by more than 1e-9 of what they are."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        found = [] if one.keys() == other.keys() else [f"{where}: {one.keys() ^ other.keys()}"]
-        for name in one.keys() & other.keys():
-            found += differences(one[name], other[name], f"{where}.{name}")
-        return found
-    if isinstance(one, list) and isinstance(other, list):
-        if len(one) != len(other):
-            return [f"{where}: {len(one)} and {len(other)}"]
-        pairs = enumerate(zip(one, other, strict=True))
-        return [line for i, pair in pairs for line in differences(*pair, f"{where}[{i}]")]
-    if isinstance(one, float) and isinstance(other, float):
-        same = abs(one - other) <= 1e-9 * max(1.0, abs(one), abs(other))
-        return [] if same else [f"{where}: {one} and {other}"]
-    return [] if one == other else [f"{where}: {one} and {other}"]
 
 
 def test_a_difference_is_found() -> None:
@@ -167,7 +150,7 @@ def _evaluation(data: Path, **options: Any) -> str:
 
 
 def _report(data: Path) -> str:
-    return reporting.to_json(reporting.load(rich_lake.KEY, data))
+    return reporting.to_json(reporting.load_experiment_report(rich_lake.KEY, data))
 
 
 # --- What is said when it cannot be

@@ -161,7 +161,7 @@ def _join_columns(scored: ProgressivePass, walks: Sequence[dict[str, Any]], orde
     for columns, parts in tables:
         for one in fields(columns):
             numbers = b"".join(part[one.name] for part in parts)
-            if columns is scored.log and one.name in made:
+            if one.name in made:
                 numbers = made[one.name].tobytes()
             # A column that some decisions lack is read by nobody.
             is_whole = len(numbers) == 8 * rows.size

@@ -15,7 +15,15 @@ import msgspec
 from topbill.domain.alarm import AlarmKind
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.zones import UTC
-from topbill.lake import Error, Problem, RecordEngine, database_of, open_engine
+from topbill.lake import (
+    DuckDBEngine,
+    Error,
+    Problem,
+    RecordEngine,
+    connect,
+    database_of,
+    open_engine,
+)
 from topbill.lake.causes import cause
 from topbill.spec import Experiment, from_audit
 
@@ -104,11 +112,14 @@ class WholeRecord:
 
 
 @contextmanager
-def open_database(data: Path | str) -> Iterator[AnalyticsDatabase]:
+def open_database(data: Path | str, *, on_engine: bool = False) -> Iterator[AnalyticsDatabase]:
     """The analytics database of a data folder.
 
     Args:
         data: the data folder.
+        on_engine: whether the engine that this process is to ask answers (see
+            `lake.open_engine`): for questions of which tests show that all engines say the same.
+            DuckDB answers all others.
 
     Raises:
         NotFound: nothing was published yet.
@@ -117,7 +128,7 @@ def open_database(data: Path | str) -> Iterator[AnalyticsDatabase]:
     path = database_of(Path(data))
     # Opened anew for each question: the worker replaces the file, and whoever keeps it open would
     # see the old one.
-    connection = open_engine(path)
+    connection = open_engine(path) if on_engine else DuckDBEngine(connect(path))
     try:
         yield AnalyticsDatabase(connection, Path(data))
     except Error as error:
