@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,9 +31,26 @@ from topbill.lake.buckets import BucketWalk
 from topbill.lake.database import Connection, files_of
 from topbill.lake.spark_sql import Query
 
-with warnings.catch_warnings():
+
+@contextmanager
+def _main_with_a_file() -> Iterator[None]:
+    """Spark's client takes a main module that has none, as that of `python -c` is, for the run of
+    its own doctests, and ends the process."""
+    main = sys.modules["__main__"]
+    if hasattr(main, "__file__") or main.__spec__ is not None:
+        yield
+        return
+    main.__file__ = ""
+    try:
+        yield
+    finally:
+        del main.__file__
+
+
+with _main_with_a_file(), warnings.catch_warnings():
     # It was not told of pandas 3 yet.
     warnings.simplefilter("ignore", FutureWarning)
+    import pyspark.sql.connect.session  # noqa: F401  (looks at the main module once)
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 

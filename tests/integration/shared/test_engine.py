@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
@@ -208,3 +209,9 @@ def test_without_a_url_duckdb_answers_here(data: Path, monkeypatch: pytest.Monke
     engine = open_engine(data / DATABASE)
     assert isinstance(engine, DuckDBEngine)
     engine.close()
+
+
+def test_a_program_without_a_file_is_no_run_of_sparks_own_tests() -> None:
+    code = "import topbill.lake.spark; print('loaded')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "loaded\n", done.stderr

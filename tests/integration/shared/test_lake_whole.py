@@ -71,7 +71,7 @@ def test_reports_and_evaluations_say_the_same_of_both(
             at_a_new_url(monkeypatch)
         data = record_visits(tmp_path / name, [artwork], 150, seed=5)
         report = load_experiment_report(artwork.key, data)
-        evaluation = topbill.evaluate(artwork.key, "uniform", data)
+        evaluation = topbill.evaluate(artwork.key, "uniform", data, buckets=64)
         said.append([msgspec.to_builtins(report), msgspec.to_builtins(evaluation)])
     assert not (tmp_path / "store" / "lake" / "decisions").exists()
     assert list(differences(*said)) == []

@@ -55,10 +55,12 @@ def waits(replicas: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     rows, append = PostgresDatabase.rows, PostgresDatabase.append
 
-    def watched_rows(self: PostgresDatabase, query: str, values: Sequence[Any] = ()) -> Any:
+    def watched_rows(
+        self: PostgresDatabase, query: str, values: Sequence[Any] = (), **options: Any
+    ) -> Any:
         if asyncio._get_running_loop() is not None:
             found.append(query)
-        return rows(self, query, values)
+        return rows(self, query, values, **options)
 
     def watched_append(self: PostgresDatabase, values: Sequence[Any]) -> Any:
         if asyncio._get_running_loop() is not None:
