@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from topbill.cli.erasure import loaded_experiments
 from topbill.cli.shell import (
     DATA,
     EXPERIMENTS,
@@ -60,8 +61,9 @@ def explain(
 
 
 def _explained(decision_id: str, experiments: Path, data: Path) -> dict[str, Any]:
-    from topbill import lake, pages
+    from topbill import lake
     from topbill.engine import Engine
+    from topbill.entities import EntityStore
     from topbill.log import open_log_of
     from topbill.service.explained import explained
 
@@ -72,5 +74,6 @@ def _explained(decision_id: str, experiments: Path, data: Path) -> dict[str, Any
             decision = lake.find_decisions(data, places).get(decision_id) if places else None
         if decision is None:
             raise NotFound(f"decision {decision_id!r} is not in the log; expected the id of one")
-        engine = Engine(pages.load_experiments(experiments))
+        # As a service has them: else their revision is another one, and no table gives features.
+        engine = Engine(loaded_experiments(experiments, data), tables=EntityStore(data))
         return explained(log, engine, decision, data)
