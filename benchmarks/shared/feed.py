@@ -21,10 +21,10 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import psycopg
@@ -171,18 +171,14 @@ def met(seqs: Sequence[int], there: set[int]) -> Met:
     return Met(len(seqs), skipped, len(seqs) - len(set(seqs)), falls)
 
 
-class Writers:
-    """Threads that write until they are stopped, whatever becomes of the server."""
+class _Threads:
+    """Threads, one for each of `of`, that run until they are stopped."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, run: Callable[[Any], None], of: Iterable[Any]) -> None:
         self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(name,)) for name in range(WRITERS)
-        ]
-        self.acknowledged: list[str] = []
+        self._threads = [threading.Thread(target=run, args=(each,)) for each in of]
 
-    def __enter__(self) -> Writers:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -191,6 +187,15 @@ class Writers:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+
+class Writers(_Threads):
+    """Threads that write until they are stopped, whatever becomes of the server."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(self._run, range(WRITERS))
+        self._url = url
+        self.acknowledged: list[str] = []
 
     def _run(self, number: int) -> None:
         delays = random.Random(number)
@@ -209,22 +214,11 @@ class Writers:
             time.sleep(EVERY)
 
 
-class Followers:
+class Followers(_Threads):
     """Threads in which the two other readers read."""
 
     def __init__(self, readers: Sequence[NaiveReader]) -> None:
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(each,)) for each in readers]
-
-    def __enter__(self) -> Followers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        super().__init__(self._run, readers)
 
     def _run(self, reader: NaiveReader) -> None:
         while not self._stop.is_set():

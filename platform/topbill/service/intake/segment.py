@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from topbill.service.bodies import LARGEST_BATCH
-from topbill.service.intake.sent import OWN, LeftOut, SentEvent
+from topbill.service.intake.sent import OWN, LeftOut, SentEvent, as_object
 
 _Message = dict[str, Any]
 
@@ -40,15 +40,11 @@ def read(body: SegmentBody) -> list[SentEvent | LeftOut]:
 def _event(message: SegmentBody) -> SentEvent | LeftOut:
     if message.type != "track":
         return LeftOut(f"type {message.type!r:.60}; only track is an event")
-    own = _object(_object(message.context).get(OWN))
+    own = as_object(as_object(message.context).get(OWN))
     return SentEvent(
         name=message.event,
-        properties=own | _object(message.properties),
+        properties=own | as_object(message.properties),
         units=(message.user_id, message.anonymous_id),
         event_id=message.message_id,
         at=message.timestamp or message.original_timestamp or message.sent_at,
     )
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

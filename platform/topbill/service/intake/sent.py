@@ -70,6 +70,11 @@ def request_of(sent: SentEvent) -> RewardRequest | EventRequest:
     return _converted(said, EventRequest)
 
 
+def as_object(value: Any) -> dict[str, Any]:
+    """An object of what was sent; an empty one where something else stands there."""
+    return value if isinstance(value, dict) else {}
+
+
 def _first(properties: dict[str, Any], names: tuple[str, ...]) -> Any:
     return next((properties[name] for name in names if properties.get(name) is not None), None)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from topbill.service.bodies import LARGEST_BATCH
-from topbill.service.intake.sent import OWN, LeftOut, SentEvent
+from topbill.service.intake.sent import OWN, LeftOut, SentEvent, as_object
 
 _Event = dict[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,7 +38,7 @@ def _event(event: _Event) -> SentEvent | LeftOut:
         if event.get("se_va") is not None:
             properties = {"value": event["se_va"]} | properties
     elif kind == "ue":
-        name, said = _self_describing(_object(_json(event, "ue_pr", "ue_px")).get("data"))
+        name, said = _self_describing(as_object(_json(event, "ue_pr", "ue_px")).get("data"))
         if not name:
             return LeftOut("a self-describing event without its data, or without its schema")
         properties |= said
@@ -55,7 +55,7 @@ def _event(event: _Event) -> SentEvent | LeftOut:
 
 def _own(event: _Event) -> dict[str, Any]:
     """What the entity called `topbill` says, of any vendor."""
-    entities = _object(_json(event, "co", "cx")).get("data")
+    entities = as_object(_json(event, "co", "cx")).get("data")
     for entity in entities if isinstance(entities, list) else ():
         name, said = _self_describing(entity)
         if name == OWN:
@@ -66,9 +66,9 @@ def _own(event: _Event) -> dict[str, Any]:
 def _self_describing(value: Any) -> tuple[str, dict[str, Any]]:
     """The name in the schema of a self-describing object, `iglu:VENDOR/NAME/FORMAT/VERSION`, and
     its data; "" where it has none."""
-    described = _object(value)
+    described = as_object(value)
     parts = str(described.get("schema", "")).split("/")
-    return (parts[1] if len(parts) == 4 else ""), dict(_object(described.get("data")))
+    return (parts[1] if len(parts) == 4 else ""), dict(as_object(described.get("data")))
 
 
 def _json(event: _Event, plain: str, encoded: str) -> Any:
@@ -89,7 +89,3 @@ def _time(milliseconds: Any) -> Any:
         return (_EPOCH + timedelta(milliseconds=int(milliseconds))).isoformat()
     except (TypeError, ValueError, OverflowError):
         return milliseconds
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
