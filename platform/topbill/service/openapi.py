@@ -16,6 +16,8 @@ from topbill.service.profiles import MergeAnswer, MergeRequest, ProfileAnswer
 _PROFILE = "/v1/profiles/{profile}"
 _MERGE = "/v1/profiles/{profile}/merge"
 _TEMPLATE = "#/components/schemas/{name}"
+PROBLEM = {"application/json": {"schema": {"$ref": _TEMPLATE.format(name="ProblemAnswer")}}}
+"""The content of an answer that says what is wrong."""
 _ROUTES: tuple[tuple[str, str, type, type], ...] = (
     ("/v1/decide", "Decide what one viewer sees", DecideRequest, Answer),
     (

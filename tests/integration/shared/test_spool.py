@@ -17,7 +17,7 @@ import pytest
 from starlette.testclient import TestClient
 from tests import postgres_server
 from tests.conftest import write
-from tests.integration.shared.test_outages import Server
+from tests.integration.shared.test_outages import Server, log, server
 from tests.local_client import LocalClient
 
 from topbill.domain.errors import BadRequest, LogError
@@ -30,16 +30,7 @@ from topbill.service.settings import Settings
 from topbill.service.spool import Spool
 from topbill_client.choice import new_id
 
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    lacking = postgres_server.missing()
-    if lacking:
-        pytest.skip(lacking)
-    server = Server()
-    migrate_log(server.url)
-    monkeypatch.setenv(LOG_VARIABLE, server.url)
-    return server
+__all__ = ["log", "server"]
 
 
 @pytest.fixture
@@ -52,12 +43,6 @@ def settings(server: Server, tmp_path: Path) -> Settings:
 def client(settings: Settings) -> Iterator[TestClient]:
     with LocalClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
-
-
-@pytest.fixture
-def log(server: Server) -> Iterator[Log]:
-    with open_log(server.url) as log:
-        yield log
 
 
 def decide(client: TestClient, **more: str) -> Any:

@@ -8,11 +8,11 @@ import msgspec
 
 from topbill.service.ofrep import bodies
 from topbill.service.ofrep.app import FLAGS
+from topbill.service.openapi import PROBLEM
 
 _TEMPLATE = "#/components/schemas/Ofrep{name}"
 _KEY = {"name": "key", "in": "path", "required": True, "schema": {"type": "string"}}
 _ETAG = {"name": "If-None-Match", "in": "header", "required": False, "schema": {"type": "string"}}
-_UNAUTHORIZED = {"application/json": {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}}
 
 
 def extend(document: dict[str, Any]) -> dict[str, Any]:
@@ -59,9 +59,9 @@ def _operation(summary: str, name: str, answer: str, failure: str) -> dict[str, 
         "responses": {
             "200": _response("Evaluated", answer),
             "400": _response("What is sent cannot be read", failure),
-            "401": {"description": "No valid key", "content": _UNAUTHORIZED},
-            "403": {"description": "The key does not cover this", "content": _UNAUTHORIZED},
-            "429": {"description": "The key is over its rate", "content": _UNAUTHORIZED},
+            "401": {"description": "No valid key", "content": PROBLEM},
+            "403": {"description": "The key does not cover this", "content": PROBLEM},
+            "429": {"description": "The key is over its rate", "content": PROBLEM},
             "503": _response("The log can't be written now", "GeneralErrorResponse"),
         },
     }

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from topbill.service.openapi import PROBLEM
 from topbill.service.personalizer import bodies
 
 _TEMPLATE = "#/components/schemas/Personalizer{name}"
@@ -62,7 +63,6 @@ _REFUSALS = {
     404: "No such event, or no experiment that says `personalizer: true`",
     503: "The log can't be written now; nothing was stored",
 }
-_UNAUTHORIZED = {"application/json": {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}}
 
 
 def extend(document: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _open_objects(schema: Any) -> None:
 def _operation(route: _Route) -> dict[str, Any]:
     operation_id = route.path.strip("/").replace("/events/{eventId}", "")
     responses: dict[str, Any] = {
-        "401": {"description": "No valid key", "content": _UNAUTHORIZED},
+        "401": {"description": "No valid key", "content": PROBLEM},
     }
     if route.answer is None:
         responses["204"] = {"description": "Stored"}
