@@ -100,8 +100,7 @@ class PostgresDatabase:
         self.identity = ""
         """Of the log that lies there; no other has it."""
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
-        connection = self._connected(create=create)
-        self.identity = self._stamp(connection)[1]
+        self._connected(create=create)
 
     def close(self) -> None:
         """Close the connection; what was committed is durable already."""
@@ -157,6 +156,7 @@ class PostgresDatabase:
             )
         if self.identity not in ("", identity):
             raise self._replaced()
+        self.identity = identity
 
     def _migrate(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         """Make the tables, or bring them to this version, all or nothing."""
