@@ -19,7 +19,7 @@ killed with it.
 Prints for each kind how often, and for how many seconds no decision was accepted. Then what was
 acknowledged, held, lost and doubled of decisions, rewards and events, in the log and in the lake,
 which must have the same rows; and how `topbill verify` ended for each experiment. Exits 1 where
-something is lost, doubled or different, or does not verify.
+something is lost, doubled or different, or does not verify, and leaves the folder to look at.
 """
 
 from __future__ import annotations
@@ -300,8 +300,11 @@ def main() -> int:
         os.environ.update(form.environment())
         servers = patroni or LocalServers(form)
         problems = run(arguments.kill, arguments.times, arguments.seed, form, servers)
+        form.kept = bool(problems)
     for problem in problems[:PROBLEMS_NAMED]:
         print("  ", problem[:1500])
+    if problems:
+        print(f"all of it is in {form.folder}: the servers' folders, the record, what was said")
     return 1 if problems else 0
 
 

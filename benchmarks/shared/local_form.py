@@ -22,7 +22,8 @@ LONGEST = 180.0
 
 class LocalForm:
     """The shared form as processes on loopback. Leaving the `with` block ends them, and removes the
-    folder. `environment` has more variables of the script, such as how many replicas.
+    folder unless it is `kept`. `environment` has more variables of the script, such as how many
+    replicas.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
@@ -30,6 +31,7 @@ class LocalForm:
         self.folder = Path(tempfile.mkdtemp(prefix="topbill-local-", dir="/tmp"))
         self.folder.chmod(0o711)
         self.data = self.folder / "data"
+        self.kept = False
         self._environment = {**(environment or {}), "TOPBILL_LOCAL": str(self.folder)}
 
     def __enter__(self) -> LocalForm:
@@ -37,7 +39,8 @@ class LocalForm:
 
     def __exit__(self, *_problem: object) -> None:
         self.run("down")
-        shutil.rmtree(self.folder)
+        if not self.kept:
+            shutil.rmtree(self.folder)
 
     def run(self, *arguments: str) -> str:
         """What the script says. Raises RuntimeError, with all of it, where it fails."""

@@ -1,9 +1,10 @@
-"""Copies of a data folder, taken while everything runs, and data folders made of them.
+"""Copies of a data folder and its log, taken while everything runs, and what is made of them.
 
 A backup is a folder of its own, named by the moment up to which it holds everything:
 
     DEST/20261129T101500.123456Z/manifest.json   what lies here: each file's size and SHA-256
                                  log.sqlite      with what the journal held moved in
+                                 log/…           in its place the tables of a log in PostgreSQL
                                  lake/…          Delta tables, of a version that the log continues
                                  …               what else lies in the data folder
 
@@ -27,16 +28,21 @@ import msgspec
 
 from topbill.domain.durable import size_and_hash, sync, with_checksum, without_checksum
 from topbill.domain.errors import BadRequest, LogError, NotFound
+from topbill.domain.log_url import LOG_VARIABLE
 from topbill.domain.schema_version import SCHEMA_VERSION
-from topbill.lake import DATABASE, copies
+from topbill.lake import DATABASE, copies, shared_files
 from topbill.lake.delta import TablePlace
+from topbill.lake.home import check_home
 from topbill.lake.kept import SUMS
-from topbill.lake.places import CACHE
-from topbill.log import LOG_FILE, embedded_log, open_log
+from topbill.lake.places import CACHE, lake_place
+from topbill.log import LOG_FILE, copy_log, embedded_log, log_place, open_log, restore_log
+from topbill.log.sql_database import LATER, WITHOUT_SNAPSHOT
 from topbill.log.tombstones import TOMBSTONES, Tombstone, read_tombstones
 from topbill.migration import check
 
 MANIFEST = "manifest.json"
+LOG_TABLES = "log"
+"""The folder of a backup that has the tables of a log in PostgreSQL."""
 _NAME = "%Y%m%dT%H%M%S.%fZ"
 _UNFINISHED = ".unfinished"
 _NOT_COPIED = {
@@ -52,23 +58,9 @@ _NOT_COPIED = {
 """Made anew, or of a process at work; the lake is copied by its tables. So is the log, whose files
 begin with `log.`; and copies that migrations made begin with `backup-`.
 """
-# What was stored or learned after a moment; a snapshot's engines go with it.
-_LATER = (
-    "DELETE FROM decisions WHERE at > ?",
-    "DELETE FROM reward_events WHERE at > ?",
-    "DELETE FROM unit_events WHERE at > ?",
-    "DELETE FROM policy_snapshots WHERE at > ?",
-    "DELETE FROM revisions WHERE at > ?",
-    "DELETE FROM orders WHERE at > ?",
-    "DELETE FROM conclusions WHERE at > ?",
-    "DELETE FROM alarms WHERE at > ?",
-    "DELETE FROM alarm_messages WHERE at > ?",
-    "DELETE FROM alarm_watches WHERE through > ?",
-    "DELETE FROM quarantine WHERE at > ?",
-    "DELETE FROM duties WHERE at > ?",
-)
-_WITHOUT_SNAPSHOT = """DELETE FROM policy_engines WHERE (experiment, version) NOT IN
-(SELECT experiment, version FROM policy_snapshots)"""
+_ROWS = {"decisions": "decisions", "rewards": "reward_events", "events": "unit_events"}
+"""The tables of the lake, and what the embedded log calls their rows."""
+_ROWS_LATER = tuple(f"DELETE FROM {rows} WHERE at > ?" for rows in _ROWS.values())  # noqa: S608
 
 
 class BackedUpFile(msgspec.Struct, frozen=True):
@@ -88,7 +80,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def back_up(data: Path, destination: Path) -> Path:
-    """Copy a data folder into a new folder of `destination`, which is returned.
+    """Copy a data folder with its log, wherever that and the lake lie, into a new folder of
+    `destination`, which is returned.
 
     Service and worker may be at work. What the newest backup there has of the lake already is
     linked and takes no space again.
@@ -97,7 +90,17 @@ def back_up(data: Path, destination: Path) -> Path:
         NotFound: There is no log in `data`.
         LogError: Something cannot be read or written; then no backup is left.
     """
-    if not embedded_log(data, "a backup").exists():
+    place = embedded_log(data, "a backup")
+    if place is None:
+        if not lake_place(data).is_store and not data.is_dir():
+            raise NotFound(
+                f"{data}: no such folder; expected the one that the log's processes share"
+            )
+        # Of another folder than its own the lake would be another's too.
+        check_home(data)
+        # What other machines have written lies here then.
+        shared_files.sync(data)
+    elif not place.exists():
         raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
     check(data)
     unfinished = destination / _UNFINISHED
@@ -105,7 +108,7 @@ def back_up(data: Path, destination: Path) -> Path:
         destination.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        at, through = _copy_log(data, unfinished)
+        at, through = _copy_log(log_place(data), unfinished)
         before = backups(destination)[-1:]
         known = {file.path: file for file in _manifest(before[0]).files} if before else {}
         files = []
@@ -114,7 +117,8 @@ def back_up(data: Path, destination: Path) -> Path:
             if source.name.startswith("lake/") and source.name in known:
                 file = _linked(before[0], known[source.name], unfinished, source.size)
             files.append(file or _copied(source, unfinished))
-        files.append(_measured(unfinished, LOG_FILE))
+        for file in _log_files(unfinished):
+            files.append(_measured(unfinished, file))
         manifest = msgspec.json.encode(Manifest(at, SCHEMA_VERSION, files))
         (unfinished / MANIFEST).write_bytes(with_checksum(manifest))
         _sync_all(unfinished)
@@ -148,29 +152,34 @@ def restore(source: Path, data: Path, at: datetime | None = None) -> Manifest:
 
     Args:
         source: A backup, or a folder of backups.
-        data: Where to; nothing may lie there.
+        data: Where to; nothing may lie there. A log in PostgreSQL goes to the one that
+            `TOPBILL_LOG` says, which must be empty.
         at: The moment up to which what was stored is kept, by its stamp; the first backup after it
             is taken. Default: everything that the backup holds.
 
     Raises:
         NotFound: There is no backup, or none after `at`.
-        BadRequest: Something lies in `data`.
+        BadRequest: Something lies in `data`, or where the log of `TOPBILL_LOG` is.
         LogError: The backup is damaged, or something cannot be written.
     """
     chosen = _chosen(source, at)
     manifest = _manifest(chosen)
     if data.exists() and any(data.iterdir()):
         raise BadRequest(str(data), "is not empty; expected a new folder to restore into")
+    url = _url_for(manifest, data)
     copies.refuse_filled(data)
     draft = data.with_name(f".{data.name}.restoring")
     try:
         shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
         for file in manifest.files:
-            if _copied(_local(chosen / file.path, file.path), draft) != file:
-                raise LogError(f"{chosen / file.path}: damaged; it is not what was backed up")
-        if at is not None:
-            _forget_after(draft, int(at.timestamp() * 1e6))
+            _put(file, chosen, draft)
+        until = None if at is None else int(at.timestamp() * 1e6)
+        if until is not None:
+            _forget_after(draft, until, has_log=url is None)
         copies.put_in_place(draft, data)
+        if url is not None:
+            restore_log(url, chosen / LOG_TABLES, until)
         _sync_all(draft)
         if data.exists():
             data.rmdir()
@@ -181,14 +190,53 @@ def restore(source: Path, data: Path, at: datetime | None = None) -> Manifest:
     return manifest
 
 
-def _copy_log(data: Path, into: Path) -> tuple[int, dict[str, int]]:
+def _url_for(manifest: Manifest, data: Path) -> str | None:
+    """Where the log of a backup goes: to a URL, or None, into the data folder.
+
+    Raises BadRequest where the one is said, and the backup is of the other.
+    """
+    place = log_place(data)
+    url = None if isinstance(place, Path) else place
+    is_of_postgres = any(file.path.startswith(f"{LOG_TABLES}/") for file in manifest.files)
+    if is_of_postgres and url is None:
+        raise BadRequest(
+            "--log",
+            "the backup is of a log in PostgreSQL; expected the URL of an empty database, there or "
+            f"in {LOG_VARIABLE}",
+        )
+    if url is not None and not is_of_postgres:
+        raise BadRequest(
+            "--log",
+            f"the backup is of a log in its data folder; expected no URL, there or in "
+            f"{LOG_VARIABLE}: `topbill migrate --from DATA --log URL` moves it afterwards",
+        )
+    return url
+
+
+def _put(file: BackedUpFile, backup: Path, into: Path) -> None:
+    """Copy a file of a backup, or only look whether it is what was written: tables go to the
+    database from where they are. Raises LogError where it is not."""
+    is_table = file.path.startswith(f"{LOG_TABLES}/")
+    found = (
+        _measured(backup, file.path)
+        if is_table
+        else _copied(_local(backup / file.path, file.path), into)
+    )
+    if found != file:
+        raise LogError(f"{backup / file.path}: damaged; it is not what was backed up")
+
+
+def _copy_log(place: str | Path, into: Path) -> tuple[int, dict[str, int]]:
     """Copy the log; the moment up to which it holds everything, and the last `seq` of each table of
     the lake that was given by then.
     """
-    with open_log(data / LOG_FILE) as log:
+    if not isinstance(place, Path):
+        at, last = copy_log(place, into / LOG_TABLES)
+        return at, dict.fromkeys(_ROWS, last)
+    with open_log(place) as log:
         at = log.barrier()
     with (
-        closing(sqlite3.connect(data / LOG_FILE)) as source,
+        closing(sqlite3.connect(place)) as source,
         closing(sqlite3.connect(into / LOG_FILE)) as copy,
     ):
         # In one step, so that it is of one moment.
@@ -196,8 +244,14 @@ def _copy_log(data: Path, into: Path) -> tuple[int, dict[str, int]]:
         given = dict(copy.execute("SELECT name, seq FROM sqlite_sequence"))
         # One file, without a log of its own.
         copy.execute("PRAGMA journal_mode=DELETE")
-    tables = {"decisions": "decisions", "rewards": "reward_events", "events": "unit_events"}
-    return at, {table: given.get(rows, 0) for table, rows in tables.items()}
+    return at, {table: given.get(rows, 0) for table, rows in _ROWS.items()}
+
+
+def _log_files(folder: Path) -> list[str]:
+    """The files that hold the log in a folder."""
+    if (folder / LOG_TABLES).is_dir():
+        return sorted(f"{LOG_TABLES}/{file.name}" for file in (folder / LOG_TABLES).iterdir())
+    return [LOG_FILE]
 
 
 class _Source(NamedTuple):
@@ -297,18 +351,24 @@ def _chosen(source: Path, at: datetime | None) -> Path:
     )
 
 
-def _forget_after(data: Path, at: int) -> None:
+def _forget_after(data: Path, at: int, *, has_log: bool) -> None:
     """Take out of a restored folder what came after a moment."""
-    # A backup of an earlier version gets the tables that it lacks.
-    open_log(data / LOG_FILE).close()
-    with closing(sqlite3.connect(data / LOG_FILE, isolation_level=None)) as log:
-        log.execute("BEGIN")
-        for statement in _LATER:
-            log.execute(statement, (at,))
-        log.execute(_WITHOUT_SNAPSHOT)
-        log.execute("COMMIT")
-    for table in ("decisions", "rewards", "events"):
+    if has_log:
+        _forget_in_log(data / LOG_FILE, at)
+    for table in _ROWS:
         copies.forget_after(data, table, at)
+
+
+def _forget_in_log(path: Path, at: int) -> None:
+    # A backup of an earlier version gets the tables that it lacks.
+    open_log(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as log:
+        log.execute("BEGIN")
+        for statement in (*_ROWS_LATER, *LATER):
+            log.execute(statement, (at,))
+        for statement in WITHOUT_SNAPSHOT:
+            log.execute(statement)
+        log.execute("COMMIT")
 
 
 def _sync_all(folder: Path) -> None:

@@ -186,7 +186,7 @@ def backup(
     url: LogUrl = "",
     lake_url: LakeUrl = "",
 ) -> None:
-    """Copy a data folder while everything runs: log and lake, of one moment.
+    """Copy a data folder while everything runs: log and lake, of one moment, wherever they lie.
 
     Args:
         destination: Folder of backups; each is a folder in it, named by its moment (UTC). What the
@@ -205,12 +205,14 @@ def restore(
     source: Path,
     *,
     data: Data = DATA,
+    url: LogUrl = "",
     lake_url: LakeUrl = "",
     at: str | None = None,
     tombstones: Path | None = None,
     experiments: Experiments = EXPERIMENTS,
 ) -> None:
-    """Make a data folder of a backup, every file of which is compared with what was written.
+    """Make a data folder of a backup, every file of which is compared with what was written. The
+    log of a backup from PostgreSQL goes into an empty database, which --log says.
 
     Args:
         source: A backup, or a folder of backups: then the newest, or the first one after --at.
@@ -218,6 +220,7 @@ def restore(
         tombstones: The `tombstones.jsonl` of the data folder as it was last: units that were erased
             since the backup are erased again. Those that any of the backups knows of are anyway.
     """
+    use_log(url)
     use_lake(lake_url)
     from topbill import backup as backups
     from topbill.cli.erasure import given_tombstones, loaded_experiments

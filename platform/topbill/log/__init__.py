@@ -10,6 +10,7 @@ from topbill.log.entries import Entry, Receipt
 from topbill.log.opening import (
     LOG_FILE,
     SCHEMES,
+    copy_log,
     embedded_log,
     has_log,
     is_shared,
@@ -18,6 +19,9 @@ from topbill.log.opening import (
     migrate_log,
     open_log,
     open_log_of,
+    restore_log,
+    shared_log_damage,
+    shared_log_end,
 )
 from topbill.log.protocol import (
     REMEMBERED_FOR,
@@ -48,6 +52,7 @@ __all__ = [
     "Named",
     "Receipt",
     "Revision",
+    "copy_log",
     "embedded_log",
     "has_log",
     "is_shared",
@@ -57,4 +62,7 @@ __all__ = [
     "now_micros",
     "open_log",
     "open_log_of",
+    "restore_log",
+    "shared_log_damage",
+    "shared_log_end",
 ]

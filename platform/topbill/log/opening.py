@@ -83,6 +83,10 @@ SCHEMES: dict[str, Scheme] = {
 """Every kind of log, by the scheme of its URLs. A path is `sqlite`."""
 
 
+def _is_postgres(url: str) -> bool:
+    return url.startswith("postgresql:")
+
+
 def open_log(place: str | Path, *, create: bool = True, clock: Clock = now_micros) -> Log:
     """A handle on the log at a path or URL.
 
@@ -186,7 +190,7 @@ def migrate_log(url: str) -> str:
 
     Raises LogError where it cannot be, and BadRequest where it is none that needs to be.
     """
-    if not url.startswith("postgresql:"):
+    if not _is_postgres(url):
         raise BadRequest("--log", f"got {without_secrets(url)}; expected a postgresql:// URL")
     _postgres()
     from topbill.log.postgres import migrate
@@ -206,14 +210,48 @@ def has_log(data: Path) -> bool:
     return True
 
 
-def embedded_log(data: Path, what: str) -> Path:
-    """The file of a data folder's own log, for what only that can do. Raises LogError, which says
-    that it is `what`, where the log is a shared one.
+def embedded_log(data: Path, what: str) -> Path | None:
+    """The file of a data folder's own log; None where the log lies in PostgreSQL. Raises LogError,
+    which says that it is `what`, where it is neither.
     """
     place = log_place(data)
     if isinstance(place, Path):
         return place
+    if _is_postgres(place):
+        return None
     raise LogError(
-        f"{without_secrets(place)}: {what} is only for the log in a data folder as yet, not for a "
-        "shared one"
+        f"{without_secrets(place)}: {what} is only for the log in a data folder, and for one in "
+        "PostgreSQL"
     )
+
+
+def copy_log(url: str, into: Path) -> tuple[int, int]:
+    """Write a log in PostgreSQL into a new folder; see `postgres_copy.copy_tables`."""
+    _postgres()
+    from topbill.log.postgres_copy import copy_tables
+
+    return copy_tables(url, into)
+
+
+def restore_log(url: str, source: Path, at: int | None = None) -> None:
+    """Fill an empty log in PostgreSQL with what was copied; see `postgres_copy.restore_tables`."""
+    _postgres()
+    from topbill.log.postgres_copy import restore_tables
+
+    restore_tables(url, source, at)
+
+
+def shared_log_damage(url: str) -> list[str]:
+    """What is damaged of the rows of a log in PostgreSQL; see `postgres_damage.rows_damage`."""
+    _postgres()
+    from topbill.log.postgres_damage import rows_damage
+
+    return rows_damage(url)
+
+
+def shared_log_end(url: str) -> int:
+    """The last `seq` that can be read of a log in PostgreSQL; see `postgres_damage.end`."""
+    _postgres()
+    from topbill.log.postgres_damage import end
+
+    return end(url)

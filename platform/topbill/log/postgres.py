@@ -405,12 +405,12 @@ class PostgresLog(TableLog):
     def _read(self, kind: RowKind, after_seq: int, limit: int) -> list[tuple[int, Any]]:
         """The next rows that can be read and that are final."""
         query = f"{_FEEDS[kind]} WHERE seq > ? AND seq < ? ORDER BY seq LIMIT ?"
-        end = _first_seq(self._settled + 1)
+        end = first_seq(self._settled + 1)
         is_settled = False
         while True:
             rows, records = self._records(kind, query, (after_seq, end, limit))
             if len(rows) < limit and not is_settled:
-                end = _first_seq(self._settle() + 1)
+                end = first_seq(self._settle() + 1)
                 is_settled = True
             elif records or not rows:
                 return records
@@ -473,7 +473,7 @@ class PostgresLog(TableLog):
         share: float = 1.0,
     ) -> list[Matured]:
         """The next decisions that reached an age, each with its events; see `Log.matured`."""
-        end = _first_seq((barrier - age) // 1_000 + 1)
+        end = first_seq((barrier - age) // 1_000 + 1)
         while True:
             rows, decisions = self._records(
                 "decision",
@@ -510,7 +510,7 @@ class PostgresLog(TableLog):
             "SELECT seq, decision_id FROM decisions "
             "WHERE experiment = ? AND seq > ? AND seq < ? ORDER BY seq LIMIT ?"
         )
-        end = _first_seq(barrier // 1_000 + 1)
+        end = first_seq(barrier // 1_000 + 1)
         with self._database.snapshot():
             rows = self._database.rows(query, (experiment, after_seq, end, limit))
         return [Named(seq, decision_id, _stamp(seq)) for seq, decision_id in rows]
@@ -518,7 +518,7 @@ class PostgresLog(TableLog):
     def last_matured(self, experiment: str, after_seq: int, age: int, barrier: int) -> int | None:
         """The last decision that reached an age; see `Log.last_matured`."""
         query = "SELECT max(seq) FROM decisions WHERE experiment = ? AND seq > ? AND seq < ?"
-        end = _first_seq((barrier - age) // 1_000 + 1)
+        end = first_seq((barrier - age) // 1_000 + 1)
         seq: int | None = self._database.rows(query, (experiment, after_seq, end))[0][0]
         return seq
 
@@ -532,7 +532,7 @@ class PostgresLog(TableLog):
         It is final: none can come before it.
         """
         query = "SELECT min(seq) FROM decisions WHERE experiment = ? AND seq > ? AND seq < ?"
-        end = _first_seq(self._settle() + 1)
+        end = first_seq(self._settle() + 1)
         seq: int | None = self._database.rows(query, (experiment, after_seq, end))[0][0]
         return seq
 
@@ -545,7 +545,7 @@ class PostgresLog(TableLog):
         is touched: their tables go as a whole.
         """
         database = self._database
-        end = min(_first_seq(-(-older_than // 1_000)), decisions_through + 1)
+        end = min(first_seq(-(-older_than // 1_000)), decisions_through + 1)
         with database.transaction():
             database.execute(IN_ORDER)
             ((through,),) = database.rows("SELECT through FROM forgotten")
@@ -573,7 +573,7 @@ class PostgresLog(TableLog):
                 WHERE seq <> ALL(?) AND NOT EXISTS (SELECT FROM stubs s
                     WHERE s.decision_id = e.decision_id AND s.seq > ?)""",
                 (
-                    *(events_through, _first_seq(-(-older_than // 1_000)), limit),
+                    *(events_through, first_seq(-(-older_than // 1_000)), limit),
                     *([row[2] for row in events], through),
                 ),
             )
@@ -608,7 +608,7 @@ class PostgresLog(TableLog):
             deleted = self._database.execute(
                 """DELETE FROM unit_events WHERE seq IN (SELECT seq FROM unit_events
                     WHERE seq <= ? AND seq < ? ORDER BY seq LIMIT ?)""",
-                (through, _first_seq(-(-older_than // 1_000)), limit),
+                (through, first_seq(-(-older_than // 1_000)), limit),
             )
         return deleted.rowcount
 
@@ -618,7 +618,7 @@ def _stamp(seq: int) -> int:
     return (seq >> LOW_BITS) * 1_000
 
 
-def _first_seq(milliseconds: int) -> int:
+def first_seq(milliseconds: int) -> int:
     """The first `seq` that a row stamped then can have."""
     return min(milliseconds << LOW_BITS, _NO_LIMIT)
 

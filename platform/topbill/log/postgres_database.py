@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -45,6 +45,8 @@ _SNAPSHOT = f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {IN_ORDER}"
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.tables', 0))"
 _STAMP = "INSERT INTO schema_stamp VALUES (%s, gen_random_uuid())"
 _TEXT_OID = 25
+_AT_ONCE = 2_000
+"""Rows of a long answer that are fetched together."""
 _NUL, _ESCAPE = "\0", "\uffff"
 
 
@@ -266,6 +268,34 @@ class PostgresDatabase:
     ) -> list[Any]:
         cursor = connection.execute(_marked(query), values or None, prepare=prepare)
         return [] if cursor.description is None else cursor.fetchall()
+
+    def copy_out(
+        self, table: str, columns: Iterable[str], write: Callable[[bytes], object]
+    ) -> None:
+        """Give columns of all rows of a table, in the server's own binary form, block by block."""
+        query = f"COPY (SELECT {', '.join(columns)} FROM {table}) TO STDOUT (FORMAT binary)"  # noqa: S608
+        try:
+            with self._connected().cursor().copy(query.encode()) as copy:
+                for block in copy:
+                    write(bytes(block))
+        except psycopg.Error as error:
+            raise self._failed("read", error) from error
+
+    def copy_in(self, table: str, columns: Iterable[str], blocks: Iterable[bytes]) -> None:
+        """Insert the rows that `copy_out` gave, inside of a transaction."""
+        statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
+        with self._connected().cursor().copy(statement.encode()) as copy:
+            for block in blocks:
+                copy.write(block)
+
+    def stream(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query, however many, inside of `snapshot`: not all of them at once."""
+        try:
+            with self._connected().cursor("rows") as cursor:
+                cursor.itersize = _AT_ONCE
+                yield from cursor.execute(query.encode())
+        except psycopg.Error as error:
+            raise self._failed("read", error) from error
 
     def is_notified(self, seconds: float) -> bool:
         """Whether something came of what this connection listens to, waiting for it for so long.

@@ -19,7 +19,7 @@ from topbill.log.stubs import LET_GO, unpacked_origin
 _BODIES = """SELECT seq, body FROM decisions WHERE bundle IS NULL AND seq > ?
     ORDER BY seq LIMIT 10000"""
 _NEXT_BUNDLE = "SELECT seq, content FROM bundles WHERE seq > ? ORDER BY seq LIMIT 1"
-_UNREADABLE = (ValueError, msgspec.DecodeError, struct.error)
+UNREADABLE = (ValueError, msgspec.DecodeError, struct.error)
 
 
 class PostgresRowTables:
@@ -53,7 +53,7 @@ class PostgresRowTables:
         place = 0
         while rows := self.database.rows(_NEXT_BUNDLE, (place,)):
             place, content = rows[0]
-            with suppress(*_UNREADABLE):
+            with suppress(*UNREADABLE):
                 yield place, decisions_of(content)
 
     def undo_bundles(self, places: Collection[int]) -> None:

@@ -13,6 +13,7 @@ rows one after the other.
 
 from __future__ import annotations
 
+import re
 import struct
 
 LOW_BITS = 20
@@ -281,6 +282,8 @@ CREATE TABLE merges (
     UNIQUE (unit, merged));
 """  # noqa: S608 (own tables)
 TABLES += _DUTIES
+NAMES = tuple(re.findall(r"^CREATE TABLE (\w+) \(", TABLES, re.MULTILINE))
+"""Every table but the partitions of one."""
 
 FUNCTIONS = f"""
 CREATE OR REPLACE FUNCTION newest_seq() RETURNS bigint LANGUAGE plpgsql AS $$

@@ -12,7 +12,7 @@ import msgspec
 from topbill.domain.errors import Conflict, DamagedSnapshot
 from topbill.domain.records import Snapshot, SnapshotHead
 from topbill.log.protocol import Clock
-from topbill.log.sql_database import SqlDatabase, checksum
+from topbill.log.sql_database import WITHOUT_SNAPSHOT, SqlDatabase, checksum
 
 _CHECKSUM = """SELECT checksum FROM snapshot_checksums c
     WHERE c.experiment = s.experiment AND c.version = s.version"""
@@ -124,11 +124,8 @@ class SnapshotTable:
                        SELECT experiment, max(version) FROM erasures GROUP BY experiment)""",
                 (before,),
             )
-            for table in ("policy_engines", "snapshot_checksums"):
-                self._database.execute(
-                    f"DELETE FROM {table} WHERE (experiment, version) NOT IN "  # noqa: S608 (own names)
-                    "(SELECT experiment, version FROM policy_snapshots)"
-                )
+            for statement in WITHOUT_SNAPSHOT:
+                self._database.execute(statement)
         return cursor.rowcount
 
 

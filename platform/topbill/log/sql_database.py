@@ -98,6 +98,25 @@ SNAPSHOTS = {
 }
 """The tables of policies, and their columns."""
 
+LATER = (
+    "DELETE FROM policy_snapshots WHERE at > ?",
+    "DELETE FROM revisions WHERE at > ?",
+    "DELETE FROM orders WHERE at > ?",
+    "DELETE FROM conclusions WHERE at > ?",
+    "DELETE FROM alarms WHERE at > ?",
+    "DELETE FROM alarm_messages WHERE at > ?",
+    "DELETE FROM alarm_watches WHERE through > ?",
+    "DELETE FROM quarantine WHERE at > ?",
+    "DELETE FROM duties WHERE at > ?",
+)
+"""What takes out of the tables beside the rows what was said or learned after a moment."""
+WITHOUT_SNAPSHOT = tuple(
+    f"DELETE FROM {table} WHERE (experiment, version) NOT IN "  # noqa: S608 (own names)
+    "(SELECT experiment, version FROM policy_snapshots)"
+    for table in ("policy_engines", "snapshot_checksums")
+)
+"""What takes out what belongs to snapshots that are not there."""
+
 Existing = Literal["refuse", "keep", "replace"]
 """What becomes of a row that is there already when it is inserted once more: an error, nothing, or
 the new one takes its place. Replaced is by a table's first column.
