@@ -117,8 +117,7 @@ def back_up(data: Path, destination: Path) -> Path:
             if source.name.startswith("lake/") and source.name in known:
                 file = _linked(before[0], known[source.name], unfinished, source.size)
             files.append(file or _copied(source, unfinished))
-        for file in _log_files(unfinished):
-            files.append(_measured(unfinished, file))
+        files += [_measured(unfinished, name) for name in _log_files(unfinished)]
         manifest = msgspec.json.encode(Manifest(at, SCHEMA_VERSION, files))
         (unfinished / MANIFEST).write_bytes(with_checksum(manifest))
         _sync_all(unfinished)

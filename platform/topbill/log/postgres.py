@@ -435,7 +435,9 @@ class PostgresLog(TableLog):
                 snapshot.enter_context(self._database.snapshot())
             rows = self._database.rows(query, values)
             chosen = [row for row in rows if wanted is None or wanted(row[3])]
-            bundles = self._read_bundles({row[2] for row in chosen if row[2] is not None})
+            packed = self._packed({row[2] for row in chosen if row[2] is not None})
+        # Outside of the transaction: to open those of two thousand pages takes a while.
+        bundles = _opened(packed)
         records = []
         unreadable = []
         for row in chosen:
@@ -449,19 +451,12 @@ class PostgresLog(TableLog):
             self._set_aside.update((row.kind, row.seq) for row in unreadable)
         return rows, records
 
-    def _read_bundles(self, places: Collection[int]) -> dict[int, tuple[int, list[Decision]]]:
-        """The CRC-32 and the decisions of bundles, by place; those that can't be read are left
-        out.
-        """
-        bundles = {}
-        if places:
-            query = "SELECT seq, content FROM bundles WHERE seq = ANY(?)"
-            for place, content in self._database.rows(query, (list(places),)):
-                try:
-                    bundles[place] = zlib.crc32(content), decisions_of(content)
-                except _UNREADABLE:
-                    continue
-        return bundles
+    def _packed(self, places: Collection[int]) -> list[tuple[int, bytes]]:
+        """The bundles at these places."""
+        if not places:
+            return []
+        query = "SELECT seq, content FROM bundles WHERE seq = ANY(?)"
+        return self._database.rows(query, (list(places),))
 
     def matured(
         self,
@@ -681,6 +676,17 @@ def _record(
         return msgspec.structs.replace(_decode_unit_event(body), received_at=at)
     decision = _decode_decision(body) if bundle is None else _of_bundle(bundle, body, bundles)
     return msgspec.structs.replace(decision, decided_at=at)
+
+
+def _opened(bundles: Iterable[tuple[int, bytes]]) -> dict[int, tuple[int, list[Decision]]]:
+    """The CRC-32 and the decisions of bundles, by place; those that can't be read are left out."""
+    opened = {}
+    for place, content in bundles:
+        try:
+            opened[place] = zlib.crc32(content), decisions_of(content)
+        except _UNREADABLE:
+            continue
+    return opened
 
 
 def _of_bundle(

@@ -41,7 +41,9 @@ _APPEND = b"""SELECT append(%s, %s::bytea[], %s::bytea[],
 # Where the planner does not know how much lies behind the last row that was read, it takes it for
 # little, and would sort all there is, over and over, to give the next rows.
 IN_ORDER = "SET LOCAL enable_sort = off"
-_SNAPSHOT = f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {IN_ORDER}"
+# It holds up nobody's feed, and whoever works on what it reads may be slow.
+_SNAPSHOT = f"""BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {IN_ORDER};
+    SET LOCAL idle_in_transaction_session_timeout = '10min'"""
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.tables', 0))"
 _STAMP = "INSERT INTO schema_stamp VALUES (%s, gen_random_uuid())"
 _TEXT_OID = 25

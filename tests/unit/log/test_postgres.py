@@ -17,7 +17,7 @@ from tests.unit.log.test_contract import decision, event, ids, of_unit
 from topbill.domain.errors import LogError, NotFound
 from topbill.domain.records import Decision
 from topbill.log import Entry, migrate_log, open_log
-from topbill.log.bundles import LEAST
+from topbill.log.bundles import LEAST, decisions_of
 
 psycopg = pytest.importorskip("psycopg", reason="no psycopg: pip install -r requirements-dev.lock")
 
@@ -119,6 +119,25 @@ def test_a_page_is_stored_as_a_bundle_and_is_read_until_its_last_decision_goes(
     assert log.decision("p2") == rows[2][1]
     assert log.forget(rows[2][0], 2**62, 2**62) == 1
     assert log.decision("p2") is None
+
+
+def test_who_is_slow_to_open_bundles_keeps_the_connection(
+    log: PostgresLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends whoever is idle in a transaction for long."""
+    log.commit([Entry(page())])
+    log._database.rows("SELECT set_config('idle_in_transaction_session_timeout', '50', false)")
+
+    def slowly(content: bytes) -> list[Decision]:
+        time.sleep(0.3)
+        return decisions_of(content)
+
+    monkeypatch.setattr("topbill.log.postgres.decisions_of", slowly)
+    assert ids(log.read_decisions(0, 9)) == ["p0", "p1", "p2"]
+    with log._database.snapshot():
+        time.sleep(0.3)
+        assert log._database.rows("SELECT count(*) FROM decisions") == [(3,)]
+    assert log._database.connections == 1
 
 
 def test_ids_that_nobody_called_keyed_are_stored_once_and_hold_nobody_up(log: PostgresLog) -> None:
