@@ -42,6 +42,18 @@ def uniform(*parts: str) -> float:
     return (hash64(*parts) >> 11) * _SCALE
 
 
+def throws(*parts: str) -> Callable[[str], float]:
+    """name → `uniform(*parts, name)`, with the parts hashed once."""
+    base = blake2b(("\x1f".join(parts) + "\x1f").encode(), digest_size=8)
+
+    def of(name: str) -> float:
+        digest = base.copy()
+        digest.update(name.encode())
+        return (int.from_bytes(digest.digest(), "little") >> 11) * _SCALE
+
+    return of
+
+
 def uniforms(*parts: str) -> Callable[[int], float]:
     """k → `uniform(*parts, str(k))`, with the parts hashed once: a slate asks for many."""
     base = blake2b(("\x1f".join(parts) + "\x1f").encode(), digest_size=8)

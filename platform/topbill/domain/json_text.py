@@ -35,8 +35,8 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-def check_json(raw: bytes, path: str = "$") -> None:
-    """Raises where `raw` is not what every reader of JSON takes for the same value.
+def check_json(raw: bytes, path: str = "$") -> Any:
+    """The value of JSON text. Raises where it is not what every reader takes for the same one.
 
     Args:
         raw: JSON text, as it came.
@@ -49,6 +49,7 @@ def check_json(raw: bytes, path: str = "$") -> None:
             than `MOST_CONTAINERS`.
 
     >>> check_json(b'{"a": [1, 2], "b": {"a": null}}')
+    {'a': [1, 2], 'b': {'a': None}}
     """
     # Most bodies have fewer brackets than the levels that they may have.
     if raw.count(b"[") + raw.count(b"{") > DEEPEST:
@@ -66,6 +67,7 @@ def check_json(raw: bytes, path: str = "$") -> None:
         raise _explained(raw, path) or BadRequest(
             path, "a name is there twice in one object; expected each name once"
         )
+    return value
 
 
 def at_path(error: msgspec.ValidationError, root: str = "$") -> BadRequest:

@@ -266,12 +266,33 @@ class SlateRequest(msgspec.Struct, frozen=True, gc=False):
     rules: SlateRules | None = None
 
 
+class SlatesRequest(NamedTuple):
+    """What `rank` is to draw for several decisions between the same actions."""
+
+    decision_ids: Sequence[str]
+    eligible: Indices
+    slots: int
+    least: float
+
+
 class DrawsSlates(Protocol):
     """A policy that draws whole slates, faster than `rank` draws of its scores."""
 
     def slate(self, x: Floats, actions: Actions, request: SlateRequest) -> Slate | None:
         """What `rank` draws of what the policy scores, within 1e-12; None where it has to be
         asked itself.
+        """
+        ...
+
+
+class DrawsTogether(Protocol):
+    """A policy that draws slates of several decisions at once."""
+
+    def slates(
+        self, xs: Floats, actions: Actions, request: SlatesRequest
+    ) -> Sequence[Slate] | None:
+        """(n) what `slate` draws for each of the contexts `xs` (n × d); None where it has to be
+        asked for one after the other.
         """
         ...
 

@@ -15,7 +15,7 @@ from topbill.engine.api import (
     new_id,
 )
 from topbill.engine.compiled import CompiledExperiment, logged_actions, offered, payloads_of
-from topbill.engine.decide import Engine
+from topbill.engine.decide import Asked, Engine
 from topbill.engine.examples import examples, teach
 from topbill.engine.lookup import EntityLookup
 from topbill.engine.shadow import Candidate
@@ -24,6 +24,7 @@ __all__ = [
     "Adoption",
     "Answer",
     "AnswerItem",
+    "Asked",
     "Candidate",
     "CompiledExperiment",
     "DecideRequest",

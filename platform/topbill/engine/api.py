@@ -51,13 +51,24 @@ class DecideRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=
         """A digest of the request's content, equal for bodies that differ only in the order of keys
         or in spaces.
         """
-        parts = msgspec.structs.asdict(self)
-        if self.explore:
-            # As it was when there was no such key: what was stored then is found again.
-            del parts["explore"]
+        return self.fingerprint_with(decode(self.context, "$.context"))
+
+    def fingerprint_with(self, context: Any) -> str:
+        """The same, for who has decoded the context."""
         # JSON text is compared by what it says: callers' libraries order keys as they like.
-        for name in ("context", "actions"):
-            parts[name] = None if parts[name] is NULL else decode(parts[name], f"$.{name}")
+        actions = None if self.actions is NULL else decode(self.actions, "$.actions")
+        parts = {
+            "experiment": self.experiment,
+            "unit": self.unit,
+            "context": context,
+            "actions": actions,
+            "exclude": self.exclude,
+            "slots": self.slots,
+            "decision_id": self.decision_id,
+        }
+        # As it was when there was no such key: what was stored then is found again.
+        if not self.explore:
+            parts["explore"] = False
         return blake2b(_encode_in_order(parts), digest_size=12).hexdigest()
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import msgspec
 import numpy as np
 
-from topbill.domain.chance import hash64, uniform
+from topbill.domain.chance import hash64, throws, uniform
 from topbill.domain.errors import BadRequest, PolicyError
 from topbill.domain.features import Encoder, Feature
 from topbill.domain.json_text import at_path
@@ -111,6 +111,8 @@ class CompiledExperiment:
         former: What ran before and goes on beside its launch, which decides for whoever the launch
             has not come to; None where there is none.
         former_reads_alike: Whether the former takes what is encoded for this one as it is.
+        is_plain: Whether a decision follows from the request and its policies alone: nothing is
+            looked up, nobody decides beside them, and no model that others made.
     """
 
     def __init__(
@@ -162,6 +164,8 @@ class CompiledExperiment:
         if experiment.former is not None:
             self.former = CompiledExperiment(experiment.former, tables, experiment)
             self.former_reads_alike = _form(experiment) == _form(experiment.former)
+        self.is_plain = not (self.former or self.shadows or self.foreign or self.lookup.looks_up)
+        self._place_of = throws("variant", experiment.key)
         # Where the control has each action; actions that it doesn't name come after all of those.
         self._control_rank: dict[str, int] = {}
         for rank, action_id in enumerate(getattr(experiment.control.params, "order", [])):
@@ -260,7 +264,9 @@ class CompiledExperiment:
             place = uniform("layer", experiment.layer, unit) - experiment.layer_start
             if not 0.0 <= place < experiment.traffic:
                 return None, "not_in_experiment"
-        place = uniform("variant", experiment.key, unit) * self.bounds[-1]
+        if len(self.bounds) == 1:
+            return experiment.variants[0], "policy"
+        place = self._place_of(unit) * self.bounds[-1]
         # Rounding can make the product equal to the last bound, past which there is no variant.
         index = min(bisect_right(self.bounds, place), len(self.bounds) - 1)
         return experiment.variants[index], "policy"

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 import numpy as np
 
 from topbill.domain.chance import draws_of, seed_of, uniforms
 from topbill.domain.entity import EntitySource
-from topbill.domain.errors import BadRequest, NotFound, OverBudget, PolicyError
+from topbill.domain.errors import (
+    BadRequest,
+    NotFound,
+    OverBudget,
+    PolicyError,
+    TopbillError,
+)
 from topbill.domain.records import (
     NULL,
     Actions,
@@ -24,8 +30,10 @@ from topbill.domain.records import (
     EntityUse,
     Floats,
     Indices,
+    Mask,
     Placement,
     Policy,
+    Reason,
     Scored,
     ShadowDecision,
     Snapshot,
@@ -35,8 +43,10 @@ from topbill.domain.slate import (
     AllowedAhead,
     Best,
     DrawsSlates,
+    DrawsTogether,
     Slate,
     SlateRequest,
+    SlatesRequest,
     Stopping,
     rank,
 )
@@ -56,6 +66,11 @@ from topbill.spec import Experiment, Variant
 
 _logger = logging.getLogger("topbill")
 _encode = msgspec.json.Encoder().encode
+_MOST_AT_ONCE = 64
+"""Decisions of one compiled call."""
+
+Asked: TypeAlias = tuple[DecideRequest, Any]
+"""A request, and what its context says, decoded."""
 
 
 class Engine:
@@ -181,7 +196,6 @@ class Engine:
                 allowed = inputs.new_attempt()
         if slate is None:
             slate = compiled.control_order(inputs.actions, inputs.eligible, inputs.slots, allowed)
-        ids = inputs.actions.ids
         masks = () if allowed is None else allowed.masks
         latency_us = int((self._clock() - inputs.start) * 1e6)
         shadows: tuple[ShadowDecision, ...] = ()
@@ -191,32 +205,82 @@ class Engine:
             read = inputs if candidate is None else candidate.inputs
             shown = Shown.of(inputs, slate.rows, masks, read)
             shadows = shadow_decisions(shadowing, shown, self._clock, deadline)
-        return Decision(
-            decision_id=inputs.decision_id,
-            experiment=compiled.experiment.key,
-            revision=compiled.revision,
-            variant=None if judged is None else judged.name,
-            unit=inputs.unit,
-            context=inputs.context,
-            actions=inputs.offered,
-            eligible=_ids_at(ids, inputs.eligible),
-            slate=_placements(ids, slate),
-            propensity=slate.propensity,
-            probabilities=slate.probabilities,
-            policy="fixed" if variant is None else variant.policy,
-            policy_version=compiled.version,
-            reason=reason,
-            request_hash=inputs.request_hash,
-            latency_us=latency_us,
-            page=inputs.page,
-            layer=inputs.layer,
-            place=inputs.place,
-            masks=masks,
-            entities=inputs.entities,
-            stops=slate.stops,
-            shadows=shadows,
-            terms=slate.terms,
-        )
+        name = "fixed" if variant is None else variant.policy
+        return _record(compiled, inputs, judged, name, reason, slate, latency_us, masks, shadows)
+
+    def decide_each(self, asked: Sequence[Asked]) -> list[Decision | TopbillError]:
+        """What `decide` says of each request, or why it cannot be decided. Those of one variant are
+        drawn in one call where that is so for everything that is said of them: then the time of
+        each begins and ends with that of all.
+        """
+        start = self._clock()
+        decided: list[Decision | TopbillError | None] = [None] * len(asked)
+        together: dict[tuple[str, str, int], list[_Waiting]] = {}
+        for at, (request, context) in enumerate(asked):
+            try:
+                compiled = self.find(request.experiment)
+                if not (compiled.is_plain and _is_plain(request)):
+                    decided[at] = self.decide(request)
+                    continue
+                decision_id = request.decision_id or new_id()
+                unit = request.unit or decision_id
+                row = compiled.encoder.row(context)
+                admitted = compiled.admit(unit, request.context)
+            except TopbillError as error:
+                decided[at] = error
+                continue
+            variant, _ = admitted
+            # Only a caller's id can come again, and then has to be of the same request.
+            digest = request.fingerprint_with(context) if request.decision_id else ""
+            one = _Waiting(at, request, decision_id, digest, row, admitted)
+            key = compiled.experiment.key, "" if variant is None else variant.name
+            together.setdefault((*key, request.slots or 0), []).append(one)
+        for (key, _, _), waiting in together.items():
+            compiled = self.find(key)
+            for first in range(0, len(waiting), _MOST_AT_ONCE):
+                some = waiting[first : first + _MOST_AT_ONCE]
+                for one, decision in zip(some, self._drawn(compiled, some, start), strict=True):
+                    decided[one.at] = decision
+        return [one for one in decided if one is not None]
+
+    def _drawn(
+        self, compiled: CompiledExperiment, waiting: Sequence[_Waiting], start: float
+    ) -> Iterator[Decision]:
+        """The decisions of one variant that asked for as many slots."""
+        variant, _ = waiting[0].admitted
+        deadline = start + compiled.experiment.budget_ms / 1e3
+        xs = np.array([one.row for one in waiting], dtype=np.float64)
+        xs = xs.reshape(len(waiting), compiled.encoder.size)
+        slots = waiting[0].request.slots or compiled.experiment.slots
+        slates = None
+        if variant is not None:
+            ids = [one.decision_id for one in waiting]
+            least = variant.min_probability
+            slates = _slates(compiled, variant, xs, SlatesRequest(ids, compiled.rows, slots, least))
+        now = self._clock()
+        if now > deadline:
+            slates = None
+        latency_us = int((now - start) * 1e6)
+        for at, (_, request, decision_id, digest, _, admitted) in enumerate(waiting):
+            inputs = DecisionInput(
+                decision_id=decision_id,
+                unit=request.unit or decision_id,
+                x=xs[at],
+                actions=compiled.actions,
+                eligible=compiled.rows,
+                slots=slots,
+                context=request.context,
+                offered=request.actions,
+                request_hash=digest,
+                start=start,
+            )
+            variant, reason = admitted
+            if slates is None or variant is None:
+                yield self.choose(compiled, inputs, deadline, admitted=admitted)
+            else:
+                judged = variant if reason == "policy" else None
+                slate = slates[at]
+                yield _record(compiled, inputs, judged, variant.policy, reason, slate, latency_us)
 
     def _by_policy(
         self,
@@ -306,6 +370,81 @@ class Engine:
             return _explain(compiled, compiled.policies[decision.variant], decision)
         except (MissingVersion, PolicyError):
             return None  # what it knew, or its model, is not here any more
+
+
+class _Waiting(NamedTuple):
+    """A request that is decided with others: where it stands among these, its id, the digest of its
+    content where the id is its caller's, its context as numbers, and which variant decides, and
+    why.
+    """
+
+    at: int
+    request: DecideRequest
+    decision_id: str
+    request_hash: str
+    row: list[float]
+    admitted: Admitted
+
+
+def _is_plain(request: DecideRequest) -> bool:
+    """Whether it is about the experiment's own actions, all of them, and left to chance."""
+    return request.actions == NULL and not request.exclude and request.explore
+
+
+def _slates(
+    compiled: CompiledExperiment, variant: Variant, xs: Floats, request: SlatesRequest
+) -> Sequence[Slate] | None:
+    """What the variant's policy draws; None where it has to be asked for one decision after the
+    other, which also tells what is wrong with it.
+    """
+    try:
+        policy = compiled.policies[variant.name]
+        if not hasattr(policy, "slates"):
+            return None
+        return cast("DrawsTogether", policy).slates(xs, compiled.actions, request)
+    except Exception:
+        return None
+
+
+def _record(
+    compiled: CompiledExperiment,
+    inputs: DecisionInput,
+    judged: Variant | None,
+    policy: str,
+    reason: Reason,
+    slate: Slate,
+    latency_us: int,
+    masks: tuple[Mask, ...] = (),
+    shadows: tuple[ShadowDecision, ...] = (),
+) -> Decision:
+    """The decision to log. `judged`: the variant whose result it is, if it is any's."""
+    ids = inputs.actions.ids
+    return Decision(
+        decision_id=inputs.decision_id,
+        experiment=compiled.experiment.key,
+        revision=compiled.revision,
+        variant=None if judged is None else judged.name,
+        unit=inputs.unit,
+        context=inputs.context,
+        actions=inputs.offered,
+        eligible=_ids_at(ids, inputs.eligible),
+        slate=_placements(ids, slate),
+        propensity=slate.propensity,
+        probabilities=slate.probabilities,
+        policy=policy,
+        policy_version=compiled.version,
+        reason=reason,
+        request_hash=inputs.request_hash,
+        latency_us=latency_us,
+        page=inputs.page,
+        layer=inputs.layer,
+        place=inputs.place,
+        masks=masks,
+        entities=inputs.entities,
+        stops=slate.stops,
+        shadows=shadows,
+        terms=slate.terms,
+    )
 
 
 def _inputs(
@@ -407,6 +546,9 @@ def _ids_at(ids: tuple[str, ...], rows: Indices) -> tuple[str, ...]:
 
 
 def _placements(ids: tuple[str, ...], slate: Slate) -> tuple[Placement, ...]:
+    # Most slates are of one position.
+    if len(slate.rows) == 1:
+        return (Placement(0, ids[slate.rows[0]], slate.propensities[0]),)
     shown = [ids[row] for row in slate.rows]
     return tuple(map(Placement, range(len(shown)), shown, slate.propensities))
 

@@ -55,6 +55,11 @@ class EntityLookup:
             self.sent_actions_encoder = Encoder(experiment.sent_action_features, ignored)
         self._own: OrderedDict[tuple[Any, ...], _OwnActions] = OrderedDict()
 
+    @property
+    def looks_up(self) -> bool:
+        """Whether there is anything that tables say."""
+        return bool(self._context or self._actions)
+
     # ------------------------------------------------------------------ context
 
     @property

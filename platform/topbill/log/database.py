@@ -4,12 +4,13 @@ say where.
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,8 @@ INSERT OR IGNORE INTO journal VALUES (0, random() & 0xfffffffffffff);
 
 _OPENED: Counter[Path] = Counter()
 """How many connections this process has to each file."""
+_CACHED_KIB = 512
+"""Of pages that a connection keeps."""
 _OPENING = threading.Lock()
 _TABLES = frozenset(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", _SCHEMA))
 
@@ -315,6 +318,8 @@ class LogDatabase:
         # A checkpoint of SQLite's own would run inside of a commit, with the journal locked against
         # all writers. `checkpoint` is called where nobody waits for it.
         self._connection.execute("PRAGMA wal_autocheckpoint=0")
+        # Of a transaction that is longer most is written before its commit.
+        self._connection.execute(f"PRAGMA cache_size=-{_CACHED_KIB}")
         schema_stamp.check_or_stamp(self._connection, self.path)
         self._connection.executescript(f"{_STATES};{_SCHEMA}")
         if self._has_states_among_keys():
@@ -482,6 +487,18 @@ class LogDatabase:
     def generation(self) -> int:
         """That of the journal's frames which the tables do not hold yet."""
         return int(self.rows("SELECT generation FROM journal")[0][0])
+
+    def sync_ahead(self) -> None:
+        """Make durable what a long transaction has written up to now, which its commit then need
+        not wait for. Nothing depends on it.
+        """
+        wal = Path(f"{self.path}-wal")
+        with suppress(OSError):
+            file = os.open(wal, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(file)
+            finally:
+                os.close(file)
 
     def checkpoint(self) -> None:
         """Move the WAL into the file as far as readers allow, so that no API process has to."""

@@ -156,13 +156,16 @@ def admit(entry: Entry, at: int, stored: Stored, rows: Rows) -> Receipt:
     before: Mapping[str, Decision] = _NOTHING
     new = entry.decisions
     if entry.keyed_decisions:
-        refused = _refusal(entry, stored)
-        if refused is not None:
-            return refused
-        before = {i: stored.decisions[i] for i in entry.keyed_decisions if i in stored.decisions}
-        if before and entry.whole:
-            return Receipt(before, ())
-        new = [decision for decision in new if decision.decision_id not in before]
+        # All of them are looked at before the first row is added: an entry is stored whole or not
+        # at all.
+        found = _found(entry, stored)
+        if isinstance(found, Receipt):
+            return found
+        if found:
+            before = found
+            if entry.whole:
+                return Receipt(before, ())
+            new = [decision for decision in new if decision.decision_id not in before]
         for decision in new:
             if decision.decision_id in entry.keyed_decisions:
                 stored.decisions[decision.decision_id] = decision
@@ -174,9 +177,11 @@ def admit(entry: Entry, at: int, stored: Stored, rows: Rows) -> Receipt:
     return Receipt(before, duplicates, unit_duplicates=unit_duplicates)
 
 
-def _refusal(entry: Entry, stored: Stored) -> Receipt | None:
-    """The receipt of an entry that uses an id of the log's past in another way. All of them are
-    looked at before the first row is added: an entry is stored whole or not at all."""
+def _found(entry: Entry, stored: Stored) -> dict[str, Decision] | Receipt:
+    """The decisions of an entry that are stored, by id; or the receipt of one that uses an id of
+    the log's past in another way.
+    """
+    found: dict[str, Decision] = {}
     for decision in entry.decisions:
         decision_id = decision.decision_id
         if decision_id not in entry.keyed_decisions:
@@ -184,9 +189,12 @@ def _refusal(entry: Entry, stored: Stored) -> Receipt | None:
         if decision_id in stored.let_go:
             return Receipt({}, (), let_go=decision_id)
         earlier = stored.decisions.get(decision_id)
-        if earlier is not None and earlier.request_hash != decision.request_hash:
+        if earlier is None:
+            continue
+        if earlier.request_hash != decision.request_hash:
             return Receipt({}, (), conflict=decision_id)
-    return None
+        found[decision_id] = earlier
+    return found
 
 
 def _admit_decisions(new: Sequence[Decision], page: PageAnswer | None, at: int, rows: Rows) -> None:

@@ -17,11 +17,11 @@ Value = str | bytes | int
 
 def checksum(values: Sequence[Value]) -> int:
     """The CRC-32 of a row's values, by which `damage` knows it."""
-    total = 0
+    parts = []
     for value in values:
         content = value if isinstance(value, bytes) else str(value).encode()
-        total = zlib.crc32(content, zlib.crc32(len(content).to_bytes(4, "little"), total))
-    return total
+        parts += (len(content).to_bytes(4, "little"), content)
+    return zlib.crc32(b"".join(parts))
 
 
 ROWS = {

@@ -9,6 +9,7 @@ stamp can still appear.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import starmap
@@ -61,10 +62,18 @@ _NEWEST_STAMP = """SELECT max((SELECT at FROM clock),
 _OFFSET = 'SELECT "offset" FROM clock_steps ORDER BY at DESC LIMIT 1'
 _LAST_SEQ = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{}'), 0)"
 _LAST_SEQS = f"SELECT {_LAST_SEQ.format('decisions')}, {_LAST_SEQ.format('reward_events')}"
-_ROWS_PER_STATEMENT = 256
+_ROWS_PER_STATEMENT = 128
 """Rows of one INSERT: SQLite works on a statement without the interpreter's lock, so that decisions
 go on meanwhile, and takes at most 32,766 values.
 """
+_VALUES_PER_DECISION = len(ROWS["decisions"]) + 2
+_REST = 2e-3
+"""Seconds between two of them while the journal is drained: to make one takes about a millisecond,
+so that who decides has most of the processor's time meanwhile."""
+_FEW_BYTES = 16_384
+"""Of the journal, which are moved with it locked;"""
+_MOST_PASSES = 4
+"""and how often more is looked for before that is so."""
 _ROWS_PER_CHECKPOINT = 4_000
 
 # A row's `seq`, stamp and body, and by what it is known where the body cannot be read.
@@ -364,8 +373,8 @@ class SqliteLog(TableLog):
         """A transaction that moves the journal into the tables, each row once; yields what stamps
         go on from then.
 
-        Most is moved while others go on writing; what came meanwhile, and the commit, with the
-        journal locked. The order of the two locks is always database, then journal: `commit` takes
+        Most is moved, and made durable, while others go on writing; the little that came meanwhile,
+        and the commit, with the journal locked: nothing is stored then, and every viewer waits. The order of the two locks is always database, then journal: `commit` takes
         only the journal's and reads the database, which needs no lock in WAL mode.
         """
         with ExitStack() as journal_lock:
@@ -373,8 +382,14 @@ class SqliteLog(TableLog):
                 stamps = self._stamps()
                 generation = self._database.generation()
                 # In doubt, read nothing before the lock has settled where the journal ends.
-                moved = self._journal.position[1] if self._journal.certain else 0
-                self._move(0, moved, stamps)
+                moved = 0
+                for _ in range(_MOST_PASSES):
+                    end = self._journal.position[1] if self._journal.certain else 0
+                    if end - moved <= _FEW_BYTES:
+                        break
+                    self._move(moved, end, stamps, rest=_REST)
+                    moved = end
+                self._database.sync_ahead()
                 journal_lock.enter_context(self._journal.locked())
                 end = self._journal.position[1]
                 self._move(moved, end, stamps)
@@ -388,9 +403,10 @@ class SqliteLog(TableLog):
                 self._journal.restart(generation + 1)
         self._prediction.see(self._clock() + stamps.offset, self._steady())
 
-    def _move(self, start: int, end: int, stamps: Stamps) -> None:
+    def _move(self, start: int, end: int, stamps: Stamps, rest: float = 0.0) -> None:
         """Insert the journal's rows between two positions, stamped in log time: a clock that went
-        back must not break the promise that stamps never fall along `seq`.
+        back must not break the promise that stamps never fall along `seq`. After each statement's
+        worth of decisions, `rest` seconds: whoever shares the processor has it then.
         """
         values: dict[str, list[Any]] = {table: [] for table in ROWS}
         for frame in self._journal.read(start, end):
@@ -407,6 +423,9 @@ class SqliteLog(TableLog):
             for waiting, rows in zip(values.values(), tables, strict=True):
                 for row in rows:
                     waiting += (*row, newest, checksum((*row, newest)))
+            if len(values["decisions"]) >= _VALUES_PER_DECISION * _ROWS_PER_STATEMENT:
+                self._insert_all(values)
+                time.sleep(rest)
         self._insert_all(values)
 
     def _insert_all(self, values: dict[str, list[Any]]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from topbill.domain.chance import greedy
 from topbill.domain.example_batch import ExampleBatch
 from topbill.domain.records import Actions, Example, Floats, Indices
-from topbill.domain.slate import Slate, SlateRequest
+from topbill.domain.slate import Slate, SlateRequest, SlatesRequest
 from topbill.domain.sums import plain_sum
 from topbill.policies import codec
 from topbill.policies.linear.chances import GREEDY, Chances
@@ -27,6 +27,7 @@ from topbill.policies.linear.models import (
     LinearModels,
     Prediction,
     check_context,
+    check_contexts,
     check_features,
     extended,
     extended_contexts,
@@ -266,6 +267,29 @@ class Auto:
         to.
         """
         check_context(x, self.d)
+        drawing = self._drawing_of(actions)
+        if not drawing.has_more and self._context_sketch is None:
+            return drawing.slate(x, request)
+        linear, context = self._bases(x, 0)
+        basis = self._curved_basis(linear) if drawing.has_more else OF_X
+        return drawing.slate(x, request, basis, context)
+
+    def slates(self, xs: Floats, actions: Actions, request: SlatesRequest) -> list[Slate] | None:
+        """`slate` of several contexts (n × d), in one compiled call; None where it takes one for
+        each.
+        """
+        check_contexts(xs, self.d)
+        drawing = self._drawing_of(actions)
+        if not drawing.has_more and self._context_sketch is None:
+            return drawing.slates(xs, request, None, None)
+        made = [self._bases(x, 0) for x in xs]
+        bases = None
+        if drawing.has_more:
+            bases = np.array([self._curved_basis(linear) for linear, _ in made])
+        return drawing.slates(xs, request, bases, np.array([context for _, context in made]))
+
+    def _drawing_of(self, actions: Actions) -> Drawing:
+        """What draws slates of these, until something is learned."""
         index = self.action_index(actions)
         drawing = self._drawing
         if drawing is None or drawing.index is not index:
@@ -275,11 +299,7 @@ class Auto:
             # Sines and cosines cost more than all else: not where nobody listens to them.
             drawing = Drawing(index, chances, *(models if curved.any() else models[:1]))
             self._drawing = drawing
-        if not drawing.has_more and self._context_sketch is None:
-            return drawing.slate(x, request)
-        linear, context = self._bases(x, 0)
-        basis = self._curved_basis(linear) if drawing.has_more else OF_X
-        return drawing.slate(x, request, basis, context)
+        return drawing
 
     def _weights_by_basis(self) -> tuple[Floats, Floats]:
         """How much the experts count that are over the context, and those over its Fourier

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.records import Actions, Example, Floats, Indices
-from topbill.domain.slate import Slate, SlateRequest
+from topbill.domain.slate import Slate, SlateRequest, SlatesRequest
 from topbill.policies import codec
 from topbill.policies.linear.chances import GREEDY, Chances
 from topbill.policies.linear.drawing import Drawing
@@ -89,12 +89,22 @@ class _SameForAll(Stateless):
         """The slate that `domain.slate.rank` draws of `score`, in compiled calls; None where it has
         to.
         """
+        return self._drawing_of(actions).slate(x, request)
+
+    def slates(self, xs: Floats, actions: Actions, request: SlatesRequest) -> list[Slate] | None:
+        """`slate` of several contexts (n × d), in one compiled call; None where it takes one for
+        each.
+        """
+        return self._drawing_of(actions).slates(xs, request, None, None)
+
+    def _drawing_of(self, actions: Actions) -> Drawing:
+        """What draws slates of these."""
         drawing = self._drawing
         if drawing is None or drawing.index.actions is not actions:
             index = ActionIndex(actions, {})
             drawing = Drawing(index, Chances(GREEDY), scores=self.scores(actions))
             self._drawing = drawing
-        return drawing.slate(x, request)
+        return drawing
 
 
 class UniformParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

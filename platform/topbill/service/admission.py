@@ -148,7 +148,7 @@ class Admission:
         """Why a request is not let in; None where it is, which is counted for its key."""
         if scope["path"] in auth.OPEN_PATHS:
             return None
-        if self.queue.seconds > LONGEST:
+        if self.is_crowded:
             message = f"requests wait for over {LONGEST:g} s; nothing was stored, try again later"
             return Refusal(503, "overloaded", message)
         if self._keys is None:
@@ -163,6 +163,21 @@ class Admission:
         elif name is not None and auth.is_about_people(scope["path"]):
             self._audit.read(scope, name)
         return refusal
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether requests wait for so long that whoever comes is refused."""
+        return self.queue.seconds > LONGEST
+
+    def lets_in_all(self, scope: Scope) -> bool:
+        """Whether every request with these headers is let in, as long as it is not crowded: where
+        keys are asked for none is, since each has its rate.
+        """
+        return self._keys is None and self._foreign_requests.why(scope) is None
+
+    def count_let_in(self, requests: int) -> None:
+        """Count some that `lets_in_all` spoke of."""
+        telemetry.count(telemetry.requests(""), requests)
 
     def _foreign(self, scope: Scope) -> Refusal | None:
         """Without keys: why a request is not let in that a web page may have sent."""

@@ -16,6 +16,8 @@ Header = tuple[bytes, bytes]
 LARGEST_BODY = 1_000_000
 """Bytes of the largest body that is read."""
 JSON: Header = (b"content-type", b"application/json")
+_PLAIN = b"content-type: application/json\r\ncontent-length: %d\r\n%b: %b\r\n"
+"""The headers of most answers, with one more."""
 SOON: Header = (b"retry-after", b"1")
 """Of every 503: what is over now may be gone in a second."""
 
@@ -51,6 +53,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     @property
     def head(self) -> bytes:
         """The same as HTTP/1.1 has them, a line each."""
+        if self.status == 200 and len(self.more) == 1:
+            return _PLAIN % (len(self.body), *self.more[0])
         return b"".join([b"%b: %b\r\n" % header for header in self.headers])
 
     def with_header(self, header: Header) -> Reply:

@@ -3,11 +3,13 @@ requests side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from topbill.domain.errors import AlreadyDecided, BadRequest, Conflict, TopbillError
 from topbill.domain.records import NULL, Decision
-from topbill.engine import Answer, DecideRequest, payloads_of
+from topbill.engine import Answer, Asked, DecideRequest, payloads_of
 from topbill.log import Entry, Receipt
 from topbill.service import telemetry
 from topbill.service.backend import Backend
@@ -39,17 +41,27 @@ class Decisions:
         receipt = await self._backend.writer.put(_entry(request, decision))
         return await self._settle(decision, receipt)
 
-    def make(self, request: DecideRequest, done: Done) -> Decision:
-        """The decision for a request; `done` is called when it is durable, and then `settled` has
-        the answer. Raises TopbillError: for a request that names its decision, `one` may know
-        better, for it looks into the log.
+    def make_each(self, asked: Sequence[Asked]) -> list[Decision | TopbillError]:
+        """The decision for each request, not yet durable, or why there is none: for one that names
+        its decision `one` may know better, for it looks into the log.
         """
-        request = self._with_stored_unit(request)
-        if request.decision_id is not None:
-            self._backend.refuse_old("decision_id", request.decision_id)
-        decision = self._engine.decide(request)
+        refused: dict[int, TopbillError] = {}
+        known: list[Asked] = []
+        for at, (request, context) in enumerate(asked):
+            try:
+                if request.decision_id is not None:
+                    self._backend.refuse_old("decision_id", request.decision_id)
+                known.append((self._with_stored_unit(request), context))
+            except TopbillError as error:
+                refused[at] = error
+        decided = iter(self._engine.decide_each(known))
+        return [refused.get(at) or next(decided) for at in range(len(asked))]
+
+    def submit(self, request: DecideRequest, decision: Decision, done: Done) -> None:
+        """Have `done` called when the decision is durable; then `settled` has the answer. Raises
+        LogError where too many wait.
+        """
         self._backend.writer.submit(_entry(request, decision), done)
-        return decision
 
     def settled(self, decision: Decision, receipt: Receipt) -> Answer | None:
         """The answer for a decision that is durable now, by this request or by an earlier one; None

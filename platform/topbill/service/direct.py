@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -36,12 +36,21 @@ _MOST_HEADS = 256
 """and how many are."""
 
 
-class Head(NamedTuple):
-    """What a request's head says: its path, its headers, and how long its body is."""
+class Head:
+    """What a request's head says.
 
-    path: str
-    headers: list[Header]
-    length: int
+    Attributes:
+        path: Of its address.
+        headers: By name.
+        length: Of its body.
+        read: What the application made of it and keeps, for all requests that have this head.
+    """
+
+    __slots__ = ("headers", "length", "path", "read")
+
+    def __init__(self, path: str, headers: list[Header], length: int) -> None:
+        self.path, self.headers, self.length = path, headers, length
+        self.read: Any = None
 
 
 class _Woken:
@@ -55,22 +64,33 @@ class DirectRequest:
     """A whole request under way; to uvicorn it is one of its own cycles.
 
     Attributes:
-        scope: As ASGI has it: type, method, path, headers and client.
+        head: What it began with.
         body: All of it.
     """
 
-    __slots__ = ("_protocol", "body", "disconnected", "keep_alive", "response_complete", "scope")
+    __slots__ = ("_protocol", "body", "disconnected", "head", "keep_alive", "response_complete")
     message_event = _Woken()
     response_started = False
     """Nothing of an answer is written before all of it is."""
 
     def __init__(
-        self, protocol: DirectProtocol, scope: Scope, body: bytes, *, keep_alive: bool
+        self, protocol: DirectProtocol, head: Head, body: bytes, *, keep_alive: bool
     ) -> None:
         self._protocol = protocol
-        self.scope, self.body = scope, body
+        self.head, self.body = head, body
         self.keep_alive = keep_alive
         self.disconnected = self.response_complete = False
+
+    @property
+    def scope(self) -> Scope:
+        """What ASGI has of it: type, method, path, headers and client."""
+        return {
+            "type": "http",
+            "method": "POST",
+            "path": self.head.path,
+            "headers": self.head.headers,
+            "client": self._protocol.client,
+        }
 
     def answer(self, reply: Reply) -> None:
         """Answer, once."""
@@ -144,17 +164,17 @@ class _Server:
             return None
         return head, data[end:]
 
-    def keep_head(self, data: bytes, scope: Scope) -> None:
+    def keep_head(self, data: bytes, head: Head) -> None:
         """Know the head of a request that came as `data`, where these are its head, the length of
         its body in the plainest form, and its body.
         """
         end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
         length = b"%d" % (len(data) - end)
-        lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+        lengths = [value for name, value in head.headers if name == b"content-length"]
         if lengths == [length] and end <= _LONGEST_HEAD:
             if len(self._heads) >= _MOST_HEADS:
                 self._heads.clear()
-            self._heads[data[:end]] = Head(scope["path"], scope["headers"], int(length))
+            self._heads[data[:end]] = head
 
     def start_of_answer(self, status: int, defaults: list[Header]) -> bytes:
         """The first lines of an answer. `defaults` are the server's own headers, another list each
@@ -197,13 +217,13 @@ class DirectProtocol(BufferedProtocol):
         if known is not None:
             head, body = known
             self.on_known_head()
-            self._begin(head.path, head.headers, body, keep_alive=True)
+            self._begin(head, body, keep_alive=True)
             return
         super().data_received(data)
         if self._path is not None and not self.transport.is_closing():
             self._hand_on()
         if is_start and self._is_between and isinstance(self.cycle, DirectRequest):
-            self._server.keep_head(data, self.cycle.scope)
+            self._server.keep_head(data, self.cycle.head)
 
     def on_known_head(self) -> None:
         """A request begins whose head was not parsed."""
@@ -250,18 +270,12 @@ class DirectProtocol(BufferedProtocol):
         is_new = self.parser.get_http_version() != "1.0"
         keep_alive = is_new and self.parser.should_keep_alive()
         self._is_between = keep_alive
-        self._begin(path, self.headers, self._body, keep_alive=keep_alive)
+        head = Head(path, self.headers, len(self._body))
+        self._begin(head, self._body, keep_alive=keep_alive)
 
-    def _begin(self, path: str, headers: list[Header], body: bytes, *, keep_alive: bool) -> None:
+    def _begin(self, head: Head, body: bytes, *, keep_alive: bool) -> None:
         """Hand a whole request over."""
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": path,
-            "headers": headers,
-            "client": self.client,
-        }
-        request = DirectRequest(self, scope, body, keep_alive=keep_alive)
+        request = DirectRequest(self, head, body, keep_alive=keep_alive)
         self.cycle = request  # type: ignore[assignment]
         self._server.add(request)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -25,7 +26,7 @@ from topbill.domain.errors import (
 )
 from topbill.domain.json_text import at_path, check_json
 from topbill.domain.records import Decision
-from topbill.engine import DecideRequest
+from topbill.engine import Answer, Asked, DecideRequest
 from topbill.log import Receipt
 from topbill.pages import PageRequest
 from topbill.process_log import REQUEST_ID
@@ -58,7 +59,7 @@ from topbill.service.few_a_second import FewASecond
 from topbill.service.intake import Intake, SegmentBody, SnowplowBody
 from topbill.service.override_header import OverrideHeaders
 from topbill.service.page import PageService
-from topbill.service.request_id import identify, with_header
+from topbill.service.request_id import header_of, identify, presented, with_header
 from topbill.service.rewards import Rewards
 from topbill.service.turns import let_others
 
@@ -97,7 +98,7 @@ class FastPath:
         self._refusals = FewASecond(time.time)
         self.rewards = Rewards(backend, pages.spread, pages.impressions_sent, pages.is_at_hand)
         self._decisions = Decisions(backend, self.rewards)
-        self._decode = msgspec.json.Decoder(DecideRequest).decode
+        self._decide_door = _DecideDoor()
         events = UnitEvents(backend, pages)
         intake = Intake(self.rewards, events)
         self._routes: dict[str, _Route] = {
@@ -132,86 +133,110 @@ class FastPath:
         """Answer requests that came together: decisions side by side, stage by stage,
         so that what a stage needs is in the processor's caches."""
         asked: list[_Asked] = []
+        is_crowded = self._admission.is_crowded
         for request in requests:
-            scope = request.scope
             try:
-                if scope["path"] != _DECIDE or self._takes_long(request):
-                    request.answer_later(self._reply(scope, request.body))
-                    continue
-                header = identify(scope["headers"])
-                refusal = self._admission.refusal(scope)
-                if refusal is None:
-                    asked.append(_Asked(request, header))
+                read = request.head.read
+                if read is None:
+                    read = request.head.read = self._read_head(request)
+                door = read.door
+                if door is None or is_crowded or len(request.body) > _LONG_BODY:
+                    request.answer_later(self._reply(request.scope, request.body))
                 else:
-                    request.answer(_refused_by(refusal).with_header(header))
+                    asked.append(_Asked(request, door, header_of(read.request_id)))
             except Exception:
                 request.fail()
-        for one in asked:
-            self._read(one)
-        for one in asked:
-            if one.body is not None:
-                self._decide(one, one.body)
+        if asked:
+            self._admission.count_let_in(len(asked))
+        asked = [one for one in asked if self._read(one)]
+        if asked:
+            self._decide(asked)
 
-    def _takes_long(self, request: DirectRequest) -> bool:
-        """Whether a request for a decision may need more than one look, and its own context."""
-        return len(request.body) > _LONG_BODY or self._overrides.is_sent(request.scope)
+    def _read_head(self, request: DirectRequest) -> _HeadRead:
+        """What a request's head says to the stages below. Where keys are asked for, or a variant is
+        asked to be seen, each request is looked at by itself.
+        """
+        scope = request.scope
+        door = self._door_of(request.head.path)
+        if self._overrides.is_sent(scope) or not self._admission.lets_in_all(scope):
+            door = None
+        return _HeadRead(door, presented(scope["headers"]))
 
-    def _read(self, asked: _Asked) -> None:
-        """The first stage: what is asked."""
+    def _door_of(self, path: str) -> Door | None:
+        """What single decisions are asked for through; None where a path is for others."""
+        return self._decide_door if path == _DECIDE else self._ofrep.door_of(path)
+
+    def _read(self, asked: _Asked) -> bool:
+        """The first stage: what is asked; whether that can be read."""
         try:
-            check_json(asked.request.body)
-            asked.body = self._decode(asked.request.body)
+            raw = asked.request.body
+            asked.wanted = asked.door.read(check_json(raw), raw)
         except Exception as error:
             self._fail(asked, error)
+            return False
+        return True
 
-    def _decide(self, asked: _Asked, body: DecideRequest) -> None:
-        """The second one: the decision, which the writer then makes durable."""
-        # Also for whatever is logged meanwhile.
-        REQUEST_ID.set(asked.request_id)
-
-        def done(receipt: Receipt | LogError) -> None:
-            self._answer(asked, decision, receipt)
-
+    def _decide(self, asked: list[_Asked]) -> None:
+        """The second one: decisions, which the writer then makes durable."""
+        # Also for whatever is logged meanwhile, where that is about one of them.
+        REQUEST_ID.set(asked[0].request_id if len(asked) == 1 else None)
         try:
-            decision = self._decisions.make(body, done)
-        except TopbillError as error:
-            if body.decision_id is None:
-                self._fail(asked, error)
-            else:
-                # It may have been decided before, which takes a look into the log.
-                asked.request.answer_later(
-                    self._admitted(asked.header, asked.request.scope, asked.request.body)
-                )
+            made = self._decisions.make_each([one.wanted for one in asked])
         except Exception as error:
-            self._fail(asked, error)
+            if len(asked) == 1:
+                self._fail(asked[0], error)
+                return
+            # Only that request fails which has the defect.
+            for one in asked:
+                self._decide([one])
+            return
+        for one, decision in zip(asked, made, strict=True):
+            request = one.wanted[0]
+            try:
+                if isinstance(decision, TopbillError):
+                    raise decision
+                one.decision = decision
+                self._decisions.submit(request, decision, partial(self._answer, one))
+            except TopbillError as error:
+                if request.decision_id is None:
+                    self._fail(one, error)
+                else:
+                    # It may have been decided before, which takes a look into the log.
+                    one.request.answer_later(
+                        self._admitted(one.header, one.request.scope, one.request.body)
+                    )
+            except Exception as error:
+                self._fail(one, error)
 
-    def _answer(self, asked: _Asked, decision: Decision, receipt: Receipt | LogError) -> None:
+    def _answer(self, asked: _Asked, receipt: Receipt | LogError) -> None:
         """The last one: the answer, when the commit is durable."""
         try:
             if isinstance(receipt, LogError):
                 raise receipt
+            decision = asked.decision
             answer = self._decisions.settled(decision, receipt)
             if answer is None:
                 stored = receipt.stored[decision.decision_id]
                 asked.request.answer_later(self._late_reply(asked, stored))
             else:
-                self._send(asked, 200, _encode(answer))
+                self._send(asked, 200, asked.door.write(answer))
         except Exception as error:
             self._fail(asked, error)
 
     async def _late_reply(self, asked: _Asked, stored: Decision) -> Reply:
-        return Reply(200, _encode(await self._decisions.late_answer(stored)), (asked.header,))
+        answer = await self._decisions.late_answer(stored)
+        return Reply(200, asked.door.write(answer), (asked.header,))
 
     def _fail(self, asked: _Asked, error: Exception) -> None:
         """Answer what was wrong, by the error that is being handled."""
         REQUEST_ID.set(asked.request_id)
         if isinstance(error, TopbillError | msgspec.ValidationError):
-            self._send(asked, *_refusal(error))
+            self._send(asked, *asked.door.refuse(error))
         else:
             asked.request.fail()
 
     def _send(self, asked: _Asked, status: int, body: bytes) -> None:
-        self._note(_DECIDE, status, time.perf_counter() - asked.start)
+        self._note(asked.request.head.path, status, time.perf_counter() - asked.start)
         asked.request.answer(Reply(status, body, (asked.header,)))
 
     async def _reply(self, scope: Scope, raw: bytes) -> Reply:
@@ -290,15 +315,62 @@ class FastPath:
             return _refusal(error)
 
 
+class Door(Protocol):
+    """A way in which single decisions are asked for and answered."""
+
+    def read(self, said: Any, raw: bytes) -> Asked:
+        """The request in a body and its context; `said` is the body, decoded. Raises TopbillError
+        and ValidationError.
+        """
+        ...
+
+    def write(self, answer: Answer) -> bytes:
+        """The body of the answer."""
+        ...
+
+    def refuse(self, error: TopbillError | msgspec.ValidationError) -> tuple[int, bytes]:
+        """Status and body for an error."""
+        ...
+
+
+class _DecideDoor:
+    """`/v1/decide`."""
+
+    def __init__(self) -> None:
+        self._decode = msgspec.json.Decoder(DecideRequest).decode
+
+    def read(self, said: Any, raw: bytes) -> Asked:
+        """The request as it is, which is an object where it can be decoded."""
+        return self._decode(raw), said.get("context", {})
+
+    def write(self, answer: Answer) -> bytes:
+        """The answer as it is."""
+        return _encode(answer)
+
+    def refuse(self, error: TopbillError | msgspec.ValidationError) -> tuple[int, bytes]:
+        """As all errors are told."""
+        return _refusal(error)
+
+
+class _HeadRead(NamedTuple):
+    """What a head says of each of its requests: through which door it comes, None where that is to
+    be found out each time, and the id that its caller gave it.
+    """
+
+    door: Door | None
+    request_id: str | None
+
+
 class _Asked:
     """A decision that is asked for, on its way to the answer."""
 
-    __slots__ = ("body", "header", "request", "start")
+    __slots__ = ("decision", "door", "header", "request", "start", "wanted")
+    wanted: Asked
+    decision: Decision
 
-    def __init__(self, request: DirectRequest, header: Header) -> None:
-        self.request, self.header = request, header
+    def __init__(self, request: DirectRequest, door: Door, header: Header) -> None:
+        self.request, self.door, self.header = request, door, header
         self.start = time.perf_counter()
-        self.body: DecideRequest | None = None
 
     @property
     def request_id(self) -> str:

@@ -19,9 +19,14 @@ _is_sane = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}").fullmatch
 def identify(headers: Iterable[Header]) -> Header:
     """Give the request that is being answered its id; returns the header of the answer that says
     it."""
-    request_id = _presented(headers) or new_id()
+    request_id = presented(headers) or new_id()
     REQUEST_ID.set(request_id)
     return _HEADER, request_id.encode()
+
+
+def header_of(presented_id: str | None) -> Header:
+    """The header that says the id of a request with this one, or without."""
+    return _HEADER, (presented_id or new_id()).encode()
 
 
 def with_header(send: Send, header: Header) -> Send:
@@ -35,7 +40,7 @@ def with_header(send: Send, header: Header) -> Send:
     return send_with_header
 
 
-def _presented(headers: Iterable[Header]) -> str | None:
+def presented(headers: Iterable[Header]) -> str | None:
     """The caller's id; None where there is none, or one that could be mistaken for more."""
     for name, value in headers:
         if name == _HEADER:

@@ -116,9 +116,9 @@ _durations: dict[Histogram, list[float]] = {}
 where processes share a folder twice that again. For the loop's own thread."""
 
 
-def count(counter: Counter) -> None:
-    """Count one, with the next `flush`."""
-    _counts[counter] = _counts.get(counter, 0) + 1
+def count(counter: Counter, number: int = 1) -> None:
+    """Count so many, with the next `flush`."""
+    _counts[counter] = _counts.get(counter, 0) + number
 
 
 def observe(histogram: Histogram, seconds: float) -> None:

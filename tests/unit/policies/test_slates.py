@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from topbill.domain.chance import draw, draws_of, inverse_gap, mostly_greedy, seed_of
 from topbill.domain.errors import OverBudget, PolicyError
 from topbill.domain.records import Actions, Example, Floats, Indices
-from topbill.domain.slate import Slate, SlateRequest, rank
+from topbill.domain.slate import Slate, SlateRequest, SlatesRequest, rank
 from topbill.policies import KINDS
 from topbill.policies.linear import sampling
 from topbill.policies.linear.chances import GAPS, GREEDY, SHARES, WINS
@@ -157,11 +157,16 @@ def test_policies_draw_the_slates_of_their_scores(seed, of, action_size, slots, 
         x, index, reward = rng.normal(size=3), int(rng.integers(7)), float(rng.random() < 0.4)
         policy.update([Example(x, actions, index, 0.2, reward, position=t % 3, at=1e9 + t)])
     eligible = rng.permutation(7)[: int(rng.integers(1, 8))]
-    for number in range(3):
-        x, name = rng.normal(size=3), f"decision-{seed}-{number}"
-        slate = policy.slate(x, actions, SlateRequest(name, eligible, slots, least))
+    xs, names = rng.normal(size=(3, 3)), [f"decision-{seed}-{'x' * n}" for n in range(3)]
+    each = [
+        policy.slate(x, actions, SlateRequest(name, eligible, slots, least))
+        for x, name in zip(xs, names, strict=True)
+    ]
+    for x, name, slate in zip(xs, names, each, strict=True):
         scored = policy.score(x, actions, seed_of(name))
         assert same(slate, rank(scored, eligible, slots, least, draws_of(name)))
+    # Several in one call are those of one call each, bit for bit.
+    assert policy.slates(xs, actions, SlatesRequest(names, eligible, slots, least)) == each
 
 
 @pytest.mark.parametrize("kind", DRAWN)
@@ -171,6 +176,8 @@ def test_where_nothing_may_be_shown_rank_is_asked(kind):
     actions = Actions(list("ab"), np.zeros((2, 0)))
     nothing = SlateRequest("decision", np.empty(0, dtype=np.intp), 2, 0.02)
     assert policy.slate(np.zeros(3), actions, nothing) is None
+    together = SlatesRequest(["decision"], np.empty(0, dtype=np.intp), 2, 0.02)
+    assert policy.slates(np.zeros((1, 3)), actions, together) is None
 
 
 @given(name=st.text(max_size=280))

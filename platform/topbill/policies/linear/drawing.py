@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
 from topbill.domain.errors import OverBudget
 from topbill.domain.records import Floats, Indices
-from topbill.domain.slate import LARGEST_MATRIX, Slate, SlateRequest, SlateRules
+from topbill.domain.slate import LARGEST_MATRIX, Slate, SlateRequest, SlateRules, SlatesRequest
 from topbill.policies.linear.chances import SHARES, Chances
 from topbill.policies.linear.models import ActionIndex, LinearModels
 
@@ -126,6 +127,38 @@ class Drawing:
             return None
         return _slate_of(out.tolist(), slots, size)
 
+    def slates(
+        self, xs: Floats, request: SlatesRequest, bases: Floats | None, contexts: Floats | None
+    ) -> list[Slate] | None:
+        """`slate` of several decisions, in one call. None where one of them cannot be drawn so, or
+        where it would take as long as somebody should look at the clock meanwhile.
+
+        Args:
+            xs: (n × d) their contexts.
+            request: What to draw.
+            bases: (n × p) for each what `slate` has as `basis`; None for OF_X.
+            contexts: (n × r) the same of `context`.
+        """
+        eligible, ids = request.eligible, request.decision_ids
+        count, size = len(ids), len(eligible)
+        slots = min(request.slots, size)
+        total = slots * size
+        compiled = self._compiled
+        if compiled is None or not 0 < total * count <= _AT_ONCE:
+            return None
+        texts = [each.encode() for each in ids]
+        out = np.empty((count, 2 * slots + total if total <= LARGEST_MATRIX else 2 * slots))
+        of_x = np.empty((count, 0))
+        drawn = compiled.score_and_draw_each(
+            self._addresses, xs,
+            of_x if bases is None else bases, of_x if contexts is None else contexts,
+            b"".join(texts), np.fromiter(accumulate(map(len, texts)), np.intp, count),
+            eligible, request.least, slots, np.empty(self._room), out,
+        )  # fmt: skip
+        if drawn < count:
+            return None
+        return [_slate_of(line, slots, size) for line in out.tolist()]
+
     def _draw_more(
         self,
         compiled: _Compiled,
@@ -197,6 +230,7 @@ class _Compiled(NamedTuple):
 
     packed: Callable[..., Indices]
     score_and_draw: Callable[..., int]
+    score_and_draw_each: Callable[..., int]
     draw_positions: Callable[..., int]
     score_and_draw_ruled: Callable[..., int]
 
@@ -212,6 +246,12 @@ def load() -> _Compiled | None:
         return None
     from topbill.policies.linear.addresses import packed
     from topbill.policies.linear.ruled import score_and_draw_ruled
-    from topbill.policies.linear.slates import draw_positions, score_and_draw
+    from topbill.policies.linear.slates import (
+        draw_positions,
+        score_and_draw,
+        score_and_draw_each,
+    )
 
-    return _Compiled(packed, score_and_draw, draw_positions, score_and_draw_ruled)
+    return _Compiled(
+        packed, score_and_draw, score_and_draw_each, draw_positions, score_and_draw_ruled
+    )

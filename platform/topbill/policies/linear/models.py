@@ -107,6 +107,12 @@ def check_context(x: Floats, size: int) -> None:
         raise PolicyError(f"context has shape {x.shape}, expected ({size},)")
 
 
+def check_contexts(xs: Floats, size: int) -> None:
+    """PolicyError unless contexts (n × size) are of `size` numbers each."""
+    if xs.ndim != 2 or xs.shape[1] != size:
+        raise PolicyError(f"contexts have shape {xs.shape}, expected (n, {size})")
+
+
 def check_features(actions: Actions, size: int) -> None:
     """PolicyError unless every action has `size` features."""
     expected = (len(actions), size)

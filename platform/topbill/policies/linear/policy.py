@@ -17,7 +17,7 @@ import numpy as np
 from topbill.domain.errors import PolicyError
 from topbill.domain.example_batch import ExampleBatch
 from topbill.domain.records import Actions, Example, Floats, Indices
-from topbill.domain.slate import Slate, SlateRequest
+from topbill.domain.slate import Slate, SlateRequest, SlatesRequest
 from topbill.policies import codec
 from topbill.policies.linear.chances import Chances, expected_rewards
 from topbill.policies.linear.drawing import OF_X, Drawing, Weighed, load
@@ -27,6 +27,7 @@ from topbill.policies.linear.models import (
     LinearModels,
     Prediction,
     check_context,
+    check_contexts,
     check_features,
     extended,
     extended_contexts,
@@ -297,6 +298,22 @@ class LinearPolicy:
         """The slate that `domain.slate.rank` draws of `score`, in compiled calls; None where it has
         to.
         """
+        check_context(x, self.d)
+        basis = self._basis(extended(x, self.d, 0)) if self.fourier.count else OF_X
+        return self._drawing_of(actions).slate(x, request, basis)
+
+    def slates(self, xs: Floats, actions: Actions, request: SlatesRequest) -> list[Slate] | None:
+        """`slate` of several contexts (n × d), in one compiled call; None where it takes one for
+        each.
+        """
+        check_contexts(xs, self.d)
+        bases = None
+        if self.fourier.count:
+            bases = np.array([self._basis(extended(x, self.d, 0)) for x in xs])
+        return self._drawing_of(actions).slates(xs, request, bases, None)
+
+    def _drawing_of(self, actions: Actions) -> Drawing:
+        """What draws slates of these, until something is learned."""
         drawing = self._drawing
         index = self.action_index(actions)
         if drawing is None or drawing.index is not index:
@@ -306,9 +323,7 @@ class LinearPolicy:
             else:
                 drawing = Drawing(index, chances, models)
             self._drawing = drawing
-        check_context(x, self.d)
-        basis = self._basis(extended(x, self.d, 0)) if self.fourier.count else OF_X
-        return drawing.slate(x, request, basis)
+        return drawing
 
     def chances(self, index: ActionIndex) -> Chances:
         """How compiled calls make probabilities of scores."""

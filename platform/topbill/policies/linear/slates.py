@@ -121,8 +121,8 @@ def remaining(eligible: Indices, rows: Vector) -> Indices:
     return rest
 
 
-@compiled
-def draw_positions(
+@part
+def draw_slate(
     kind: int,
     chance: float,
     scores: Vector,
@@ -217,6 +217,27 @@ def draw_positions(
     return stop
 
 
+@compiled
+def draw_positions(
+    kind: int,
+    chance: float,
+    scores: Vector,
+    spread: Vector,
+    draws: Matrix,
+    decision_id: Text,
+    eligible: Indices,
+    least: float,
+    slots: int,
+    start: int,
+    stop: int,
+    out: Vector,
+) -> int:
+    """`draw_slate`, for who has the scores."""
+    return draw_slate(
+        kind, chance, scores, spread, draws, decision_id, eligible, least, slots, start, stop, out
+    )
+
+
 @part
 def score(
     arrays: Places, x: Given, basis: Vector, context: Vector, decision_id: Text, room: Vector
@@ -290,11 +311,59 @@ def score_and_draw(
     room: Vector,
     out: Vector,
 ) -> int:
-    """`draw_positions` of the first positions, from what `score` says; `room` is for that."""
+    """`draw_slate` of the first positions, from what `score` says; `room` is for that."""
     score(arrays, x, basis, context, decision_id, room)
     settings = vector_at(arrays, 0)
     scores, spread, draws = parts_of(room, vector_at(arrays, 2).size)
-    return draw_positions(
+    return draw_slate(
         int(settings[0]), settings[4], scores, spread, draws,
         decision_id, eligible, least, slots, 0, stop, out,
     )  # fmt: skip
+
+
+@compiled
+def score_and_draw_each(
+    arrays: Places,
+    xs: Matrix,
+    bases: Matrix,
+    contexts: Matrix,
+    decision_ids: Text,
+    ends: Places,
+    eligible: Indices,
+    least: float,
+    slots: int,
+    room: Vector,
+    out: Matrix,
+) -> int:
+    """`score_and_draw` of whole slates of n decisions between the same actions; how many were
+    drawn, up to the first whose probabilities are no simplex.
+
+    Args:
+        arrays: As in `score`, and row by row
+        xs: (n × d),
+        bases: (n × p)
+        contexts: and (n × r).
+        decision_ids: One behind the other,
+        ends: (n,) where each ends.
+        eligible: This and the next two as in `draw_slate`.
+        least: The floor.
+        slots: How many positions there are, at most as many as are eligible.
+        room: As in `score`, for one after the other.
+        out: (n × …) as in `draw_slate`.
+    """
+    settings = vector_at(arrays, 0)
+    scores, spread, draws = parts_of(room, vector_at(arrays, 2).size)
+    start = 0
+    for i in range(ends.size):
+        decision_id = np.empty(ends[i] - start, np.uint8)
+        for j in range(decision_id.size):
+            decision_id[j] = decision_ids[start + j]
+        start = ends[i]
+        score(arrays, xs[i], bases[i], contexts[i], decision_id, room)
+        count = draw_slate(
+            int(settings[0]), settings[4], scores, spread, draws,
+            decision_id, eligible, least, slots, 0, slots, out[i],
+        )  # fmt: skip
+        if count < slots:
+            return i
+    return ends.size

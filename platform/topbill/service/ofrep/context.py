@@ -6,24 +6,22 @@ are flat: `taste.action` stands for the key `action` of a declared `taste`.
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from topbill.domain.errors import BadRequest
 from topbill.engine import CompiledExperiment
-from topbill.service.ofrep.bodies import Context
 
 TARGETING_KEY = "targetingKey"
 _LONGEST = 256
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
+_T = TypeVar("_T")
 
 
-def targeting_key(context: Context) -> str | None:
+def targeting_key(context: Mapping[str, Any]) -> str | None:
     """Who asks; None where the context does not say, or says nothing. Raises BadRequest for what is
     no text of at most 256 characters.
     """
-    raw = context.get(TARGETING_KEY)
-    key = None if raw is None else _decode(raw)
+    key = context.get(TARGETING_KEY)
     if key is None or key == "":
         return None
     path = f"$.context.{TARGETING_KEY}"
@@ -34,10 +32,10 @@ def targeting_key(context: Context) -> str | None:
     return key
 
 
-def declared(context: Context, compiled: CompiledExperiment) -> msgspec.Raw:
-    """The part of a context that an experiment declares, as JSON text."""
-    taken: dict[str, msgspec.Raw | Context] = {}
-    parts: dict[str, Context] = {}
+def declared(context: Mapping[str, _T], compiled: CompiledExperiment) -> dict[str, Any]:
+    """The part of a context that an experiment declares."""
+    taken: dict[str, _T] = {}
+    parts: dict[str, dict[str, _T]] = {}
     for name, value in context.items():
         if name == TARGETING_KEY:
             continue
@@ -47,4 +45,4 @@ def declared(context: Context, compiled: CompiledExperiment) -> msgspec.Raw:
         head, dot, key = name.partition(".")
         if dot and compiled.takes(head):
             parts.setdefault(head, {})[key] = value
-    return msgspec.Raw(_encode(parts | taken))
+    return {**parts, **taken}

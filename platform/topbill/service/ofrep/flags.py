@@ -4,15 +4,14 @@ page that may show some of them later.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
-from topbill.domain.errors import BadRequest
+from topbill.domain.errors import BadRequest, TopbillError
 from topbill.domain.records import NULL, Decision, Reason
-from topbill.engine import Answer, AnswerItem, CompiledExperiment, DecideRequest
+from topbill.engine import Answer, AnswerItem, Asked, CompiledExperiment, DecideRequest, Engine
 from topbill.log import Entry
 from topbill.service.backend import Backend
 from topbill.service.deferred import StoredEvent, row_of
@@ -20,47 +19,65 @@ from topbill.service.ofrep.bodies import (
     BulkEvaluation,
     Context,
     EvaluationFailure,
+    EvaluationRequest,
     FlagEvaluation,
     FlagReason,
     Metadata,
     SlateItem,
 )
 from topbill.service.ofrep.context import TARGETING_KEY, declared, targeting_key
+from topbill.service.ofrep.refusals import NoTargetingKey, refusal
 from topbill.service.turns import Turn
 
 _TARGETED = frozenset({"excluded_unit", "excluded_context", "not_in_audience", "override"})
 """Reasons of decisions that were made for what the viewer is."""
+request_body = msgspec.json.Decoder(EvaluationRequest)
+encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder(order="deterministic").encode
+_encode_in_order = msgspec.json.Encoder(order="deterministic").encode
 
 
-class NoTargetingKey(BadRequest):
-    """A context that does not say who asks, where an experiment needs to know."""
-
-
-class Flags:
-    """Evaluates flags over a backend; `decide` is what makes one decision durable.
+class FlagDoor:
+    """One flag, over an engine: a decision like any other, which counts from now on.
 
     Raises NotFound for a flag that is not there, BadRequest for a context that it cannot read.
     """
 
-    def __init__(
-        self, backend: Backend, decide: Callable[[DecideRequest], Awaitable[Answer]]
-    ) -> None:
-        self._backend = backend
-        self._decide = decide
+    def __init__(self, engine: Engine, key: str) -> None:
+        self._engine, self._key = engine, key
 
-    async def one(self, key: str, context: Context) -> FlagEvaluation:
-        """The flag's value for a context: a decision, which counts from now on."""
-        compiled = self._backend.engine.find(key)
-        answer = await self._decide(_request(compiled, context, targeting_key(context)))
-        return _evaluation(compiled, answer, {"decisionId": answer.decision_id})
+    def read(self, said: Any, raw: bytes) -> Asked:
+        """The request for a decision in the body of one for an evaluation."""
+        context = request_body.decode(raw).context
+        compiled, values = self._engine.find(self._key), said["context"]
+        request = _request(compiled, context, targeting_key(values))
+        return request, declared(values, compiled)
+
+    def write(self, answer: Answer) -> bytes:
+        """The flag's value."""
+        # Its file may have gone meanwhile; the decision stands.
+        compiled = self._engine.experiments.get(self._key)
+        is_running = compiled is not None and compiled.experiment.status == "running"
+        metadata: Metadata = {"decisionId": answer.decision_id}
+        return encode(_evaluation(self._key, is_running, answer, metadata))
+
+    def refuse(self, error: TopbillError | msgspec.ValidationError) -> tuple[int, bytes]:
+        """Status and body for an error."""
+        status, body = refusal(error, self._key)
+        return status, encode(body)
+
+
+class Flags:
+    """Evaluates all flags over a backend. Raises BadRequest for a context that it cannot read."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     async def all(self, context: Context) -> BulkEvaluation:
         """The values of all flags that can be had for a context. What is decided here counts from
         its first reward on: of most flags nothing will be shown.
         """
-        unit = targeting_key(context)
+        unit = targeting_key({n: _decode(v) for n, v in context.items() if n == TARGETING_KEY})
         stored = None if unit is None else self._backend.unit_ids.stored(unit)
         flags: list[FlagEvaluation | EvaluationFailure] = []
         rows: list[Decision] = []
@@ -83,7 +100,8 @@ class Flags:
                 event = StoredEvent({"": decision}, active=False, shown_by_reward=True)
                 rows.append(row_of(decision.decision_id, event, decision.unit))
             answer = self._backend.engine.answer(decision)
-            flags.append(_evaluation(compiled, answer, metadata))
+            is_running = compiled.experiment.status == "running"
+            flags.append(_evaluation(key, is_running, answer, metadata))
         if rows:
             await self._backend.writer.put(Entry(rows))
         return BulkEvaluation(flags)
@@ -94,7 +112,7 @@ class Flags:
         """
         said = {name: _decode(value) for name, value in context.items()}
         files = [(one.experiment.key, one.revision) for one in self._flags()]
-        digest = blake2b(_encode([said, files]), digest_size=16).hexdigest()
+        digest = blake2b(_encode_in_order([said, files]), digest_size=16).hexdigest()
         return f'"{digest}"'.encode()
 
     def _flags(self) -> list[CompiledExperiment]:
@@ -110,12 +128,12 @@ def _request(compiled: CompiledExperiment, context: Context, unit: str | None) -
             f"$.context.{TARGETING_KEY}",
             f"nothing; {experiment.key} is decided by {experiment.unit}: expected its id",
         )
-    return DecideRequest(experiment.key, unit=unit, context=declared(context, compiled))
+    text = msgspec.Raw(encode(declared(context, compiled)))
+    return DecideRequest(experiment.key, unit=unit, context=text)
 
 
-def _evaluation(compiled: CompiledExperiment, answer: Answer, metadata: Metadata) -> FlagEvaluation:
-    experiment = compiled.experiment
-    is_running = experiment.status == "running" or answer.reason == "override"
+def _evaluation(key: str, is_running: bool, answer: Answer, metadata: Metadata) -> FlagEvaluation:
+    has_value = is_running or answer.reason == "override"
     metadata |= {
         "propensity": answer.propensity,
         "policy": answer.policy,
@@ -125,8 +143,8 @@ def _evaluation(compiled: CompiledExperiment, answer: Answer, metadata: Metadata
     if answer.variant is not None:
         metadata["experimentVariant"] = answer.variant
     return FlagEvaluation(
-        key=experiment.key,
-        reason=_reason(answer.reason) if is_running else "DISABLED",
+        key=key,
+        reason=_reason(answer.reason) if has_value else "DISABLED",
         value=_value(answer.slate),
         variant=",".join([item.action for item in answer.slate]),
         metadata=metadata,
