@@ -111,8 +111,8 @@ class CompiledExperiment:
         former: What ran before and goes on beside its launch, which decides for whoever the launch
             has not come to; None where there is none.
         former_reads_alike: Whether the former takes what is encoded for this one as it is.
-        is_plain: Whether a decision follows from the request and its policies alone: nothing is
-            looked up, nobody decides beside them, and no model that others made.
+        is_plain: Whether its decisions may be drawn together: nothing is looked up, nobody decides
+            beside its policies, and all of these draw slates of several decisions at once.
     """
 
     def __init__(
@@ -164,7 +164,10 @@ class CompiledExperiment:
         if experiment.former is not None:
             self.former = CompiledExperiment(experiment.former, tables, experiment)
             self.former_reads_alike = _form(experiment) == _form(experiment.former)
-        self.is_plain = not (self.former or self.shadows or self.foreign or self.lookup.looks_up)
+        alone = self.former or self.shadows or self.lookup.looks_up
+        self.is_plain = not alone and all(
+            hasattr(policy, "slates") for policy in self.policies.values()
+        )
         self._place_of = throws("variant", experiment.key)
         # Where the control has each action; actions that it doesn't name come after all of those.
         self._control_rank: dict[str, int] = {}

@@ -67,7 +67,9 @@ from topbill.spec import Experiment, Variant
 _logger = logging.getLogger("topbill")
 _encode = msgspec.json.Encoder().encode
 _MOST_AT_ONCE = 64
-"""Decisions of one compiled call."""
+"""Decisions of one compiled call,"""
+_MOST_WORK = 4_096
+"""and their positions times actions: nobody looks at the clock meanwhile."""
 
 Asked: TypeAlias = tuple[DecideRequest, Any]
 """A request, and what its context says, decoded."""
@@ -235,10 +237,11 @@ class Engine:
             one = _Waiting(at, request, decision_id, digest, row, admitted)
             key = compiled.experiment.key, "" if variant is None else variant.name
             together.setdefault((*key, request.slots or 0), []).append(one)
-        for (key, _, _), waiting in together.items():
-            compiled = self.find(key)
-            for first in range(0, len(waiting), _MOST_AT_ONCE):
-                some = waiting[first : first + _MOST_AT_ONCE]
+        for waiting in together.values():
+            compiled = self.find(waiting[0].request.experiment)
+            most = _most_at_once(compiled, waiting[0].request)
+            for first in range(0, len(waiting), most):
+                some = waiting[first : first + most]
                 for one, decision in zip(some, self._drawn(compiled, some, start), strict=True):
                     decided[one.at] = decision
         return [one for one in decided if one is not None]
@@ -248,39 +251,28 @@ class Engine:
     ) -> Iterator[Decision]:
         """The decisions of one variant that asked for as many slots."""
         variant, _ = waiting[0].admitted
-        deadline = start + compiled.experiment.budget_ms / 1e3
         xs = np.array([one.row for one in waiting], dtype=np.float64)
         xs = xs.reshape(len(waiting), compiled.encoder.size)
         slots = waiting[0].request.slots or compiled.experiment.slots
-        slates = None
+        slates, late = None, False
         if variant is not None:
             ids = [one.decision_id for one in waiting]
             least = variant.min_probability
             slates = _slates(compiled, variant, xs, SlatesRequest(ids, compiled.rows, slots, least))
-        now = self._clock()
-        if now > deadline:
-            slates = None
-        latency_us = int((now - start) * 1e6)
-        for at, (_, request, decision_id, digest, _, admitted) in enumerate(waiting):
-            inputs = DecisionInput(
-                decision_id=decision_id,
-                unit=request.unit or decision_id,
-                x=xs[at],
-                actions=compiled.actions,
-                eligible=compiled.rows,
-                slots=slots,
-                context=request.context,
-                offered=request.actions,
-                request_hash=digest,
-                start=start,
-            )
-            variant, reason = admitted
-            if slates is None or variant is None:
-                yield self.choose(compiled, inputs, deadline, admitted=admitted)
-            else:
-                judged = variant if reason == "policy" else None
-                slate = slates[at]
-                yield _record(compiled, inputs, judged, variant.policy, reason, slate, latency_us)
+            late = self._clock() > start + compiled.experiment.budget_ms / 1e3
+        if variant is None or slates is None or late:
+            for one, x in zip(waiting, xs, strict=True):
+                # What is decided by itself has its own time.
+                begun = start if late else self._clock()
+                inputs = _plain_inputs(compiled, one, x, slots, begun)
+                yield self.choose(compiled, inputs, start if late else None, admitted=one.admitted)
+            return
+        latency_us = int((self._clock() - start) * 1e6)
+        for one, x, slate in zip(waiting, xs, slates, strict=True):
+            reason = one.admitted[1]
+            judged = variant if reason == "policy" else None
+            inputs = _plain_inputs(compiled, one, x, slots, start)
+            yield _record(compiled, inputs, judged, variant.policy, reason, slate, latency_us)
 
     def _by_policy(
         self,
@@ -384,6 +376,32 @@ class _Waiting(NamedTuple):
     request_hash: str
     row: list[float]
     admitted: Admitted
+
+
+def _plain_inputs(
+    compiled: CompiledExperiment, one: _Waiting, x: Floats, slots: int, start: float
+) -> DecisionInput:
+    """A request that `_is_plain`, read."""
+    request = one.request
+    return DecisionInput(
+        decision_id=one.decision_id,
+        unit=request.unit or one.decision_id,
+        x=x,
+        actions=compiled.actions,
+        eligible=compiled.rows,
+        slots=slots,
+        context=request.context,
+        offered=request.actions,
+        request_hash=one.request_hash,
+        start=start,
+    )
+
+
+def _most_at_once(compiled: CompiledExperiment, request: DecideRequest) -> int:
+    """How many decisions with as many slots as that one may be drawn together."""
+    slots = min(request.slots or compiled.experiment.slots, len(compiled.rows))
+    work = max(1, slots * len(compiled.rows))
+    return max(1, min(_MOST_AT_ONCE, _MOST_WORK // work))
 
 
 def _is_plain(request: DecideRequest) -> bool:

@@ -67,7 +67,7 @@ _ROWS_PER_STATEMENT = 128
 go on meanwhile, and takes at most 32,766 values.
 """
 _VALUES_PER_DECISION = len(ROWS["decisions"]) + 2
-_REST = 2e-3
+_REST = 1e-3
 """Seconds between two of them while the journal is drained: to make one takes about a millisecond,
 so that who decides has most of the processor's time meanwhile."""
 _FEW_BYTES = 16_384
@@ -374,8 +374,9 @@ class SqliteLog(TableLog):
         go on from then.
 
         Most is moved, and made durable, while others go on writing; the little that came meanwhile,
-        and the commit, with the journal locked: nothing is stored then, and every viewer waits. The order of the two locks is always database, then journal: `commit` takes
-        only the journal's and reads the database, which needs no lock in WAL mode.
+        and the commit, with the journal locked: nothing is stored then, and every viewer waits.
+        The order of the two locks is always database, then journal: `commit` takes only the
+        journal's and reads the database, which needs no lock in WAL mode.
         """
         with ExitStack() as journal_lock:
             with self._database.transaction():
