@@ -6,6 +6,10 @@ import re
 
 _CAUSES = (
     (
+        r"StorageFull|InsufficientStorage|507 Insufficient|QuotaExceeded|QuotaReached",
+        "the store is full; expected room: delete what is not needed, or have its quota raised",
+    ),
+    (
         r"NoSuchBucket|ContainerNotFound|bucket does not exist|\"notFound\"",
         "there is no such bucket; expected one that exists: make it, or say another URL",
     ),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests import object_store
+from tests.object_store_gate import EVERYTHING, WRITES, Gate, gate
 from tests.unit.lake.test_lake import NOW, decision, experiment
 
 from topbill.domain.decision import decision_rows
@@ -181,3 +183,48 @@ def test_what_is_appended_is_not_read_back_to_look_for_ids(store: str, tmp_path:
     assert len(kept) == len(lake.files("decisions"))
     assert lake.repeated() == {}
     assert {path.name for path in (tmp_path / "lake" / "ids" / "decisions").iterdir()} == kept
+
+
+@pytest.fixture
+def refusing(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """What stands before the store of the empty lake."""
+    with gate(tmp_path) as before:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", before.address)
+        yield before
+
+
+REFUSALS = {
+    "expired": (EVERYTHING, 400, "ExpiredToken", "the credentials have expired"),
+    "unknown": (EVERYTHING, 403, "InvalidAccessKeyId", "does not know these credentials"),
+    "wrong": (EVERYTHING, 403, "SignatureDoesNotMatch", "does not know these credentials"),
+    "no right": (EVERYTHING, 403, "AccessDenied", "do not give the right"),
+    "only to read": (WRITES, 403, "AccessDenied", "do not give the right"),
+    "gone": (EVERYTHING, 404, "NoSuchBucket", "there is no such bucket"),
+    "full": (WRITES, 507, "XMinioStorageFull", "is full"),
+    "over its quota": (WRITES, 403, "QuotaExceeded", "is full"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_what_a_store_refuses_is_named_and_published_when_it_does_not_any_more(
+    kind: str, refusing: Gate, tmp_path: Path
+) -> None:
+    """Nothing counts as published meanwhile, and nothing is there twice afterwards."""
+    methods, status, code, message = REFUSALS[kind]
+    data = tmp_path / "data"
+    Lake(data).append("decisions", rows_of(1, 2), 2)
+    lake = Lake(data)
+    refusing.refuse(methods, status, code)
+    with pytest.raises(LogError, match=f"s3://.*{message}") as raised:
+        lake.append("decisions", rows_of(3, 4), 4)
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+    if methods == EVERYTHING:
+        with pytest.raises(LogError, match=f"s3://.*{message}"):
+            check_home(data)
+    refusing.open()
+    again = Lake(data)
+    assert again.position("decisions") == 2
+    again.append("decisions", rows_of(3, 4), 4)
+    again.write_database([experiment()], NOW)
+    assert counted(data) == (4, 4)
