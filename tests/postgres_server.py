@@ -83,15 +83,20 @@ def fresh_url() -> str:
 
 class Cluster:
     """A server that may be killed and started again. With `primary` it is the standby of that
-    one.
+    one; with `behind` its clock goes so many seconds behind this machine's.
     """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, str], primary: Cluster | None = None
+        self,
+        folder: Path,
+        settings: Mapping[str, str],
+        primary: Cluster | None = None,
+        behind: int = 0,
     ) -> None:
         self.url = f"postgresql://topbill@/postgres?host={quote(str(folder), safe='')}"
         self._folder = folder
         self._settings = settings
+        self._environment = os.environ | (_other_clock(behind) if behind else {})
         self._user: int | None = None
         programs = _programs()
         assert programs is not None
@@ -120,7 +125,9 @@ class Cluster:
         data = self._folder / "data"
         line: list[str | Path] = [self._programs / "postgres", "-D", data, "-k", self._folder]
         with (self._folder / "server.log").open("ab") as log:
-            self._server = subprocess.Popen([*line, *options], stderr=log, user=self._user)
+            self._server = subprocess.Popen(
+                [*line, *options], stderr=log, user=self._user, env=self._environment
+            )
         _wait(self._programs, self._folder)
 
     def kill(self) -> None:
@@ -147,15 +154,35 @@ class Cluster:
         self._server.wait()
 
 
+def can_set_clocks() -> bool:
+    """Whether a server can have a clock of its own: by libfaketime."""
+    return _faketime() is not None
+
+
+def _faketime() -> Path | None:
+    return next(iter(Path("/").glob("usr/lib/*/faketime/libfaketime.so.1")), None)
+
+
+def _other_clock(behind: int) -> dict[str, str]:
+    # Not by `faketime` itself, which would be the process that is killed. What the server waits
+    # for, it measures by a clock that cannot be set.
+    return {
+        "LD_PRELOAD": str(_faketime()),
+        "FAKETIME": f"-{behind}s",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+
+
 @contextmanager
-def cluster(primary: Cluster | None = None, **settings: str) -> Iterator[Cluster]:
+def cluster(primary: Cluster | None = None, behind: int = 0, **settings: str) -> Iterator[Cluster]:
     """Start a server, the standby of `primary` where one is named, and stop it afterwards."""
     # In memory where that can be. Not below TMPDIR: the path of a socket has at most 107 bytes, and
     # the user who runs the server must be able to reach it.
     parent = next(path for path in ("/dev/shm", "/tmp") if os.access(path, os.W_OK))  # noqa: S108
     folder = Path(tempfile.mkdtemp(prefix="topbill-postgres-", dir=parent))
     try:
-        cluster = Cluster(folder, _SETTINGS | settings, primary)
+        cluster = Cluster(folder, _SETTINGS | settings, primary, behind)
         try:
             yield cluster
         finally:
@@ -165,13 +192,15 @@ def cluster(primary: Cluster | None = None, **settings: str) -> Iterator[Cluster
 
 
 class FailoverPair:
-    """A server whose synchronous standby takes its place; `url` leads to whichever takes writes."""
+    """A server whose synchronous standby takes its place; `url` leads to whichever takes writes.
+    With `behind` the standby's clock goes so many seconds behind.
+    """
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, behind: int = 0) -> None:
         import psycopg
 
         self._primary = stack.enter_context(cluster(None, **REPLICATED))
-        self._standby = stack.enter_context(cluster(self._primary, **REPLICATED))
+        self._standby = stack.enter_context(cluster(self._primary, behind, **REPLICATED))
         with psycopg.connect(self._primary.url, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
             connection.execute("SELECT pg_reload_conf()")

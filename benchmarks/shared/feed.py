@@ -7,7 +7,8 @@ open for up to 0.3 s after its rows were stamped, so that transactions end in an
 they began. Three readers follow them: one that goes on behind its last `seq`, one that takes
 `pg_snapshot_xmax` for the next transaction's number, and the log's own. In the second third of the
 time the server's clock is set back by 5 s; before the last third the server is killed, and its
-synchronous standby, whose clock is 5 s further back, takes its place (not with `--alone`).
+synchronous standby, whose clock is 5 s further back, takes its place (not with `--alone`). Where
+libfaketime is, that is the clock of all its processes; else the log is told another reading.
 
 Prints a line for each reader; exits 1 where the log's own reader skipped a row, met one twice or
 out of order, or where acknowledged rows are not there; and where the first reader skipped none,
@@ -239,13 +240,21 @@ def set_back(url: str, milliseconds: int) -> None:
 
 @contextmanager
 def places(*, alone: bool) -> Iterator[tuple[str, Callable[[], None] | None]]:
-    """The URL of a server, and what has its standby take its place, if there is one."""
+    """The URL of a server, and what has its standby take its place with another clock, if there is
+    one.
+    """
     with ExitStack() as stack:
         if alone:
             yield stack.enter_context(postgres_server.cluster()).url, None
         else:
-            pair = postgres_server.FailoverPair(stack)
-            yield pair.url, pair.fail_over
+            is_true = postgres_server.can_set_clocks()
+            pair = postgres_server.FailoverPair(stack, 2 * BACK // 1_000 if is_true else 0)
+
+            def fail_over() -> None:
+                pair.fail_over()
+                set_back(pair.url, 0 if is_true else 2 * BACK)
+
+            yield pair.url, fail_over
 
 
 def feed(url: str, seconds: float, fail_over: Callable[[], None] | None = None) -> list[str]:
@@ -254,15 +263,9 @@ def feed(url: str, seconds: float, fail_over: Callable[[], None] | None = None) 
     """
     migrate_log(url)
 
-    def change_server() -> None:
-        if fail_over is not None:
-            fail_over()
-            set_back(url, 2 * BACK)
-
-    steps: list[tuple[float, Callable[[], None]]] = [
-        (seconds / 3, lambda: set_back(url, BACK)),
-        (seconds * 2 / 3, change_server),
-    ]
+    steps: list[tuple[float, Callable[[], None]]] = [(seconds / 3, lambda: set_back(url, BACK))]
+    if fail_over is not None:
+        steps.append((seconds * 2 / 3, fail_over))
     seqs: list[int] = []
     with ExitStack() as stack:
         naive = stack.enter_context(closing(NaiveReader(url)))

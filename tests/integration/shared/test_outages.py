@@ -296,6 +296,25 @@ def test_rights_that_end_while_a_service_is_at_work_are_a_503_until_they_are_bac
         assert stored(log) == ["before", "after"]
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql://u:secret@nowhere.invalid/db", "failed to resolve host 'nowhere.invalid'"),
+        ("postgresql://u:secret@127.0.0.1:1/db", "Connection refused"),
+        ("postgresql://u:secret@127.0.0.1:port/db", 'invalid integer value "port"'),
+        ("postgresql://u:secret@/db?host=/nowhere", "No such file or directory"),
+        ("postgresql:db", "is no URL of PostgreSQL; expected postgresql://USER@HOST:5432/DATABASE"),
+        ("postgres://u:secret@h/db", "no log is known by 'postgres'; expected .*postgresql://"),
+        ("mysql://u:secret@h/db", "no log is known by 'mysql'; expected .*postgresql://"),
+    ],
+)
+def test_a_wrong_url_is_named_and_its_password_is_not(url: str, message: str) -> None:
+    with pytest.raises(LogError, match=message) as raised:
+        open_log(url, create=False)
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
 def test_a_service_over_a_log_that_nobody_made_does_not_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
