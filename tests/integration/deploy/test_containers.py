@@ -181,3 +181,31 @@ def test_compose_takes_the_file(path: str) -> None:
         pytest.skip("docker compose is not here")
     taken = run("docker", "compose", "--file", DEPLOY / path, "config", "--quiet")
     assert taken.returncode == 0, taken.stderr
+
+
+def test_the_rules_of_compose_hold_for_the_files(tmp_path: Path) -> None:
+    for name, file in FILES.items():
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(file))
+        taken = run("compose-config", path)
+        assert taken.returncode == 0, taken.stderr
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("stop_grace_period:", "stop_grace_perod:", "stop_grace_perod"),
+        ("data:/var", "dta:/var", "volume `dta`"),
+        ("stop_grace_period: ", "stop_grace_period: soon ", "duration"),
+    ],
+)
+def test_a_file_that_compose_would_not_take_is_refused(
+    right: str, wrong: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "compose.yaml"
+    text = (DEPLOY / "compose.yaml").read_text()
+    assert right in text
+    path.write_text(text.replace(right, wrong))
+    taken = run("compose-config", path)
+    assert taken.returncode == 1
+    assert said in taken.stderr
