@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote
 
 import msgspec
 from deltalake import DeltaTable
@@ -86,42 +85,10 @@ def relation_of(place: TablePlace) -> str | None:
     return f"read_parquet([{', '.join(map(quoted, files))}], hive_partitioning = true)"
 
 
-class AddedFile(NamedTuple):
-    """A Parquet file that a commit added: its name, its partition, and how many rows it has."""
-
-    name: str
-    partition: dict[str, str | None]
-    rows: int
-
-
-class _Added(msgspec.Struct, rename="camel"):
-    path: str
-    partition_values: dict[str, str | None]
-    stats: str
-
-
-class _Transaction(msgspec.Struct, rename="camel"):
-    app_id: str
-    version: int
-
-
-class _Action(msgspec.Struct):
-    """What a line of a commit says, as far as it is of interest."""
-
-    add: _Added | None = None
-    txn: _Transaction | None = None
-
-
-class _Statistics(msgspec.Struct, rename="camel"):
-    num_records: int
-
-
 class _Checkpoint(msgspec.Struct):
     version: int
 
 
-_decode_action = msgspec.json.Decoder(_Action).decode
-_decode_statistics = msgspec.json.Decoder(_Statistics).decode
 _decode_checkpoint = msgspec.json.Decoder(_Checkpoint).decode
 
 
@@ -135,7 +102,7 @@ def is_newest(place: TablePlace, version: int) -> bool:
     if not isinstance(place.files, LocalFiles):
         return False
     try:
-        if _commit(place, version + 1).exists():
+        if commit_path(place, version + 1).exists():
             return False
         last = (Path(place.root) / "_delta_log" / "_last_checkpoint").read_bytes()
         return _decode_checkpoint(last).version <= version
@@ -145,25 +112,6 @@ def is_newest(place: TablePlace, version: int) -> bool:
         return False
 
 
-def added_files(place: TablePlace, version: int, application: str, through: int) -> list[AddedFile]:
-    """The files that a version of a table added; none where it is not the commit that brought an
-    application's transaction version to `through`, or where that cannot be told.
-    """
-    added, is_own = [], False
-    try:
-        content = place.files.read(f"{place.name}/_delta_log/{version:020}.json")
-        for line in content.splitlines():
-            action = _decode_action(line)
-            if action.add is not None:
-                rows = _decode_statistics(action.add.stats).num_records
-                name = Path(unquote(action.add.path)).name
-                added.append(AddedFile(name, action.add.partition_values, rows))
-            if action.txn is not None:
-                is_own |= action.txn == _Transaction(application, through)
-    except (LogError, msgspec.DecodeError):
-        return []
-    return added if is_own else []
-
-
-def _commit(place: TablePlace, version: int) -> Path:
+def commit_path(place: TablePlace, version: int) -> Path:
+    """The file of a commit of a table in a folder."""
     return Path(place.root) / "_delta_log" / f"{version:020}.json"

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 
 from topbill.domain.decision import SEQ
 from topbill.domain.sql import identifier, quoted
+from topbill.lake.appending import AddedFile
 from topbill.lake.database import Connection
-from topbill.lake.delta import AddedFile, TablePlace
+from topbill.lake.delta import TablePlace
 
 IDS = "ids"
 """The folder of the hashes, beside the tables."""
@@ -141,7 +142,7 @@ class IdHashes:
                 alike = pc.is_null(texts) if value is None else pc.equal(texts, value)
                 is_own &= pc.fill_null(alike, False).to_numpy()
             if is_own.sum() == file.rows:
-                _save(self._path(file.name), np.sort(hashes[is_own]))
+                _save(self._path(file.path), np.sort(hashes[is_own]))
 
     def _hashes(self, files: Sequence[str]) -> dict[str, _Hashes]:
         """The hashes of the ids of each file: those that are kept, or made anew."""

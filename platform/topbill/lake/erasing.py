@@ -18,11 +18,12 @@ from deltalake.exceptions import DeltaError
 
 from topbill.domain.errors import LogError
 from topbill.domain.sql import quoted
+from topbill.lake.appending import WRITER
 from topbill.lake.causes import cause
 from topbill.lake.database import Error, connect
 from topbill.lake.delta import TablePlace, relation_of, table_of
 from topbill.lake.places import lake_place
-from topbill.lake.tables import WRITER, Table, schemas
+from topbill.lake.tables import Table, schemas
 from topbill.log.erasing import StoredRows
 
 _CHUNK = 500

@@ -35,6 +35,11 @@ class Files(Protocol):
     def write(self, path: str, content: bytes) -> None:
         """Have a file hold this, whole or as before."""
 
+    def add(self, path: str, content: bytes | memoryview) -> None:
+        """Make a new file, which nobody reads before it is named somewhere: who is killed leaves
+        any part of it.
+        """
+
     def delete(self, path: str) -> None:
         """Delete a file, where it is there."""
 
@@ -76,6 +81,15 @@ class LocalFiles:
             target.parent.mkdir(parents=True, exist_ok=True)
             draft.write_bytes(content)
             draft.replace(target)
+        except OSError as error:
+            raise LogError(f"{target}: cannot be written: {error.strerror}") from error
+
+    def add(self, path: str, content: bytes | memoryview) -> None:
+        """Make a new file."""
+        target = Path(self.root, path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
         except OSError as error:
             raise LogError(f"{target}: cannot be written: {error.strerror}") from error
 

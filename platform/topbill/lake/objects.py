@@ -103,7 +103,11 @@ class ObjectFiles:
         except _ERRORS as error:
             self._fail(f"{path}: cannot be read", error)
 
-    def write(self, path: str, content: bytes) -> None:
+    def add(self, path: str, content: bytes | memoryview) -> None:
+        """Make a new file."""
+        self.write(path, content)
+
+    def write(self, path: str, content: bytes | memoryview) -> None:
         """Have a file hold this, whole or as before."""
         try:
             obstore.put(self._store, path, content)

@@ -26,8 +26,9 @@ from topbill.domain.errors import LogError, SpecError
 from topbill.domain.schema_version import RENAMED_SINCE_1, SCHEMA_VERSION
 from topbill.domain.sql import quoted
 from topbill.lake.analytics import Problem
+from topbill.lake.appending import WRITER
 from topbill.lake.places import DATABASE
-from topbill.lake.tables import WIDENED, WRITER, Lake, stamp, version_of
+from topbill.lake.tables import WIDENED, Lake, stamp, version_of
 from topbill.spec import Experiment, from_audit
 
 _logger = logging.getLogger("topbill")

@@ -11,15 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
-from deltalake import (
-    ColumnProperties,
-    CommitProperties,
-    DeltaTable,
-    Schema,
-    Transaction,
-    WriterProperties,
-    write_deltalake,
-)
+from deltalake import DeltaTable, Schema, Transaction
 from deltalake.exceptions import DeltaError
 
 from topbill.domain.alarm import AlarmLine
@@ -29,19 +21,18 @@ from topbill.domain.records import Decision, QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake import analytics, healing
 from topbill.lake.analytics import LaunchLine
+from topbill.lake.appending import WRITER
 from topbill.lake.buckets import BUCKET, FIELD, Rows, partitions, with_buckets
 from topbill.lake.causes import cause
 from topbill.lake.database import Error, connect, connect_for_long
 from topbill.lake.delta import (
     TablePlace,
-    added_files,
-    files_of,
-    is_newest,
     relation_of,
     table_of,
 )
 from topbill.lake.distinct import IDS, KEYS, IdHashes, RepeatedRow, take_out
 from topbill.lake.files import objects_below
+from topbill.lake.handle import CHECKPOINT_EVERY, TableHandle
 from topbill.lake.lookup import read_decisions
 from topbill.lake.places import CACHE, DATABASE, LAKE, lake_place
 from topbill.lake.seals import Seals
@@ -64,10 +55,6 @@ file for its columns.
 """
 VERSION = "topbill.schema_version"
 """Property of a table: the version of the columns' names. 0.1.0 set none."""
-CHECKPOINT_EVERY = 10
-"""Commits of a table from one checkpoint to the next. Whoever appends reads all commits since the
-last one, some 0.3 ms each; a checkpoint costs some 5 ms.
-"""
 _SETTINGS = {
     "delta.checkpointInterval": str(CHECKPOINT_EVERY),
     "delta.logRetentionDuration": "interval 1 hours",
@@ -78,20 +65,6 @@ _SETTINGS = {
 in which checkpoints would grow, and with them all that opens a table. `vacuum` deletes the files
 before.
 """
-_DISTINCT = ColumnProperties(dictionary_enabled=False)
-"""Of a column whose values hardly ever repeat: a dictionary is made in vain."""
-_TEXT = ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE")
-"""Of JSON text: nobody looks for the smallest and the largest, each as long as a page."""
-WRITER = WriterProperties(
-    compression="ZSTD",
-    max_row_group_size=250_000,
-    column_properties={
-        "seq": _DISTINCT,
-        "decision_id": _DISTINCT,
-        "context": _TEXT,
-        "actions": _TEXT,
-    },
-)
 _ATTEMPTS = 3
 """How often rows that repeat an id are looked for anew, where somebody else appends meanwhile."""
 _TIERS = (8 << 20, 128 << 20)
@@ -128,15 +101,14 @@ class Lake:
         self._database = analytics.DatabaseWriter(self.database_path)
         self._keep_for = keep_for
         self._places: dict[str, TablePlace] = {}
-        self._tables: dict[str, DeltaTable] = {}
-        self._positions: dict[str, tuple[int, int]] = {}
-        """The version of each table that was looked at, and its position."""
+        self._tables: dict[str, TableHandle] = {}
         self._ids: dict[str, IdHashes] = {}
         # One for all, made when it is needed.
         connection = cache(connect_for_long)
         for name, columns in schemas().items():
             self._places[name] = table_of(self._place, name)
-            self._tables[name] = self._open(self._places[name], columns)
+            table = self._open(self._places[name], columns)
+            self._tables[name] = TableHandle(self._places[name], table)
             self._ids[name] = IdHashes((folder / LAKE / IDS / name).resolve(), name, connection)
         # What an object store has acknowledged it keeps, and as it was.
         self._seals = None if self._place.is_store else Seals(Path(self._place.root))
@@ -180,7 +152,7 @@ class Lake:
         `damaged`.
         """
         try:
-            return healing.broken_files(self._tables[name], self._places[name], damaged)
+            return healing.broken_files(self._tables[name].table(), self._places[name], damaged)
         except (OSError, DeltaError) as error:
             raise self._unusable(name, "cannot be read", error) from error
 
@@ -190,8 +162,8 @@ class Lake:
 
         Raises LogError where the log does not have all of them any more; then nothing is changed.
         """
-        table = self._tables[name]
         try:
+            table = self._tables[name].table()
             left = [file for file in broken if not healing.is_healed(table, file)]
             lost = rows.slice(0, 0)
             if left:
@@ -216,7 +188,7 @@ class Lake:
 
     def _as_stored(self, name: str, rows: Rows) -> Rows:
         """The log's rows with the columns that they have in the table alone."""
-        if BUCKET in self._tables[name].metadata().partition_columns:
+        if BUCKET in self._tables[name].partitions:
             return with_buckets(rows)
         return rows
 
@@ -251,14 +223,8 @@ class Lake:
         """The last `seq` of the log that the table holds, as the table itself says; 0 when it holds
         none.
         """
-        table = self._tables[name]
         try:
-            # It stands in the commits, and looking there takes a while.
-            version, position = self._positions.get(name, (-1, 0))
-            if version != table.version():
-                position = table.transaction_version(POSITION) or 0
-                self._positions[name] = (table.version(), position)
-            return position
+            return self._tables[name].position(POSITION)
         except (OSError, DeltaError) as error:
             raise self._unusable(name, "cannot be read", error) from error
 
@@ -274,26 +240,14 @@ class Lake:
             # The position of a moment ago is not enough: another writer may have been faster. Where
             # it is faster still, between this look and the commit, Delta refuses the commit, since
             # both mean to set the same application's version.
-            self._update(name)
-            if through <= self.position(name):
+            table.refresh()
+            if through <= table.position(POSITION):
                 return False
-            mark = CommitProperties(
-                app_transactions=[Transaction(POSITION, through)], max_commit_retries=3
-            )
             rows = self._as_stored(name, rows)
-            write_deltalake(
-                table, rows, mode="append", commit_properties=mark, writer_properties=WRITER
-            )
-            version = table.version()
-            self._positions[name] = (version, through)
+            added = table.append(rows, Transaction(POSITION, through))
             # What came as a stream is read where it lies now, when somebody asks.
-            if isinstance(rows, pa.Table):
-                added = added_files(self._places[name], version, POSITION, through)
+            if added is not None and isinstance(rows, pa.Table):
                 self._ids[name].keep(added, rows)
-            if (version + 1) % CHECKPOINT_EVERY == 0:
-                # A handle never lets go of the commits that it has read, and goes through all of
-                # them at each append; one that is opened now begins at the checkpoint.
-                self._tables[name] = self._places[name].open()
         except (OSError, DeltaError) as error:
             raise self._unusable(name, f"cannot append rows through {through}", error) from error
         return True
@@ -308,19 +262,11 @@ class Lake:
         table, application = self._tables["events"], HISTORY + source
         self.distinct_tables()
         try:
-            if through <= (table.transaction_version(application) or 0):
+            if through <= table.position(application):
                 return 0
             new = self._ids["events"].without_known(events)
-            mark = CommitProperties(
-                app_transactions=[Transaction(application, through)], max_commit_retries=3
-            )
-            write_deltalake(
-                table,
-                self._as_stored("events", new),
-                mode="append",
-                commit_properties=mark,
-                writer_properties=WRITER,
-            )
+            mark = Transaction(application, through)
+            table.append(self._as_stored("events", new), mark)
         except (OSError, DeltaError, Error) as error:
             raise LogError(
                 f"{self._places['events'].root}: cannot append a history: {cause(error)}; import "
@@ -376,7 +322,7 @@ class Lake:
     def experiments(self) -> set[str]:
         """The keys of all experiments that have a decision in the lake."""
         try:
-            return {part["experiment"] for part in self._tables["decisions"].partitions()}
+            return self._tables["decisions"].values("experiment")
         except (OSError, DeltaError) as error:
             raise self._unusable("decisions", "cannot be read", error) from error
 
@@ -410,25 +356,16 @@ class Lake:
     def _pinned(self, name: str, files: Sequence[str]) -> PinnedTable:
         """A table as it is now, of these files."""
         table = self._tables[name]
-        is_widened = table.metadata().configuration.get(WIDENED) == "true"
-        return PinnedTable(files, table.version(), is_widened)
+        return PinnedTable(files, table.version, table.properties().get(WIDENED) == "true")
 
     def files(self, name: str) -> list[str]:
         """The absolute paths, or URLs, of the Parquet files that make up the table now."""
         table = self._tables[name]
         try:
-            table.update_incremental()
-            return files_of(table, self._places[name].root)
+            table.refresh()
+            return table.files()
         except (OSError, DeltaError) as error:
             raise self._unusable(name, "cannot be read", error) from error
-
-    def _update(self, name: str) -> None:
-        """Bring a table's handle to its newest version. Nearly always it is there already, since
-        nobody else writes, and one look for the next commit says so.
-        """
-        table = self._tables[name]
-        if not is_newest(self._places[name], table.version()):
-            table.update_incremental()
 
     def repeated(self) -> dict[Table, list[RepeatedRow]]:
         """The rows of each table whose id an earlier row has; tables without any are left out."""
@@ -467,7 +404,7 @@ class Lake:
                 return files
             note({name: rows})
             try:
-                take_out(self._tables[name], self._places[name], rows)
+                take_out(self._tables[name].table(), self._places[name], rows)
             except (OSError, DeltaError, pa.ArrowException) as error:
                 what = f"{len(rows):,} rows that repeat an id cannot be taken out"
                 raise self._unusable(name, what, error) from error

@@ -47,7 +47,7 @@ from topbill.log.postgres_leases import AdvisoryLease
 from topbill.log.postgres_listener import CHANNEL, SnapshotListener
 from topbill.log.postgres_schema import LOW_BITS, PLACE_IN_BUNDLE, SPAN
 from topbill.log.protocol import Clock, Matured, Named, now_micros
-from topbill.log.remembered_ids import RememberedIds, digest
+from topbill.log.remembered_ids import digest
 from topbill.log.sql_database import checksum
 from topbill.log.stubs import LET_GO, packed_origin, unpacked_origin
 from topbill.log.table_log import TableLog
@@ -136,7 +136,6 @@ class PostgresLog(TableLog):
         self.identity = self._database.identity
         self._own_clock = None if clock is now_micros else clock
         super().__init__(self._database, self.now)
-        self._remembered = RememberedIds(self._database)
         self._set_aside: set[tuple[RowKind, int]] = set()
         """Rows that this handle could not read, and has noted."""
         self._settled = 0

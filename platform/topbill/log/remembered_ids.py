@@ -7,8 +7,9 @@ says nothing of whoever it belonged to.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,8 @@ from topbill.log.sql_database import SqlDatabase
 _pack = msgspec.msgpack.Encoder().encode
 _CHUNK = 256
 """Keys of one statement."""
+_TAKEN_OVER = 20_000
+"""Ids that are taken over from another log at a time."""
 
 
 class RememberedIds:
@@ -39,6 +42,17 @@ class RememberedIds:
         rows = [(digest(decision_id), seq, at) for decision_id, seq, at in decisions]
         rows += [(digest(*key), behind, at) for *key, at in events]
         self._database.insert("remembered_ids", rows, "keep")
+
+    def go_on_from(self, other: SqlDatabase) -> None:
+        """Remember the ids of all that another log stores or remembers, inside of a transaction:
+        its decisions lie in the lake, at the `seq` that they had there.
+        """
+        for own in _in_parts(other, "remembered_ids", "place", "key, seq, at"):
+            self._database.insert("remembered_ids", own, "keep")
+        for decisions in _in_parts(other, "decisions", "seq", "decision_id, seq, at"):
+            self.add(decisions, [])
+        for events in _in_parts(other, "reward_events", "seq", "decision_id, event_id, at"):
+            self.add([], events)
 
     def places(self, decision_ids: Collection[str]) -> dict[str, int]:
         """The `seq` that those of the decisions had which are remembered, by id."""
@@ -74,6 +88,17 @@ class RememberedIds:
             query = f"SELECT key, seq FROM remembered_ids WHERE key IN ({marks})"  # noqa: S608 (marks only)
             rows += self._database.rows(query, chunk)
         return rows
+
+
+def _in_parts(database: SqlDatabase, table: str, place: str, columns: str) -> Iterator[list[Any]]:
+    """These columns of all rows of a table, in the order of another."""
+    after = 0
+    while rows := database.rows(
+        f"SELECT {place}, {columns} FROM {table} WHERE {place} > ? ORDER BY {place} LIMIT ?",  # noqa: S608
+        (after, _TAKEN_OVER),
+    ):
+        after = rows[-1][0]
+        yield [row[1:] for row in rows]
 
 
 def digest(*parts: str) -> bytes:

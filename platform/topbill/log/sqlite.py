@@ -51,7 +51,6 @@ from topbill.log.protocol import (
     now_micros,
 )
 from topbill.log.recent_ids import RecentIds
-from topbill.log.remembered_ids import RememberedIds
 from topbill.log.sql_database import ROWS, checksum
 from topbill.log.table_log import TableLog
 
@@ -137,7 +136,6 @@ class SqliteLog(TableLog):
         """Rows that this handle could not read, and has noted."""
         self._barrier = 0
         """The last that it gave: up to it the tables hold everything."""
-        self._remembered = RememberedIds(self._database)
         self._bundles = BundleTable(self._database)
         self._recent = RecentIds()
         self._files_guard = FileGuard(path, *self._journal.paths)

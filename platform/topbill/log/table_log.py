@@ -33,6 +33,7 @@ from topbill.log.protocol import (
     Revision,
 )
 from topbill.log.quarantine import HeartbeatTable, QuarantineTable
+from topbill.log.remembered_ids import RememberedIds
 from topbill.log.revisions import RevisionTable
 from topbill.log.snapshots import SnapshotTable
 from topbill.log.sql_database import CHECKED, COPIED, SNAPSHOTS, SqlDatabase
@@ -59,11 +60,13 @@ class TableLog(Log):
         self._heartbeat = HeartbeatTable(database, clock)
         self._duties = DutyTable(database, clock)
         self._profiles = ProfileTable(database, clock)
+        self._remembered = RememberedIds(database)
 
     def go_on_from(self, other: TableLog) -> bool:
         """Take over all that another log knows beside its rows: policies, the audit, orders,
-        conclusions, alarms, erasures, profiles. Whole or not at all. Returns whether it did: not
-        where it has just that already.
+        conclusions, alarms, erasures, profiles; and the ids of its decisions and rewards, so that a
+        late reward finds its decision and nothing is stored twice. Whole or not at all. Returns
+        whether it did: not where it has just that already.
 
         Raises Conflict where this log has something of its own.
         """
@@ -85,6 +88,7 @@ class TableLog(Log):
                         f"INSERT INTO {table} ({columns}) VALUES ({marks})",  # noqa: S608
                         row,
                     )
+            self._remembered.go_on_from(other._tables)
         return True
 
     # ------------------------------------------------------------------ snapshots

@@ -32,6 +32,7 @@ from topbill.log.bundles import decisions_of
 from topbill.log.entries import EventKey, Rows, UnitEventKey, admit, all_keyed
 from topbill.log.frames import Frame
 from topbill.log.journal import Journal
+from topbill.service import telemetry
 from topbill.service.page_memory import PREFIX
 
 _logger = logging.getLogger("topbill")
@@ -171,6 +172,10 @@ class Spool:
         _, end = self._journal.position
         for frame in self._journal.read(0, end):
             self._waiting.add(_entries_of(frame))
+        self._measure()
+
+    def _measure(self) -> None:
+        telemetry.SPOOL_BYTES.set(self.size)
 
     # ------------------------------------------------------------------ taking
 
@@ -224,6 +229,7 @@ class Spool:
             if self._journal.empty:
                 _logger.warning("%s; what comes meanwhile is kept in %s", why, self._folder)
             self._journal.write(rows, at)
+            self._measure()
         self._waiting.add(taken)
         return answers
 
@@ -276,6 +282,7 @@ class Spool:
                     self._note(self._folder / "spool.sent", str(generation + 1))
                     self._journal.restart(generation + 1)
                     self._waiting, self._sent = _Waiting(), 0
+                    self._measure()
                     break
         _logger.warning("%s is back and has the %d rows of %s", self._log_name, rows, self._folder)
         if others:

@@ -81,6 +81,13 @@ LEARNING_LAG = Gauge(
     multiprocess_mode="mostrecent",
 )
 
+# A spool is of one process.
+SPOOL_BYTES = Gauge(
+    "topbill_spool_bytes",
+    "Acknowledged, and waiting for the shared log",
+    multiprocess_mode="mostrecent",
+)
+
 ALARMS = Gauge(
     "topbill_alarms",
     "Alarms that stand, by kind and experiment; experiment is empty where it is the worker",

@@ -20,7 +20,7 @@ from topbill.domain.errors import LogError, TopbillError
 from topbill.domain.pausing import pause
 from topbill.lake.home import check_home
 from topbill.lake.shared_files import keep_alike
-from topbill.log import REMEMBERED_FOR, open_log_of
+from topbill.log import REMEMBERED_FOR, Log, open_log_of
 from topbill.log.protocol import Lease
 from topbill.migration import migrate
 from topbill.worker.experiment_files import ExperimentFiles
@@ -183,10 +183,9 @@ def run_publisher(
     if parent is not None:
         end_with(parent)
     is_stopped = _stopped_by_signals()
-    lease = PublisherLease(data)
-    while lease.wait(is_stopped):
-        with lease, beside(), closing(open_log_of(data)) as log:
-            files = ExperimentFiles(experiments, data, log)
+    lease, ready = PublisherLease(data), _Ready(experiments, data)
+    while lease.wait(is_stopped, ready.prepare):
+        with lease, beside(), ready.opened() as (log, files):
             publishing = Publishing(
                 log,
                 files,
@@ -204,6 +203,43 @@ def run_publisher(
                     if _go_on(publishing.step_alone, lease, is_stopped):
                         log.check()
                         publishing.finish()
+    ready.close()
+
+
+class _Ready:
+    """The log and the experiments of who stands by: what takes longest is done before it is to
+    publish, and where files or orders change meanwhile, its first step takes them over.
+    """
+
+    def __init__(self, experiments: Path, data: Path) -> None:
+        self._experiments, self._data = experiments, data
+        self._opened: tuple[Log, ExperimentFiles] | None = None
+
+    def prepare(self) -> tuple[Log, ExperimentFiles]:
+        """Open both, once. Raises LogError, and SpecError where the files are wrong."""
+        if self._opened is None:
+            log = open_log_of(self._data)
+            try:
+                self._opened = log, ExperimentFiles(self._experiments, self._data, log)
+            except BaseException:
+                log.close()
+                raise
+        return self._opened
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Log, ExperimentFiles]]:
+        """Both, for who publishes now; closed afterwards."""
+        opened = self.prepare()
+        try:
+            yield opened
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close what was not used."""
+        if self._opened is not None:
+            self._opened[0].close()
+            self._opened = None
 
 
 def end_with(descriptor: int) -> None:

@@ -91,14 +91,19 @@ class PublisherLease(Lease):
         self._data = data
         self._of_log: Leases | None = None
 
-    def wait(self, is_stopped: Callable[[], bool]) -> bool:
+    def wait(
+        self, is_stopped: Callable[[], bool], prepare: Callable[[], object] = lambda: None
+    ) -> bool:
         """Stand by until nobody else publishes; False where stopped before. What is wrong with the
-        log, the worker says.
+        log, the worker says. `prepare` is called while it stands by, so that it goes on at once
+        where another one ends.
         """
         while not is_stopped():
             try:
                 if self._of_log is None:
                     self._of_log = leases_of(self._data)
+                if self._of_log is not None:
+                    prepare()
                 if self._of_log is None or self._of_log.take(PUBLISH):
                     # What another machine has left is known before this one changes anything.
                     sync(self._data)

@@ -16,7 +16,7 @@ from topbill.domain.decision import decision_rows, reward_rows, unit_event_rows
 from topbill.domain.errors import LogError, SpecError
 from topbill.domain.metric import longest_window, microseconds
 from topbill.domain.origin import Origin
-from topbill.domain.records import QuarantinedRow, RewardEvent
+from topbill.domain.records import Decision, QuarantinedRow, RewardEvent
 from topbill.lake import Lake, LaunchLine, Problem
 from topbill.lake.tables import Table, schemas
 from topbill.log import REMEMBERED_FOR, Log, Revision
@@ -309,7 +309,9 @@ class Publisher:
                 rows = self._log.read_decisions(through, CHUNK)
                 if not rows:
                     break
-                table, refused = convertible(rows, decision_rows)
+                # Of an experiment together, as they are stored: so nobody copies them once more.
+                together = sorted(rows, key=_experiment_of)
+                table, refused = convertible(together, decision_rows)
                 tables.append(table)
                 aside += [quarantined(*row, "publish", error) for row, error in refused]
                 for _, decision in rows:
@@ -406,6 +408,10 @@ class Publisher:
             or any(event.received_at < older for _, event in events)
             or any(event.received_at < older for _, event in unit_events)
         )
+
+
+def _experiment_of(row: tuple[int, Decision]) -> str:
+    return row[1].experiment
 
 
 def _awaited(experiment: Experiment) -> float:

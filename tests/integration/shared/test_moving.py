@@ -13,9 +13,10 @@ from tests.conftest import ARTWORK, write
 
 from topbill import lake
 from topbill.domain.errors import Conflict, LogError, NotFound
-from topbill.domain.records import Decision, Placement, Snapshot
+from topbill.domain.records import Decision, Placement, RewardEvent, Snapshot
 from topbill.lake import Lake
-from topbill.log import LOG_FILE, Log, open_log
+from topbill.log import LOG_FILE, Entry, Log, open_log
+from topbill.log.entries import all_keyed
 from topbill.log.orders import give_order
 from topbill.migration import FORMER_LOG, move_log
 from topbill.spec import Experiment, load_all
@@ -110,3 +111,42 @@ def test_who_was_interrupted_goes_on_and_a_log_in_use_is_not_overwritten(
     with pytest.raises(Conflict, match="has experiments of its own"):
         move_log(data, url)
     assert (data / LOG_FILE).exists()
+
+
+def test_a_late_reward_finds_its_decision_and_nothing_is_stored_twice(
+    data: Path, experiments: list[Experiment], url: str, log: Log
+) -> None:
+    """Of decisions that the folder's own log still has, and of one that it had let go."""
+    (art,) = experiments
+    early, first = made("early", art), RewardEvent(decision_id="d1", event_id="1", event="click")
+    with open_log(data / LOG_FILE) as own:
+        own.commit([Entry([early])])
+        publish(own, data, experiments)
+        own.forget(3, 0, 2**62)
+        own.commit([Entry([made("d4", art)]), Entry(events=[first])])
+        publish(own, data, experiments)
+        assert set(own.places(["d1", "early", "d4"])) == {"d1", "early"}
+    move_log(data, url)
+
+    late = [first] + [
+        RewardEvent(decision_id=decision_id, event_id="2", event="click")
+        for decision_id in ("d1", "early", "d4", "nobody")
+    ]
+    for decision_id in ("d4", "early"):
+        (receipt,) = log.commit([all_keyed([made(decision_id, art)], [])])
+        assert receipt.let_go == decision_id
+    (receipt,) = log.commit([all_keyed([], late)])
+    assert receipt.duplicates == (True, False, False, False, False)
+    publish(log, data, experiments)
+    found = lake.sql(
+        lake.database_of(data),
+        "SELECT decision_id, event_id, variant FROM rewards ORDER BY decision_id, event_id",
+    )
+    control = art.control.name
+    expected = [("d1", "1"), ("d1", "2"), ("d4", "2"), ("early", "2")]
+    assert [tuple(row.values()) for row in found.to_pylist()] == [
+        *((*key, control) for key in expected),
+        ("nobody", "2", None),
+    ]
+    decisions = lake.sql(lake.database_of(data), "SELECT count(*) AS n FROM decisions")
+    assert decisions["n"].to_pylist() == [4]

@@ -73,6 +73,16 @@ def is_sent(client: TestClient) -> bool:
     return ready["status"] == "ready" and not {"spooled", "log_away"} & codes
 
 
+def waiting(client: TestClient) -> float:
+    """Bytes that wait, as the metrics say."""
+    (line,) = [
+        line
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith("topbill_spool_bytes ")
+    ]
+    return float(line.split()[1])
+
+
 def stored(log: Log) -> list[str]:
     return [decision.decision_id for _, decision in log.read_decisions(0, 10**6)]
 
@@ -81,6 +91,7 @@ def test_what_comes_while_the_server_is_gone_is_answered_and_sent_afterwards(
     client: TestClient, server: Server
 ) -> None:
     before = decided(client)
+    assert waiting(client) == 0
     server.go()
     own_id = new_id()
     made = [decided(client), decided(client, decision_id=own_id)]
@@ -91,8 +102,10 @@ def test_what_comes_while_the_server_is_gone_is_answered_and_sent_afterwards(
     assert reward(client, own_id).json()["status"] == "duplicate"
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()["troubles"][0]["code"]) == (200, "log_away")
+    assert 100 < waiting(client) < 100_000
     server.come_back()
     wait_for(lambda: is_sent(client))
+    assert waiting(client) == 0
     ids = [each["decision_id"] for each in (before, *made)]
     with open_log(server.url) as log:
         assert stored(log) == ids

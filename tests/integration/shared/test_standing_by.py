@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import psycopg
 import pytest
@@ -69,6 +70,15 @@ def test_who_publishes_keeps_others_from_being_alone(log: Log, tmp_path: Path) -
     assert publisher.wait(lambda: False)
     with publisher, pytest.raises(Conflict, match="postgresql://"):
         only_worker(tmp_path)
+
+
+def test_who_stands_by_to_publish_has_all_at_hand_before_its_turn(log: Log, tmp_path: Path) -> None:
+    first, second, prepared = PublisherLease(tmp_path), PublisherLease(tmp_path), Event()
+    assert first.wait(lambda: False)
+    with first:
+        assert not second.wait(prepared.is_set, prepared.set)
+    assert second.wait(lambda: False)
+    second.release()
 
 
 def test_a_log_belongs_to_one_data_folder(log: Log, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which version of a table is its newest, and which files a commit added."""
+"""Which version of a table is its newest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from topbill.lake.delta import TablePlace, added_files, is_newest
+from topbill.lake.delta import TablePlace, is_newest
 from topbill.lake.files import LocalFiles
 
 ROWS = pa.table({"experiment": ["a b", "a b", None], "seq": [1, 2, 3]})
@@ -53,21 +53,3 @@ def test_a_damaged_checkpoint_says_nothing(place: TablePlace) -> None:
     version = append(place, 1).version()
     (Path(place.root) / "_delta_log" / "_last_checkpoint").write_bytes(b"{")
     assert not is_newest(place, version)
-
-
-def test_a_commit_names_the_files_that_it_added(place: TablePlace) -> None:
-    table = append(place, 7)
-    added = added_files(place, table.version(), "log", 7)
-    names = {Path(uri).name for uri in table.file_uris()}
-    assert {file.name for file in added} == names
-    assert sorted((file.partition["experiment"] or "", file.rows) for file in added) == [
-        ("", 1),
-        ("a b", 2),
-    ]
-
-
-def test_the_commit_of_another_tells_nothing(place: TablePlace) -> None:
-    version = append(place, 7).version()
-    assert added_files(place, version, "log", 8) == []
-    assert added_files(place, version, "history", 7) == []
-    assert added_files(place, version + 1, "log", 7) == []
