@@ -135,7 +135,7 @@ def sql(query: str, data: Path | str = "data") -> pd.DataFrame:
     """
     from topbill import lake
 
-    frame: pd.DataFrame = lake.sql(lake.database_of(Path(data)), query).to_pandas()
+    frame: pd.DataFrame = lake.answer(lake.database_of(Path(data)), query).to_pandas()
     return frame
 
 

@@ -217,7 +217,7 @@ class Watcher:
     def _look_at_hour(self, experiment: Experiment, at: int, memory: Memory) -> None:
         key = experiment.key
         try:
-            with open_database(self._data) as database:
+            with open_database(self._data, on_engine=False) as database:
                 hour, seqs = measure(database, experiment, at, memory.seqs)
             harms = self._harms(experiment)
         except TopbillError as error:

@@ -288,6 +288,7 @@ def power(
     alpha: float = 0.05,
     power: float = 0.8,
     ahead: Ahead = Ahead(),
+    engine: EngineUrl = "",
     json_: Json = False,
 ) -> None:
     """How long an experiment must run: units and days that a lift needs, and what shows when.
@@ -312,6 +313,7 @@ def power(
         power: The chance to find a lift that is there.
     """
     use_lake(lake_url)
+    use_engine(engine)
     from topbill.reporting.experiment import plan
 
     settings: dict[str, Any] = {
@@ -426,17 +428,25 @@ def _as_number(text: str) -> float | str:
 
 
 @app.command
-def sql(query: str, *, data: Data = DATA, lake_url: LakeUrl = "", json_: Json = False) -> None:
+def sql(
+    query: str,
+    *,
+    data: Data = DATA,
+    lake_url: LakeUrl = "",
+    engine: EngineUrl = "",
+    json_: Json = False,
+) -> None:
     """One reading statement on the record: views decisions, rewards, placements, feedback, units.
 
     Args:
         query: SQL in DuckDB's dialect.
     """
     use_lake(lake_url)
+    use_engine(engine)
     from topbill import lake
     from topbill.domain.errors import BadRequest
 
-    rows = lake.sql(lake.database_of(data), query)
+    rows = lake.answer(lake.database_of(data), query)
     try:
         shown = rows.slice(0, None if json_ else _MOST_ROWS).to_pylist()
     except (OverflowError, ValueError) as error:

@@ -12,12 +12,14 @@ from topbill.cli.shell import (
     DATA,
     EXPERIMENTS,
     Data,
+    EngineUrl,
     Json,
     LakeUrl,
     LogUrl,
     app,
     print_json,
     say,
+    use_engine,
     use_lake,
     use_log,
 )
@@ -48,6 +50,7 @@ def plan(
     base: Base = None,
     check: Checks = False,
     evaluate: Evaluates = True,
+    engine: EngineUrl = "",
     as_json: Json = False,
     markdown: Markdown = False,
 ) -> None:
@@ -63,6 +66,7 @@ def plan(
 
     use_log(url)
     use_lake(lake_url)
+    use_engine(engine)
     result = planning.plan_folder(folder, data, base=base, evaluates=evaluate)
     if as_json:
         print_json(result)

@@ -23,6 +23,7 @@ from topbill.cli.shell import (
     DATA,
     EXPERIMENTS,
     Data,
+    EngineUrl,
     Experiments,
     LakeUrl,
     LogFormatOption,
@@ -32,6 +33,7 @@ from topbill.cli.shell import (
     out,
     own_or_examples,
     refuse_log,
+    use_engine,
     use_lake,
     use_log,
 )
@@ -440,6 +442,7 @@ def dashboard(
     host: str = "127.0.0.1",
     port: Port = 8601,
     picture_hosts: str | None = None,
+    engine: EngineUrl = "",
 ) -> None:
     """Show the record in the browser: verdicts, bandits, pictures, decisions, health.
 
@@ -453,6 +456,7 @@ def dashboard(
 
     use_log(url)
     use_lake(lake)
+    use_engine(engine)
     dashboards.run(experiments, data, host=host, port=port, picture_hosts=picture_hosts)
 
 

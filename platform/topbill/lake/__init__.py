@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from topbill.lake.database import Connection, Error, connect, read, sql, view_files
     from topbill.lake.delta import delta_relation
     from topbill.lake.distinct import RepeatedRow
-    from topbill.lake.engine import DuckDBEngine, RecordEngine, open_engine
+    from topbill.lake.engine import DuckDBEngine, RecordEngine, answer, open_engine
     from topbill.lake.lookup import find_decisions, find_rewards, named_versions
     from topbill.lake.published import database_of, is_published
     from topbill.lake.tables import Lake
@@ -35,7 +35,7 @@ else:
                 "view_files",
             ),
             "topbill.lake.delta": ("delta_relation",),
-            "topbill.lake.engine": ("DuckDBEngine", "RecordEngine", "open_engine"),
+            "topbill.lake.engine": ("DuckDBEngine", "RecordEngine", "answer", "open_engine"),
             "topbill.lake.distinct": ("RepeatedRow",),
             "topbill.lake.lookup": ("find_decisions", "find_rewards", "named_versions"),
             "topbill.lake.published": ("database_of", "is_published"),
@@ -54,6 +54,7 @@ __all__ = [
     "Problem",
     "RecordEngine",
     "RepeatedRow",
+    "answer",
     "connect",
     "database_of",
     "delta_relation",

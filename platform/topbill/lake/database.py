@@ -213,7 +213,7 @@ def read(connection: Connection, query: str, *, seconds: float | None = None) ->
     if seconds is not None:
         timer.start()
     try:
-        return connection.sql(_reading(connection, query)).to_arrow_table()
+        return connection.sql(reading(connection, query)).to_arrow_table()
     except duckdb.IOException:
         raise
     except duckdb.InterruptException as error:
@@ -224,7 +224,7 @@ def read(connection: Connection, query: str, *, seconds: float | None = None) ->
         timer.cancel()
 
 
-def _reading(connection: Connection, query: str) -> str:
+def reading(connection: Connection, query: str) -> str:
     """The text of a statement that reads and nothing else, without what ends it.
 
     Raises BadRequest for any other, and DuckDB's own error for one that is wrong.

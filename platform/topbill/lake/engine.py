@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
 
 from topbill.domain.engine_url import engine_url
-from topbill.domain.errors import BadRequest
+from topbill.domain.errors import BadRequest, LogError
 from topbill.domain.sql import identifier
 from topbill.lake.buckets import BucketWalk, bucket
-from topbill.lake.database import Connection, connect
+from topbill.lake.causes import cause
+from topbill.lake.database import Connection, Error, connect, sql
+
+if TYPE_CHECKING:
+    from topbill.lake.spark import SparkEngine
 
 
 class RecordEngine(Protocol):
@@ -140,8 +146,26 @@ def open_engine(path: Path, *, memory_limit: str = "4GB") -> RecordEngine:
     """
     url = engine_url()
     connection = connect(path, memory_limit=memory_limit)
+    return _on_spark(url, path, connection) if url else DuckDBEngine(connection)
+
+
+def answer(path: Path, query: str, *, memory_limit: str = "4GB") -> pa.Table:
+    """The answer to one statement that reads, by the engine that this process is to ask, as
+    `lake.sql` says of DuckDB.
+    """
+    url = engine_url()
     if not url:
-        return DuckDBEngine(connection)
+        return sql(path, query, memory_limit=memory_limit)
+    engine = _on_spark(url, path, connect(path, memory_limit=memory_limit))
+    try:
+        return engine.read(query)
+    except Error as error:
+        raise LogError(f"{path}: {cause(error)}; run the query again") from error
+    finally:
+        engine.close()
+
+
+def _on_spark(url: str, path: Path, connection: Connection) -> SparkEngine:
     try:
         # Here, since few have it and it takes a second to load.
         from topbill.lake.spark import SparkEngine

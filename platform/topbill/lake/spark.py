@@ -28,8 +28,9 @@ from topbill.domain.errors import LogError
 from topbill.domain.sql import identifier
 from topbill.lake import spark_sql
 from topbill.lake.buckets import BucketWalk
-from topbill.lake.database import Connection, files_of
-from topbill.lake.spark_sql import Query
+from topbill.lake.database import Connection, confine, files_of, read, reading
+from topbill.lake.spark_sql import Query, Source, Table
+from topbill.lake.views import table_types
 
 
 @contextmanager
@@ -53,6 +54,8 @@ with _main_with_a_file(), warnings.catch_warnings():
     import pyspark.sql.connect.session  # noqa: F401  (looks at the main module once)
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
+    from pyspark.sql.pandas.types import from_arrow_schema
+    from pyspark.sql.types import StructType
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,10 +99,11 @@ class SparkEngine:
         self._url = url
         self._where = url.partition(";")[0]
         self._local = local
+        self._path = path
         self._lake = files_of(path)
         self._made: dict[str, Query] = {}
         """What the server has under a name: the lake's tables, and what was made of them."""
-        self._views: dict[str, Query] = {}
+        self._views: dict[str, str] = {}
         """The database's views, which read what others are made over them by then."""
         self._columns: dict[str, list[str]] = {}
         self._uploaded: set[str] = set()
@@ -113,7 +117,7 @@ class SparkEngine:
         for schema, name, text in self._local.execute(_VIEWS).fetchall():
             key = name if schema == "main" else f"{schema}.{name}"
             if key not in self._made:
-                self._views[key] = spark_sql.parse(text).query
+                self._views[key] = text
 
     @cached_property
     def _session(self) -> SparkSession:
@@ -140,7 +144,9 @@ class SparkEngine:
             for name in _TABLES:
                 table = session.read.format("delta")
                 table = table.option("versionAsOf", str(versions[f"{name}_version"]))
-                table.load(f"{self._lake}/{name}").createOrReplaceTempView(f"lake_{name}")
+                rows = table.load(f"{self._lake}/{name}")
+                columns = spark_sql.columns_of(table_types(name), rows.columns)
+                rows.selectExpr(*columns).createOrReplaceTempView(f"lake_{name}")
         except PySparkException as error:
             raise LogError(
                 f"{self._where}: cannot read {self._lake}: {_reason(error)}; expected a server "
@@ -181,6 +187,23 @@ class SparkEngine:
         self._forget(name)
         self._local.register(name, answer)
 
+    def read(self, statement: str) -> pa.Table:
+        """The answer to a statement that somebody else wrote: one that reads, and the record alone.
+
+        Raises:
+            BadRequest: It is another, or is wrong, in DuckDB's words, which looks at it first.
+        """
+        confine(self._local, self._path)
+        text = reading(self._local, statement)
+        if spark_sql.is_query(text):
+            # Of what has no name each engine makes one of its own.
+            names = self._local.sql(text).columns
+            answer = self.sql(text).to_arrow_table().rename_columns(names)
+        else:
+            # EXPLAIN, SHOW and the like are of DuckDB.
+            answer = read(self._local, text)
+        return answer
+
     def kept(self, relation: SparkRelation) -> SparkRelation:
         """A relation's answer, worked out once: in the folder for that, or by what the server can
         hold (Spark; Sail works it out each time)."""
@@ -189,7 +212,9 @@ class SparkEngine:
         with self._asked():
             if self._scratch:
                 frame.write.parquet(f"{self._scratch}/{name}")
-                frame = self._session.read.parquet(f"{self._scratch}/{name}")
+                # Of no rows there may be no file that says the columns.
+                read = self._session.read.schema(frame.schema)
+                frame = read.parquet(f"{self._scratch}/{name}")
             else:
                 frame = frame.persist()
             frame.createOrReplaceTempView(name)
@@ -291,10 +316,12 @@ class SparkEngine:
         if name in self._made:
             return self._made[name]
         if name in self._views:
-            return self._resolved(self._views[name])
+            return self._resolved(spark_sql.parse(self._views[name]).query)
         return self._upload(name)
 
-    def _columns_of(self, table: Any) -> Sequence[str]:
+    def _columns_of(self, table: Source) -> Sequence[str]:
+        if not isinstance(table, Table):
+            return SparkRelation(self, self._resolved(table.this)).columns
         name = self._name(table)
         if name not in self._columns:
             self._columns[name] = SparkRelation(self, self._source(table)).columns
@@ -305,7 +332,7 @@ class SparkEngine:
         if name not in self._uploaded:
             rows = self._local.sql(f"FROM {identifier(name)}").to_arrow_table()
             with self._asked():
-                frame = self._session.createDataFrame(_for_spark(rows))
+                frame = self._session.createDataFrame(*_for_spark(rows))
                 frame.createOrReplaceTempView(f"local_{name}")
             self._uploaded.add(name)
         return spark_sql.table_named(f"local_{name}")
@@ -314,6 +341,16 @@ class SparkEngine:
         """The server's own frame of a query."""
         with self._asked():
             return self._session.sql(spark_sql.spark_sql(query))
+
+    def types_of(self, frame: Any) -> list[tuple[str, str]]:
+        """Names and types of a frame's columns, in Spark's words."""
+        with self._asked():
+            return list(frame.dtypes)
+
+    def pandas_of(self, table: pa.Table) -> pd.DataFrame:
+        """Rows as a pandas frame, of the types that DuckDB gives."""
+        frame: pd.DataFrame = self._local.from_arrow(table).df()
+        return frame
 
     def answer(self, frame: Any) -> pa.Table:
         """The rows of a frame, as DuckDB would give them."""
@@ -352,12 +389,12 @@ class SparkRelation:
     @cached_property
     def columns(self) -> list[str]:
         """The names of its columns."""
-        return list(self.frame.columns)
+        return [name for name, _ in self._engine.types_of(self.frame)]
 
     @cached_property
     def types(self) -> list[str]:
         """DuckDB's names of their types."""
-        return [_type_of(kind) for _, kind in self.frame.dtypes]
+        return [_type_of(kind) for _, kind in self._engine.types_of(self.frame)]
 
     @property
     def sql_query(self) -> str:
@@ -370,7 +407,7 @@ class SparkRelation:
         def source(table: Any) -> Query | None:
             return self.asked if table.name == name and not table.db else None
 
-        def columns(_table: Any) -> Sequence[str]:
+        def columns(_table: Source) -> Sequence[str]:
             return self.columns
 
         parsed = spark_sql.parse(sql).query
@@ -406,8 +443,7 @@ class SparkRelation:
 
     def df(self) -> pd.DataFrame:
         """The answer as a pandas frame."""
-        frame: pd.DataFrame = self.to_arrow_table().to_pandas()
-        return frame
+        return self._engine.pandas_of(self.to_arrow_table())
 
 
 class _Nothing:
@@ -427,8 +463,9 @@ def _type_of(kind: str) -> str:
     return _TYPES.get(kind, kind.upper())
 
 
-def _for_spark(table: pa.Table) -> pa.Table:
-    """The rows in types that Spark has; times without a zone are in UTC."""
+def _for_spark(table: pa.Table) -> tuple[pa.Table, StructType]:
+    """The rows in types that Spark has, which it would guess from the first; times without a zone
+    are in UTC."""
     columns = []
     for column in table.columns:
         kind = column.type
@@ -439,7 +476,8 @@ def _for_spark(table: pa.Table) -> pa.Table:
         elif pa.types.is_unsigned_integer(kind) or pa.types.is_decimal(kind):
             column = column.cast(pa.int64())
         columns.append(column)
-    return pa.table(columns, names=table.column_names)
+    rows = pa.table(columns, names=table.column_names)
+    return rows, from_arrow_schema(rows.schema)
 
 
 def _like_duckdb(table: pa.Table) -> pa.Table:

@@ -6,6 +6,7 @@ does not know, what one engine has another word for, and where the same word mea
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,9 +19,16 @@ from topbill.domain.sql import quoted
 Query = exp.Expr
 """A parsed query, in DuckDB's words."""
 
+Table = exp.Table
+Source = exp.Table | exp.Subquery
+"""What a query reads: a table, or another query in brackets."""
+
 
 class _Reader(DuckDB):
-    """DuckDB, whose `len` is always of a list in what reports ask."""
+    """DuckDB, whose `len` is always of a list in what reports ask. Places in lists stay as they are
+    written: to count from 0 instead is done to all of them alike, in `_bracket`."""
+
+    INDEX_OFFSET = 0
 
     class Parser(DuckDB.Parser):  # type: ignore[misc, valid-type]
         """Tells `len` from `length`, which Spark has two words for."""
@@ -48,10 +56,29 @@ def parse(sql: str, parameters: Mapping[str, object] | None = None) -> Statement
     tree = sqlglot.parse_one(sql, dialect=_Reader)
     tree = tree.transform(_with_parameters, dict(parameters or {}))
     if isinstance(tree, exp.Create):
-        return Statement(tree.expression, tree.this.name, tree.kind == "VIEW")
+        made = tree.this
+        if isinstance(made, exp.Schema):
+            _name_columns(tree.expression, made.expressions)
+            made = made.this
+        return Statement(tree.expression, made.name, tree.kind == "VIEW")
     if isinstance(tree, exp.Query):
         return Statement(tree)
     raise ValueError(f"got {tree.key}; expected a query, or the making of a temporary table")
+
+
+def _name_columns(query: exp.Expr, names: Sequence[exp.Expr]) -> None:
+    """Call a view's columns as it does: of queries side by side the first one's names count."""
+    while not isinstance(query, exp.Select):
+        query = query.this
+    columns = []
+    for column, name in zip(query.expressions, names, strict=True):
+        columns.append(exp.alias_(column.unalias(), name.name, quoted=True))
+    query.set("expressions", columns)
+
+
+def is_query(sql: str) -> bool:
+    """Whether a statement that DuckDB takes is a query that can be told in Spark's words."""
+    return isinstance(sqlglot.parse_one(sql, dialect=_Reader), exp.Query)
 
 
 def tables_of(query: Query) -> Iterator[exp.Table]:
@@ -75,10 +102,10 @@ def _is_defined(table: exp.Table) -> bool:
 def with_tables(
     query: Query,
     source: Callable[[exp.Table], Query | None],
-    columns: Callable[[exp.Table], Sequence[str]],
+    columns: Callable[[Source], Sequence[str]],
 ) -> Query:
     """The query, in which each table that `source` has a query for is that query in brackets.
-    `columns` are those of a table, for stars with changes, which Spark has not."""
+    `columns` are those of what is read, for stars with changes, which Spark has not."""
     query = query.copy()
     for select in list(query.find_all(exp.Select)):
         _stars_with_changes(select, columns)
@@ -94,11 +121,18 @@ def with_tables(
             replacement = exp.Subquery(
                 this=inner, alias=exp.TableAlias(this=exp.to_identifier(alias, quoted=True))
             )
+        # Tables that are joined within brackets hang on the first of them.
+        for part in _OF_TABLE:
+            replacement.set(part, table.args.get(part))
         table.replace(replacement)
     return query
 
 
-def _stars_with_changes(select: exp.Select, columns: Callable[[exp.Table], Sequence[str]]) -> None:
+_OF_TABLE = ("joins", "laterals", "pivots", "sample")
+"""What a table has beside its name."""
+
+
+def _stars_with_changes(select: exp.Select, columns: Callable[[Source], Sequence[str]]) -> None:
     """`* REPLACE (… AS name)` and `* EXCLUDE (name)` by the names of all columns."""
     picked: list[exp.Expr] = []
     for one in select.expressions:
@@ -118,12 +152,25 @@ def _stars_with_changes(select: exp.Select, columns: Callable[[exp.Table], Seque
     select.set("expressions", picked)
 
 
-def _sources(select: exp.Select) -> list[exp.Table]:
-    """The tables that a query reads directly."""
+def _sources(select: exp.Select) -> list[Source]:
+    """What a query reads directly."""
     joined = [join.this for join in select.args.get("joins") or []]
     first = select.args.get("from_")
     sources = [*([] if first is None else [first.this]), *joined]
-    return [source for source in sources if isinstance(source, exp.Table)]
+    return [source for source in sources if isinstance(source, exp.Table | exp.Subquery)]
+
+
+def columns_of(types: Mapping[str, str], present: Sequence[str]) -> list[str]:
+    """A table's columns as a view of DuckDB has them, by their names and types there: in its order,
+    with NULL for those that are not in its files yet."""
+    columns: list[exp.Expr] = []
+    for name, kind in types.items():
+        if name in present:
+            columns.append(exp.column(name, quoted=True))
+        else:
+            column = exp.cast(exp.Null(), exp.DataType.build(kind, dialect="duckdb"))
+            columns.append(exp.alias_(column, name, quoted=True))
+    return [_in_spark(column) for column in columns]
 
 
 def table_named(name: str) -> Query:
@@ -138,9 +185,14 @@ def spark_sql(query: Query) -> str:
         tree = exp.select("*").from_(tree)
     for select in list(tree.find_all(exp.Select)):
         _group_by_all(select)
+        _joins_of_one_side(select)
         _joins_as_of(select)
         _lists_side_by_side(select)
         _order_by_sums(select)
+    return _in_spark(tree)
+
+
+def _in_spark(tree: exp.Expr) -> str:
     # From the inside out: what a word becomes holds what its arguments became.
     for node in reversed(list(tree.walk())):
         other = _node(node)
@@ -205,6 +257,13 @@ def _group_by_all(select: exp.Select) -> None:
 def _aggregates(one: exp.Expr) -> bool:
     """Whether a column adds rows up; what is over a window does not."""
     return any(node.find_ancestor(exp.Window) is None for node in one.find_all(exp.AggFunc))
+
+
+def _joins_of_one_side(select: exp.Select) -> None:
+    """SEMI JOIN and ANTI JOIN, whose side Spark wants to be said."""
+    for join in select.args.get("joins") or []:
+        if join.kind in ("SEMI", "ANTI"):
+            join.set("side", "LEFT")
 
 
 def _joins_as_of(select: exp.Select) -> None:
@@ -273,7 +332,9 @@ def _order_by_sums(select: exp.Select) -> None:
             one.replace(exp.alias_(one.copy(), name, quoted=True))
         columns.append(exp.column(name, quoted=True))
     for place, one in enumerate(order.expressions):
-        if _aggregates(one):
+        # What is grouped by may stand there under another name than in the answer.
+        is_named = isinstance(one.this, exp.Literal) or one.this.name in inner.named_selects
+        if _aggregates(one) or not is_named:
             inner.append("expressions", exp.alias_(one.this, f"@order {place}", quoted=True))
             one.set("this", exp.column(f"@order {place}", quoted=True))
     select.set("expressions", columns)
@@ -342,23 +403,131 @@ def _json_type(node: exp.Expr) -> exp.Expr:
     )
 
 
+def _epoch(node: exp.Expr) -> exp.Expr:
+    """Seconds with their fractions."""
+    micros = exp.cast(_call("unix_micros")(node.this), exp.DType.DOUBLE)
+    return exp.paren(exp.Div(this=micros, expression=_double("1e6"), typed=False, safe=False))
+
+
+def _hash(*given: exp.Expr) -> exp.Expr:
+    """Never below 0, as DuckDB's: a remainder would be, too."""
+    most = exp.Literal.number(2**63 - 1)
+    return exp.paren(exp.BitwiseAnd(this=_call("xxhash64")(*given), expression=most))
+
+
+def _seconds(seconds: exp.Expr) -> exp.Expr:
+    """An interval's µs."""
+    return exp.Mul(
+        this=exp.cast(seconds, exp.DType.BIGINT), expression=exp.Literal.number(1_000_000)
+    )
+
+
+def _is_seconds(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Anonymous) and node.name.lower() == "to_seconds"
+
+
+def _add(node: exp.Expr) -> exp.Expr:
+    """A moment so many seconds later."""
+    if not _is_seconds(node.expression):
+        return node
+    moment = _call("unix_micros")(node.this)
+    later = exp.Add(this=moment, expression=_seconds(node.expression.expressions[0]))
+    return _call("timestamp_micros")(later)
+
+
+def _time_bucket(node: exp.Expr) -> exp.Expr:
+    """When a bucket of so many seconds begins: they are counted from a Monday on, as DuckDB's."""
+    if not _is_seconds(node.this):
+        return node
+    width = exp.paren(_seconds(node.this.expressions[0]))
+    since = exp.Sub(
+        this=_call("unix_micros")(node.expression), expression=exp.Literal.number(_FIRST_BUCKET)
+    )
+    past = _call("pmod")(since, width)
+    start = exp.Sub(this=_call("unix_micros")(node.expression.copy()), expression=past)
+    return _call("timestamp_micros")(start)
+
+
+_FIRST_BUCKET = 946_857_600_000_000
+"""The 3rd of January 2000, in µs."""
+
+
+def _range(node: exp.Expr) -> exp.Expr:
+    """Whole numbers, of which there may be none: Spark's own would count backwards then."""
+    start = exp.cast(node.args["start"], exp.DType.BIGINT)
+    end: exp.Expr = exp.cast(node.args["end"], exp.DType.BIGINT)
+    if not node.args.get("is_end_exclusive"):
+        end = exp.paren(exp.Add(this=end, expression=exp.Literal.number(1)))
+    numbers = _call("sequence")(start, _call("greatest")(start.copy(), end))
+    count = exp.Sub(this=end.copy(), expression=start.copy())
+    none = exp.Literal.number(0)
+    length = exp.cast(_call("greatest")(count, none), exp.DType.INT)
+    return _call("slice")(numbers, exp.Literal.number(1), length)
+
+
+def _from_json(node: exp.Expr) -> exp.Expr:
+    """JSON as a struct, whose shape DuckDB is told as JSON, and Spark in its SQL."""
+    shape = _struct(json.loads(node.expression.name))
+    return _call("from_json")(node.this, exp.Literal.string(shape))
+
+
+def _struct(shape: Any) -> str:
+    if not isinstance(shape, dict):
+        return {"VARCHAR": "STRING", "JSON": "STRING"}.get(shape, str(shape))
+    fields = []
+    for name, kind in shape.items():
+        fields.append(f"`{name.replace('`', '``')}`: {_struct(kind)}")
+    return f"STRUCT<{', '.join(fields)}>"
+
+
+def _folded(first: float, step: type[exp.Expr]) -> Callable[[exp.Expr], exp.Expr]:
+    """Of a list's numbers that are there; NULL of none."""
+
+    def rewrite(items: exp.Expr) -> exp.Expr:
+        present = sqlglot.parse_one("filter(x, e -> e IS NOT NULL)", dialect="spark")
+        present = _call("filter")(items, present.expression)
+        total, item = exp.to_identifier("t"), exp.to_identifier("e")
+        fold = exp.Lambda(
+            this=step(this=total.copy(), expression=item.copy()), expressions=[total, item]
+        )
+        folded = _call("aggregate")(present, _double(str(first)), fold)
+        is_empty = exp.EQ(this=_call("size")(present.copy()), expression=exp.Literal.number(0))
+        return exp.Case(ifs=[exp.If(this=is_empty, true=exp.Null())], default=folded)
+
+    return rewrite
+
+
 def _list_position(items: exp.Expr, item: exp.Expr) -> exp.Expr:
     return _call("nullif")(_call("array_position")(items, item), exp.Literal.number(0))
 
 
 def _at(items: exp.Expr, place: exp.Expr) -> exp.Expr:
-    """The item at a place from 1 on; NULL where there is none."""
+    """The item at a place from 1 on, or from -1 back; NULL where there is none."""
+    if isinstance(place, exp.Neg):
+        return _call("try_element_at")(items, place)
+    if place.is_int:
+        return _call("get")(items, exp.Literal.number(int(place.name) - 1))
     before = exp.Sub(this=exp.paren(place), expression=exp.Literal.number(1))
     return _call("get")(items, exp.cast(before, exp.DType.INT))
 
 
+def _bit_count(bits: exp.Expr) -> exp.Expr:
+    """How many numbers of a range occur, which DuckDB counts by a bit each."""
+    if isinstance(bits, exp.Anonymous) and bits.name.lower() == "bitstring_agg":
+        return exp.Count(this=exp.Distinct(expressions=[bits.expressions[0]]))
+    return _call("bit_count")(bits)
+
+
 _FUNCTIONS: Mapping[str, Callable[..., exp.Expr]] = {
+    "bit_count": _bit_count,
     "epoch_us": _call("unix_micros"),
-    "hash": _call("xxhash64"),
+    "hash": _hash,
     "isfinite": _is_finite,
     "timezone": _time_zone,
     "list_position": _list_position,
     "list_extract": _at,
+    "list_sum": _folded(0.0, exp.Add),
+    "list_product": _folded(1.0, exp.Mul),
     # As DuckDB writes (a, b) and count(*) in the text of a view.
     "row": _call("struct"),
     "count_star": lambda: exp.Count(this=exp.Star()),
@@ -371,11 +540,8 @@ _FUNCTIONS: Mapping[str, Callable[..., exp.Expr]] = {
 
 def _bracket(node: exp.Expr) -> exp.Expr:
     (place,) = node.expressions
-    if place.is_int:
-        # Literal places count from 0 since they were parsed.
-        return _call("get")(node.this, place)
-    if isinstance(place, exp.Literal):
-        return node
+    if isinstance(place, exp.Literal) and place.is_string:
+        return node  # a field
     return _at(node.this, place)
 
 
@@ -431,6 +597,11 @@ def _window(node: exp.Expr) -> exp.Expr:
 
 
 _NODES: Mapping[type[exp.Expr], Callable[[Any], exp.Expr]] = {
+    exp.Add: _add,
+    exp.DateBin: _time_bucket,
+    exp.TimeToUnix: _epoch,
+    exp.GenerateSeries: _range,
+    exp.FromJson: _from_json,
     exp.Bracket: _bracket,
     exp.Literal: _number,
     exp.DataType: _type,

@@ -71,6 +71,12 @@ class PinnedTable(NamedTuple):
 EMPTY = PinnedTable((), 0, widened=False)
 
 
+def table_types(name: str) -> dict[str, str]:
+    """The columns of view `decisions`, `rewards` or `events`, in order, with their types in
+    DuckDB's words."""
+    return sql_types(_COLUMNS[name])
+
+
 def base_view(name: str, table: PinnedTable) -> str:
     """View `decisions`, `rewards` or `events`: a Delta table's files. An empty lake has the same
     columns and no row.
@@ -81,7 +87,7 @@ def base_view(name: str, table: PinnedTable) -> str:
     The files are named one by one. So the view goes on showing the very rows of its version while
     newer ones are appended or files are merged beside it, and readers need no Delta extension.
     """
-    types = sql_types(_COLUMNS[name])
+    types = table_types(name)
     columns = []
     for column, kind in types.items():
         sql = identifier(column)

@@ -148,7 +148,7 @@ def _why(experiment: Experiment, reason: Reason) -> str:
 def _seen(data: Path, key: str, unit: str) -> tuple[SeenVariant, ...]:
     if not is_published(data):
         return ()
-    with open_database(data) as database:
+    with open_database(data, on_engine=False) as database:
         rows = database.rows(
             """SELECT variant, reason, min(decided_at) AS first_at, max(decided_at) AS last_at,
                 count(*) AS decisions

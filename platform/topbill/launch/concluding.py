@@ -71,7 +71,7 @@ def keep_reports(data: Path) -> list[ConclusionLine]:
     """
     kept = []
     for listed in experiments(data):
-        with open_database(data) as database:
+        with open_database(data, on_engine=False) as database:
             standing = standing_conclusion(database, listed.key)
         if standing is None or standing.report is not None or not listed.decisions:
             continue

@@ -93,7 +93,7 @@ def launch_evidence(
     """
     excerpt = replace(Excerpt.of(since), but=beside)
     step = Excerpt.of(step_since).since
-    with open_database(data) as database:
+    with open_database(data, on_engine=False) as database:
         tables = ExperimentTables.read(database, key)
         counted = counted_decisions(database, key, tables.experiment["spec"])
         rows = AnalysisRows(database, tables, excerpt=excerpt, counted=counted)

@@ -278,11 +278,11 @@ def _estimators(asked: Sequence[str], log: _PageLog) -> Sequence[str]:
 
 
 def _served(data: Path, page: str) -> list[_Served]:
-    connection = lake.connect(lake.database_of(data))
+    engine = lake.open_engine(lake.database_of(data))
     try:
-        rows = connection.execute(_PAGES, {"page": page}).fetchall()
+        rows = engine.sql(_PAGES, {"page": page}).fetchall()
     finally:
-        connection.close()
+        engine.close()
     decode = msgspec.json.Decoder(PageAnswer).decode
     served = []
     for decision_id, unit, decided_at, weight, answer, context in rows:

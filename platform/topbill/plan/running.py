@@ -196,10 +196,11 @@ def _recorded(database: AnalyticsDatabase, key: str) -> RecordedExperiment:
     )
     rows = database.rows(
         """SELECT unit, arg_max(context, seq) AS context FROM decisions
-        WHERE experiment = $key AND unit IS NOT NULL AND hash(unit) % $one_in = 0
+        WHERE experiment = $key AND unit IS NOT NULL AND md5(unit) <= $highest
         GROUP BY unit ORDER BY unit""",
         key=key,
-        one_in=max(1, -(-int(counts["asked"]) // MOST_UNITS)),
+        # MD5 is even over units, and the same on every engine.
+        highest=f"{(1 << 128) // max(1, -(-int(counts['asked']) // MOST_UNITS)) - 1:032x}",
     )
     units = tuple(RecordedUnit(row["unit"], row["context"] or "{}") for row in rows)
     # A database of an earlier version has no events of units until the worker publishes.

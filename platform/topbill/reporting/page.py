@@ -225,7 +225,7 @@ def load_page_report(
         LogError: the lake cannot be read.
     """
     # What candidates find is measured by the worker and lies beside the lake.
-    with open_database(data, on_engine=True) as database:
+    with open_database(data) as database:
         report = _report(database, page, weights)
     return replace(report, recall=_recall(Path(data), page))
 

@@ -11,6 +11,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests import rich_lake, sail_server
 from tests.answers import differences
@@ -18,14 +19,17 @@ from tests.answers import differences
 from topbill import reporting
 from topbill.domain.engine_url import ENGINE_VARIABLE, SCRATCH_VARIABLE, address_of
 from topbill.domain.errors import BadRequest, LogError
-from topbill.lake import DATABASE, open_engine
+from topbill.lake import DATABASE, answer, open_engine
 from topbill.lake.engine import DuckDBEngine
 from topbill.ope import evaluate
+from topbill.plan import running
+from topbill.reporting.experiment.plan import plan
 
 pytest.importorskip("pysail", reason="no pysail: pip install -r requirements-dev.lock")
 pytest.importorskip("pyspark", reason="no pyspark: pip install 'topbill[spark]'")
 
 from topbill.lake.spark import SparkEngine
+from topbill.lake.spark_sql import columns_of
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +147,100 @@ def test_a_sample_is_of_the_same_units_on_a_server(
     here, there = answers(partial(_evaluation, data, most=100), server, monkeypatch)
     assert differences(here, there) == []
     assert 0.0 < here["sampled"] < 1.0
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT variant, count(*) AS n, avg(propensity) FROM decisions GROUP BY ALL ORDER BY 1",
+        "FROM units ORDER BY unit LIMIT 3",
+        "SELECT d.*, r.n FROM decisions d JOIN (SELECT decision_id, count(*) AS n FROM rewards "
+        "GROUP BY ALL) r ON r.decision_id = d.decision_id ORDER BY seq LIMIT 5",
+        "SELECT action, position, propensity FROM placements ORDER BY decision_id LIMIT 9",
+        "SELECT experiment, unit, decided_at, objective, mature FROM feedback ORDER BY 3 LIMIT 9",
+        "SELECT sum(objective), count(*) FILTER (mature) FROM feedback",
+        "SELECT count(*), count(r.n) FROM (decisions d LEFT JOIN (SELECT decision_id, 1 AS n FROM "
+        "rewards GROUP BY ALL) r ON r.decision_id = d.decision_id)",
+        "SELECT key, unit FROM experiments",
+        "SHOW TABLES",
+    ],
+)
+def test_sql_is_answered_the_same_by_a_server(
+    query: str, data: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+    for url in ("", server):
+        monkeypatch.setenv(ENGINE_VARIABLE, url)
+        rows = answer(data / DATABASE, query)
+        said.append([rows.column_names, [list(row.values()) for row in rows.to_pylist()]])
+    here, there = said
+    assert differences(here, there) == []
+    assert here[1]
+
+
+@pytest.mark.usefixtures("on_spark")
+@pytest.mark.parametrize(
+    ("query", "got"),
+    [
+        ("DROP VIEW decisions", "got DROP"),
+        ("SELECT nothing FROM decisions", "nothing"),
+        ("SELECT * FROM read_parquet('/etc/passwd'), decisions", "/etc/passwd"),
+        ("SELECT * FROM decisions; SELECT 1", "got 2 statements"),
+        ("COPY decisions TO '/tmp/x'", "got COPY"),
+        ('SELECT * FROM parquet."/etc/passwd", decisions', "parquet"),
+    ],
+)
+def test_sql_for_a_server_reads_the_record_and_nothing_else(
+    query: str, got: str, data: Path
+) -> None:
+    with pytest.raises(BadRequest) as caught:
+        answer(data / DATABASE, query)
+    assert got in str(caught.value)
+
+
+@pytest.mark.usefixtures("on_spark")
+def test_what_spark_has_no_word_for_is_told(data: Path) -> None:
+    with pytest.raises(LogError, match="cannot answer") as caught:
+        answer(data / DATABASE, "SELECT jaro_similarity(unit, 'u1') AS s FROM decisions")
+    assert "JARO" in str(caught.value).upper()
+
+
+def test_columns_that_a_table_has_not_yet_are_null() -> None:
+    kinds = {"seq": "BIGINT", "at": "TIMESTAMP", "new": "VARCHAR[]", "each": "STRUCT(a DOUBLE)[]"}
+    assert columns_of(kinds, ["at", "seq", "other"]) == [
+        "`seq`",
+        "`at`",
+        "CAST(NULL AS ARRAY<STRING>) AS `new`",
+        "CAST(NULL AS ARRAY<STRUCT<`a`: DOUBLE>>) AS `each`",
+    ]
+
+
+def test_how_long_it_takes_is_planned_the_same_on_a_server(
+    data: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = answers(
+        lambda: msgspec.json.encode(plan(rich_lake.KEY, data)), server, monkeypatch
+    )
+    assert differences(here, there) == []
+    assert here["runtimes"]
+
+
+def test_what_runs_is_read_the_same_by_a_server(
+    data: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "MOST_UNITS", 50)
+    here, there = answers(lambda: json.dumps(_units(data)), server, monkeypatch)
+    assert here == there
+    assert 20 <= len(here) <= 100
+
+
+def _planned(data: Path) -> bytes:
+    return msgspec.json.encode(plan(rich_lake.KEY, data))
+
+
+def _units(data: Path) -> list[Any]:
+    units = running.what_runs(data).records[rich_lake.KEY].units
+    return [[unit.unit, unit.context] for unit in units]
 
 
 def _evaluation(data: Path, **options: Any) -> str:

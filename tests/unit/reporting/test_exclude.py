@@ -20,6 +20,8 @@ from topbill.reporting.queries import exposure, series
 from topbill.spec import Experiment
 from topbill.testing import a_decision, an_experiment, publish
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 START = 1_790_000_000_000_000
 SECOND = 1_000_000
 

@@ -15,6 +15,8 @@ from topbill.lake import Lake
 from topbill.log import open_log
 from topbill.worker.publisher import Publisher
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 FILE = """
 experiment: {key}
 surface: titles

@@ -25,6 +25,8 @@ from topbill.policies.uniform import FixedParams, UniformParams
 from topbill.reporting.queries.database import open_database
 from topbill.spec import Experiment, Guardrail, Metric, Variant
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 NOW, SECOND = 1_790_000_000_000_000, 1_000_000
 SPEC = Experiment(
     key="home",

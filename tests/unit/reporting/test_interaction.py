@@ -18,6 +18,8 @@ from topbill.ab import Interaction, interaction
 from topbill.domain.errors import BadRequest
 from topbill.reporting.experiment import interactions
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 SETTINGS: dict[str, Any] = {
     "unit": "unit",
     "variant": "mine",

@@ -19,6 +19,8 @@ from topbill.lake import Lake
 
 from .test_report import NOW, SECOND, SPEC, decision, text
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 KINDS = [kind for kind in event_kinds() if not METRIC_KINDS[kind].of_a_day]
 
 

@@ -26,6 +26,8 @@ from topbill.reporting.experiment.wording import standing
 from topbill.reporting.queries import action_values, series
 from topbill.spec import Experiment, from_audit
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 DAY = 86_400_000_000
 START = 20_000 * DAY  # 2024-10-04
 ACTIONS: list[dict[str, Any]] = [{"id": "x"}, {"id": "y"}]

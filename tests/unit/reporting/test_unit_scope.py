@@ -22,6 +22,8 @@ from topbill.reporting.queries.series import progress
 from topbill.spec import Experiment
 from topbill.testing import a_decision, an_experiment, publish, temporary_lake
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND
 DAY = 24 * HOUR

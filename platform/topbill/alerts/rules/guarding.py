@@ -26,7 +26,7 @@ _FAILING = 0.1
 
 def read_harms(data: Path, key: str) -> tuple[GuardrailHarm, ...]:
     """Each variant on each guardrail. Raises as `launch_evidence` does."""
-    with open_database(data) as database:
+    with open_database(data, on_engine=False) as database:
         tables = ExperimentTables.read(database, key)
         counted = counted_decisions(database, key, tables.experiment["spec"])
         rows = AnalysisRows(database, tables, counted=counted)

@@ -143,7 +143,7 @@ def _read(
     """The report, with what days add up to kept in a data folder, if there is one to `keep` in."""
     is_plain = excerpt.is_whole and not (first_exposure or anew)
     is_plain = is_plain and (segments, method, looks, control) == (None, None, None, None)
-    with open_database(data, on_engine=True) as database:
+    with open_database(data) as database:
         concluded = None
         if may_be_concluded(database, key):
             concluded = standing_conclusion(database, key)
@@ -178,7 +178,7 @@ def _read(
     if rows.weighted or not report.health.reasons.get("holdout"):
         return report
     # A connection of its own, in which decisions are those of the holdout's readout.
-    with open_database(data, on_engine=True) as database:
+    with open_database(data) as database:
         readout = holdout_readout(
             database, tables, method, looks, excerpt=excerpt, first_exposure=first_exposure
         )
@@ -190,7 +190,7 @@ def _since_conclusion(
 ) -> HoldoutReadout | None:
     """What the winner is worth over the units held out, in what was decided since: read at any
     look, as nobody planned this one."""
-    with open_database(data, on_engine=True) as database:
+    with open_database(data) as database:
         if not database.rows("FROM experiments WHERE key = $key", key=key):
             return None
         tables = ExperimentTables.read(database, key)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from topbill.domain.reasons import reasons
 from topbill.domain.rewards import is_example_sql
@@ -18,6 +19,7 @@ from topbill.reporting.experiment.exclusion import open_counted
 from topbill.reporting.experiment.segments import context_struct, groupings
 from topbill.reporting.queries.action_versions import LABELS, make_action_labels
 from topbill.reporting.queries.database import (
+    IN_SAMPLE,
     AnalyticsDatabase,
     published_experiment,
     published_us,
@@ -110,7 +112,7 @@ def _shown_first(
         f"""SELECT action, count(*) AS shown FROM (
             SELECT {source} FROM decisions
             WHERE experiment = $key AND variant = $variant AND len(slate) > 0
-                AND hash(seq) % $one_in = 0
+                AND {IN_SAMPLE}
         ) {condition} GROUP BY action""",  # noqa: S608  (an expression of `groupings`)
         **parameters,
         key=key,
@@ -165,7 +167,7 @@ _CELLS = """
                 probabilities[1] AS chances {context}
             FROM decisions
             WHERE experiment = $key AND reason = 'policy' AND {whose}
-                AND len(probabilities) > 0 AND hash(seq) % $one_in = 0
+                AND len(probabilities) > 0 AND {sampled}
                 AND {mature} AND {looked_at}
         ) {inside}
     ), each AS (
@@ -228,6 +230,7 @@ def _make_cells(
             whose=whose,
             experiment=identifier(key),
             labels=LABELS,
+            sampled=IN_SAMPLE,
         ),
         **parameters,
         key=key,
@@ -265,32 +268,24 @@ def _squared_deviations(
     """
     weights: list[dict[str, object]] = []
     for action, stages in by_action.items():
-        weights += [_weight_row(action, scores[action], stage) for stage in stages]
+        for stage in stages:
+            line = {"action": action, "v": stage.stage, "q": scores[action].value}
+            weights.append({**line, "h": stage.weight, "m": stage.prior_mean})
+    database.connection.register("weights", pa.Table.from_pylist(weights, _WEIGHTS))
     rows = database.rows(
         """SELECT action, sum(d * d) AS squares
         FROM (
-            SELECT action, u, sum(h * (m * n + s1 - m * s0 - q * n)) AS d
-            FROM cells JOIN (
-                SELECT unnest(
-                    $weights::STRUCT(action VARCHAR, v VARCHAR, h DOUBLE, m DOUBLE, q DOUBLE)[],
-                    max_depth := 2
-                )
-            ) USING (action, v)
-            GROUP BY action, u
-        ) GROUP BY action""",
-        weights=weights,
+            SELECT cells.action AS action, u, sum(h * (m * n + s1 - m * s0 - q * n)) AS d
+            FROM cells JOIN weights ON weights.action = cells.action AND weights.v = cells.v
+            GROUP BY cells.action, u
+        ) GROUP BY action"""
     )
     return {row["action"]: row["squares"] for row in rows}
 
 
-def _weight_row(action: str, score: _Score, stage: _Stage) -> dict[str, object]:
-    return {
-        "action": action,
-        "v": stage.stage,
-        "h": stage.weight,
-        "m": stage.prior_mean,
-        "q": score.value,
-    }
+_WEIGHTS = pa.schema(
+    [("action", pa.string()), ("v", pa.string())] + [(name, pa.float64()) for name in "qhm"]
+)
 
 
 def _table(
@@ -357,7 +352,7 @@ def groups(data: Path | str, key: str) -> dict[str, list[str]]:
                 f"""SELECT {grouping.expression} AS value, count(*) AS n
                 FROM (
                     SELECT from_json(context, $shape) AS c FROM decisions
-                    WHERE experiment = $key AND hash(seq) % $one_in = 0
+                    WHERE experiment = $key AND {IN_SAMPLE}
                 ) GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 30""",  # noqa: S608  (an expression of `groupings`)
                 **grouping.parameters,
                 key=key,

@@ -39,7 +39,7 @@ def coverage(data: Path | str, page: str) -> pd.DataFrame:
                     AND page IN (SELECT page FROM decisions WHERE experiment = $page)
             ) GROUP BY variant, title
         ), ranked AS (
-            SELECT *, row_number() OVER (PARTITION BY variant ORDER BY times DESC) AS place
+            SELECT *, row_number() OVER (PARTITION BY variant ORDER BY times DESC, title) AS place
             FROM placed
         )
         SELECT variant, sum(times)::BIGINT AS places, count(*) AS titles,

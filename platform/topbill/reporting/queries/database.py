@@ -112,14 +112,14 @@ class WholeRecord:
 
 
 @contextmanager
-def open_database(data: Path | str, *, on_engine: bool = False) -> Iterator[AnalyticsDatabase]:
+def open_database(data: Path | str, *, on_engine: bool = True) -> Iterator[AnalyticsDatabase]:
     """The analytics database of a data folder.
 
     Args:
         data: the data folder.
         on_engine: whether the engine that this process is to ask answers (see
-            `lake.open_engine`): for questions of which tests show that all engines say the same.
-            DuckDB answers all others.
+            `lake.open_engine`). Without it DuckDB does: for what services and workers ask on the
+            way, of few rows.
 
     Raises:
         NotFound: nothing was published yet.
@@ -339,10 +339,17 @@ def decisions_of(database: AnalyticsDatabase, key: str) -> int:
     return int(database.row(query, key=key)["decisions"])
 
 
-def sampled_one_in(database: AnalyticsDatabase, key: str, most: int = SAMPLE) -> int:
-    """Read one of so many of an experiment's decisions, so that about `most` are read.
+_PRIME = 2_147_483_647
+_SQUARED = f"(seq % {_PRIME}) * (seq % {_PRIME}) % {_PRIME}"
+IN_SAMPLE = f"({_SQUARED} * 48271 + seq) % {_PRIME} % $one_in = 0"
+"""SQL of whether a decision is in a sample of one in `$one_in`: even over time, and the same
+decisions each time it is asked, on every engine. An engine's own `hash` would be another on each; a
+square takes from numbers that follow one another whatever rhythm they have.
+"""
 
-    A query keeps them by `hash(seq) % $one_in = 0`, which is even over time and the same sample
-    each time it is asked.
+
+def sampled_one_in(database: AnalyticsDatabase, key: str, most: int = SAMPLE) -> int:
+    """Read one of so many of an experiment's decisions, by `IN_SAMPLE`, so that about `most` are
+    read.
     """
     return max(1, -(-decisions_of(database, key) // most))

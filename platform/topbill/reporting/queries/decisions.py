@@ -75,7 +75,7 @@ _LATEST = """
         coalesce(r.events, 0) AS events
     FROM decisions d LEFT JOIN (
         SELECT decision_id, count(*) AS events FROM rewards WHERE {whose} GROUP BY decision_id
-    ) r USING (decision_id)
+    ) r ON r.decision_id = d.decision_id
     WHERE {whose} AND d.seq >= $first AND list_contains($seqs, d.seq)
     ORDER BY d.seq DESC"""
 
@@ -127,7 +127,7 @@ def delays(data: Path | str, key: str) -> pd.DataFrame:
         FROM (
             SELECT event, epoch(received_at) - epoch(decided_at) AS late FROM rewards
             WHERE experiment = $key AND seq > $after
-        ) GROUP BY event ORDER BY events DESC"""
+        ) GROUP BY event ORDER BY events DESC, event"""
     with open_database(data) as database:
         return database.frame(query, key=key, after=_before_latest_events(database, key))
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from topbill.reporting.experiment.segments import Grouping, context_struct, groupings
 from topbill.reporting.queries.database import (
+    IN_SAMPLE,
     open_database,
     published_experiment,
     sampled_one_in,
@@ -73,19 +74,18 @@ def _labels(groups: dict[str, Grouping]) -> dict[str, list[str]]:
 def _counts_query(groups: dict[str, Grouping]) -> str:
     """SQL for columns feature (g0, g1 …), value, lately, n: decisions of each feature's groups."""
     expressions = [grouping.expression for grouping in groups.values()]
-    named = ", ".join(f"{expression} AS g{i}" for i, expression in enumerate(expressions))
-    columns = ", ".join(f"g{i}" for i in range(len(groups)))
+    names = ", ".join(f"'g{i}'" for i in range(len(groups)))
     return f"""
         SELECT feature, value, lately, count(*) AS n
         FROM (
-            UNPIVOT (
-                SELECT seq > $late AS lately, {named}
+            SELECT lately, unnest([{names}]) AS feature, unnest(groups) AS value
+            FROM (
+                SELECT seq > $late AS lately, [{", ".join(expressions)}] AS groups
                 FROM (
                     SELECT seq, from_json(context, $shape) AS c FROM decisions
-                    WHERE experiment = $key AND (seq <= $early OR seq > $late)
-                        AND hash(seq) % $one_in = 0
+                    WHERE experiment = $key AND (seq <= $early OR seq > $late) AND {IN_SAMPLE}
                 )
-            ) ON {columns} INTO NAME feature VALUE value
+            )
         ) GROUP BY ALL"""  # noqa: S608  (expressions of `groupings`)
 
 

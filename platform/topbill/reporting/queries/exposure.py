@@ -12,6 +12,7 @@ import pandas as pd
 from topbill.reporting.experiment.exclusion import open_counted
 from topbill.reporting.experiment.segments import context_struct, groupings
 from topbill.reporting.queries.database import (
+    IN_SAMPLE,
     AnalyticsDatabase,
     published_experiment,
     sampled_one_in,
@@ -43,11 +44,11 @@ def shares_over_time(
             slate[$position + 1] AS action, count(*) AS shown
         FROM decisions
         WHERE experiment = $key AND variant = $variant AND len(slate) > $position
-            AND hash(seq) % $one_in = 0
+            AND {sampled}
         GROUP BY ALL ORDER BY ALL"""
     with open_counted(data, key) as database:
         counts = database.frame(
-            query.format(till=_till(database, key)),
+            query.format(till=_till(database, key), sampled=IN_SAMPLE),
             key=key,
             variant=variant,
             position=position,
@@ -80,10 +81,10 @@ def most_shown(data: Path | str, key: str, variant: str, most: int = 50) -> pd.D
         experiment = published_experiment(database, key)
         event = next(m.event for m in experiment.metrics if m.name in experiment.objective)
         counts = database.frame(
-            """
+            f"""
             WITH placed AS (
                 SELECT decision_id, unnest(slate) AS action FROM decisions
-                WHERE experiment = $key AND variant = $variant AND hash(seq) % $one_in = 0
+                WHERE experiment = $key AND variant = $variant AND {IN_SAMPLE}
             ), named AS (
                 SELECT DISTINCT decision_id, item FROM rewards
                 WHERE experiment = $key AND event = $event AND item IS NOT NULL
@@ -92,7 +93,7 @@ def most_shown(data: Path | str, key: str, variant: str, most: int = 50) -> pd.D
                 count(*) / sum(count(*)) OVER () AS share, count(*) OVER () AS actions
             FROM placed LEFT JOIN named
                 ON placed.decision_id = named.decision_id AND placed.action = named.item
-            GROUP BY action ORDER BY shown DESC, action LIMIT $most""",
+            GROUP BY action ORDER BY shown DESC, action LIMIT $most""",  # noqa: S608  (our own SQL)
             key=key,
             variant=variant,
             event=event,
@@ -109,12 +110,12 @@ def positions(data: Path | str, key: str, variant: str) -> pd.DataFrame:
     """Per action and position (1 is the first): action, position, shown, and its share of that
     position.
     """
-    query = """
+    query = f"""
         SELECT action, position + 1 AS position, count(*) AS shown
         FROM (
             SELECT unnest(slate) AS action, unnest(range(len(slate))) AS position FROM decisions
-            WHERE experiment = $key AND variant = $variant AND hash(seq) % $one_in = 0
-        ) GROUP BY ALL ORDER BY ALL"""
+            WHERE experiment = $key AND variant = $variant AND {IN_SAMPLE}
+        ) GROUP BY ALL ORDER BY ALL"""  # noqa: S608  (our own SQL)
     with open_counted(data, key) as database:
         counts = database.frame(
             query, key=key, variant=variant, one_in=sampled_one_in(database, key)
@@ -137,7 +138,7 @@ def by_segment(
             FROM (
                 SELECT from_json(context, $shape) AS c, slate[1] AS action FROM decisions
                 WHERE experiment = $key AND variant = $variant AND len(slate) > 0
-                    AND hash(seq) % $one_in = 0
+                    AND {IN_SAMPLE}
             ) GROUP BY ALL ORDER BY ALL""",  # noqa: S608  (an expression of `groupings`)
             **grouping.parameters,
             key=key,
@@ -165,11 +166,11 @@ def exploration(data: Path | str, key: str, variant: str) -> pd.DataFrame:
         FROM (
             SELECT decided_at, probabilities[1] AS p FROM decisions
             WHERE experiment = $key AND variant = $variant AND len(probabilities) > 0
-                AND hash(seq) % $one_in = 0
+                AND {sampled}
         ) GROUP BY ALL ORDER BY till"""
     with open_counted(data, key) as database:
         return database.frame(
-            query.format(till=_till(database, key)),
+            query.format(till=_till(database, key), sampled=IN_SAMPLE),
             key=key,
             variant=variant,
             one_in=sampled_one_in(database, key),
@@ -180,15 +181,15 @@ def explored_by_position(data: Path | str, key: str) -> pd.DataFrame:
     """Per variant and position (1 is the first): variant, position, `explored` as in `exploration`,
     decisions.
     """
-    query = """
+    query = f"""
         SELECT variant, position, avg(1.0 - list_max(p)) AS explored, count(*) AS decisions
         FROM (
             SELECT variant, unnest(probabilities) AS p,
                 unnest(range(1, len(probabilities) + 1)) AS position
             FROM decisions
             WHERE experiment = $key AND variant IS NOT NULL AND len(probabilities) > 0
-                AND hash(seq) % $one_in = 0
-        ) GROUP BY ALL ORDER BY ALL"""
+                AND {IN_SAMPLE}
+        ) GROUP BY ALL ORDER BY ALL"""  # noqa: S608  (our own SQL)
     with open_counted(data, key) as database:
         return database.frame(query, key=key, one_in=sampled_one_in(database, key))
 

@@ -16,15 +16,24 @@ _OF_EACH = """
 WITH asked AS (
     SELECT unnest(shadows) AS shadow FROM decisions
     WHERE experiment = $key AND ($since::TIMESTAMP IS NULL OR decided_at >= $since::TIMESTAMP)
+), errors AS (
+    SELECT shadow.variant AS variant, shadow.failure AS error, count(*) AS n FROM asked
+    WHERE shadow.failure NOT IN ('', 'late', 'resting') GROUP BY ALL
+), worst AS (
+    SELECT variant, error FROM (
+        SELECT *, row_number() OVER (PARTITION BY variant ORDER BY n DESC, error) AS place
+        FROM errors
+    ) WHERE place = 1
 )
 SELECT shadow.variant AS variant, count(*) AS decisions,
     count(*) FILTER (shadow.failure IN ('late', 'resting')) AS late,
     count(*) FILTER (shadow.failure NOT IN ('', 'late', 'resting')) AS failed,
-    mode(shadow.failure) FILTER (shadow.failure NOT IN ('', 'late', 'resting')) AS error,
+    any_value(worst.error) AS error,
     quantile_cont(shadow.latency_us, 0.5) FILTER (shadow.failure = '') / 1000 AS median_ms,
     quantile_cont(shadow.latency_us, 0.99) FILTER (shadow.failure = '') / 1000 AS p99_ms,
     avg(list_product(shadow.propensities)) FILTER (shadow.failure = '') AS shows_the_same
-FROM asked GROUP BY ALL ORDER BY ALL
+FROM asked LEFT JOIN worst ON worst.variant = shadow.variant
+GROUP BY ALL ORDER BY variant
 """
 
 
