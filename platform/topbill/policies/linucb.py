@@ -10,7 +10,8 @@ from topbill.domain.chance import greedy
 from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.linear.chances import GREEDY, Chances
 from topbill.policies.linear.models import ActionIndex, Prediction
-from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
+from topbill.policies.linear.policy import ExploringParams, LinearPolicy, LinearScored
+from topbill.policies.linear.widening import of_quantile
 
 
 class _Scored(LinearScored):
@@ -39,11 +40,12 @@ class _Scored(LinearScored):
         return greedy(self.bound[remaining])
 
 
-class LinUCBParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`alpha` scales exploration."""
+class LinUCBParams(ExploringParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`alpha` scales exploration at first."""
 
     alpha: Annotated[
-        float, msgspec.Meta(ge=0.0, description="posterior standard deviations above the mean")
+        float,
+        msgspec.Meta(ge=0.0, description="posterior standard deviations above the mean, at first"),
     ] = 0.8
 
 
@@ -52,7 +54,9 @@ class LinUCB(LinearPolicy):
 
     `alpha` counts posterior standard deviations on the link scale: logits (Filippi et al. 2010), or
     rewards with their noise estimated from the residuals, so one value serves clicks at 1% and at
-    50%. The paper's algorithm is `model: disjoint, link: linear, prior_scale: 1`. Deterministic:
+    50%. It rises with the evidence, since a bound that doesn't rise stays below the mean
+    of another action for good where early luck was bad (`widening.of_quantile`). The paper's
+    algorithm is `model: disjoint, link: linear, prior_scale: 1, adaptive: false`. Deterministic:
     only min_probability makes its log evaluable.
     """
 
@@ -63,9 +67,17 @@ class LinUCB(LinearPolicy):
 
     params: LinUCBParams
 
+    @property
+    def alpha(self) -> float:
+        """Standard deviations above the mean, after what was learned up to now."""
+        least = self.params.alpha
+        if not self.params.adaptive:
+            return least
+        return of_quantile(least, self.evidence)
+
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
         prediction = self.predict(x, actions)
-        return _Scored(prediction, self.noise, self.logistic, alpha=self.params.alpha)
+        return _Scored(prediction, self.noise, self.logistic, alpha=self.alpha)
 
     def chances(self, index: ActionIndex) -> Chances:  # noqa: ARG002
-        return Chances(GREEDY, self.params.alpha, self.noise)
+        return Chances(GREEDY, self.alpha, self.noise)

@@ -11,7 +11,8 @@ import msgspec
 from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.linear.chances import GAPS, Chances
 from topbill.policies.linear.models import ActionIndex, Prediction
-from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
+from topbill.policies.linear.policy import ExploringParams, LinearPolicy, LinearScored
+from topbill.policies.linear.widening import of_gaps
 
 
 class _Scored(LinearScored):
@@ -30,11 +31,11 @@ class _Scored(LinearScored):
         return sampling.inverse_gap(rewards[remaining], self.gamma)
 
 
-class SquareCBParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`gamma_scale` scales greediness."""
+class SquareCBParams(ExploringParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`gamma_scale` scales greediness at first."""
 
     gamma_scale: Annotated[
-        float, msgspec.Meta(gt=0.0, description="greediness; larger explores less")
+        float, msgspec.Meta(gt=0.0, description="greediness at first; larger explores less")
     ] = 20.0
 
 
@@ -43,7 +44,8 @@ class SquareCB(LinearPolicy):
     share.
 
     γ = gamma_scale·√n/σ after n learned examples, with σ the standard deviation of the reward
-    around its base rate, so that one scale serves clicks at 1% and at 50%.
+    around its base rate, so that one scale serves clicks at 1% and at 50%; gamma_scale falls with
+    the evidence (`widening.of_gaps`).
     """
 
     kind: ClassVar[str] = "squarecb"
@@ -57,7 +59,10 @@ class SquareCB(LinearPolicy):
     def gamma(self) -> float:
         """γ, after what was learned up to now."""
         root_of_evidence = (self.learned / self.base_rate_variance) ** 0.5
-        return float(self.params.gamma_scale * root_of_evidence)
+        scale = self.params.gamma_scale
+        if self.params.adaptive:
+            scale = of_gaps(scale, self.evidence)
+        return float(scale * root_of_evidence)
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
         return _Scored(self.predict(x, actions), self.noise, self.logistic, gamma=self.gamma)

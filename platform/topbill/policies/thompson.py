@@ -13,7 +13,8 @@ import numpy as np
 from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.linear.chances import SHARES, WINS, Chances
 from topbill.policies.linear.models import ActionIndex, Prediction
-from topbill.policies.linear.policy import LinearParams, LinearPolicy, LinearScored
+from topbill.policies.linear.policy import ExploringParams, LinearPolicy, LinearScored
+from topbill.policies.linear.widening import of_posterior
 
 _TABLES, _LARGEST_TABLES = 64, 2_000_000
 """Tables of standard normals (fewer where they would hold more numbers than that): a decision's id
@@ -31,6 +32,7 @@ class _Scored(LinearScored):
         logistic: bool,
         *,
         params: ThompsonParams,
+        exploration: float,
         seed: int,
         independent: bool,
     ) -> None:
@@ -38,7 +40,7 @@ class _Scored(LinearScored):
         self.params = params
         self.seed = seed
         self.independent = independent
-        self.scale = _scale(noise, params)
+        self.scale = _scale(noise, exploration)
         self._draws: Floats | None = None
 
     def probabilities(self, remaining: Indices) -> Floats:
@@ -90,9 +92,9 @@ class _Scored(LinearScored):
         )
 
 
-def _scale(noise: float, params: ThompsonParams) -> float:
+def _scale(noise: float, exploration: float) -> float:
     """What the standard deviations of scores, in units of the noise, are multiplied with."""
-    return float(noise**0.5 * params.exploration)
+    return float(noise**0.5 * exploration)
 
 
 def _normals(index: ActionIndex, params: ThompsonParams) -> Floats:
@@ -109,13 +111,14 @@ def _tables(half: int, rows: int) -> Floats:
     return np.random.Generator(np.random.SFC64(rows)).standard_normal((tables, rows, half))
 
 
-class ThompsonParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`exploration` scales the posterior's standard deviation, `samples` is for correlated
+class ThompsonParams(ExploringParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`exploration` scales the posterior's standard deviation at first, `samples` is for correlated
     scores.
     """
 
     exploration: Annotated[
-        float, msgspec.Meta(gt=0.0, description="factor on the posterior standard deviation")
+        float,
+        msgspec.Meta(gt=0.0, description="factor on the posterior standard deviation, at first"),
     ] = 0.12
     samples: Annotated[
         int,
@@ -124,7 +127,8 @@ class ThompsonParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Thompson(LinearPolicy):
-    """Thompson (1933) sampling over a Bayesian linear model (Agrawal and Goyal 2013).
+    """Thompson (1933) sampling over a Bayesian linear model (Agrawal and Goyal 2013), with standard
+    deviations times `exploration` at first, and times 1 once there is much evidence (`widening`).
 
     Scores that are independent across actions (model `disjoint`, or no action features) get their
     exact probabilities by quadrature. Correlated scores get the shares of wins among joint samples,
@@ -133,13 +137,20 @@ class Thompson(LinearPolicy):
 
     kind: ClassVar[str] = "thompson"
     deterministic: ClassVar[bool] = False
-    # Draws of 0.12 standard deviations keep regret small, but where early luck misleads they never
-    # find back: a little chance does.
+    # While draws are narrow, little but chance finds back where early luck misleads.
     default_spread: ClassVar[float] = 0.02
 
     Params: ClassVar[type[msgspec.Struct]] = ThompsonParams
 
     params: ThompsonParams
+
+    @property
+    def exploration(self) -> float:
+        """What standard deviations are multiplied with, after what was learned up to now."""
+        least = self.params.exploration
+        if not self.params.adaptive:
+            return least
+        return of_posterior(least, self.evidence)
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:
         return _Scored(
@@ -147,12 +158,13 @@ class Thompson(LinearPolicy):
             self.noise,
             self.logistic,
             params=self.params,
+            exploration=self.exploration,
             seed=seed,
             independent=self.independent,
         )
 
     def chances(self, index: ActionIndex) -> Chances:
-        scale = _scale(self.noise, self.params)
+        scale = _scale(self.noise, self.exploration)
         if self.independent:
             return Chances(WINS, scale, alone=True)
         return Chances(SHARES, scale, normals=_normals(index, self.params))

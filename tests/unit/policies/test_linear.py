@@ -46,7 +46,7 @@ def ridge(phi: np.ndarray, r: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray
 
 def test_disjoint_linucb_is_ridge_regression_per_action():
     policy = LinUCB(
-        LinUCB.Params(model="disjoint", link="linear", alpha=0.8, prior_scale=0.7),
+        LinUCB.Params(model="disjoint", link="linear", alpha=0.8, prior_scale=0.7, adaptive=False),
         context_size=D,
         action_size=DA,
     )

@@ -19,6 +19,7 @@ from topbill.domain.example_batch import ExampleBatch
 from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.domain.slate import Slate, SlateRequest, SlatesRequest
 from topbill.policies import codec
+from topbill.policies.linear import widening
 from topbill.policies.linear.chances import Chances, expected_rewards
 from topbill.policies.linear.drawing import OF_X, Drawing, Weighed, load
 from topbill.policies.linear.fourier import Fourier
@@ -112,6 +113,18 @@ class LinearParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             )
         if self.half_life is not None and self.half_life_seconds is not None:
             raise ValueError("half_life and half_life_seconds exclude each other; give one")
+
+
+class ExploringParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the policies share whose exploration follows from what they believe."""
+
+    adaptive: Annotated[
+        bool,
+        msgspec.Meta(
+            description="whether exploration widens with what has been learned; false keeps it "
+            "at its parameter"
+        ),
+    ] = True
 
 
 class LinearScored:
@@ -212,6 +225,7 @@ class LinearPolicy:
             context_size,
         )
         self.models = self._untrained()
+        self._weights_of_action, self._weights_of_all = self._numbers_of_weights()
         self.learned = 0
         self.residuals = np.array(_VAGUE_RESIDUALS)
         self.places = Places()
@@ -236,6 +250,27 @@ class LinearPolicy:
         if params.model == "disjoint" and self.logistic:
             own[:, :1] = base_rate
         return LinearModels(own, shared, np.ones(1), self.logistic)
+
+    def _numbers_of_weights(self) -> tuple[float, float]:
+        """How many weights tell an action from the others, in effect: of its own, and of those
+        shared by all. How far down it was shown is none of them.
+        """
+        own = self.models.own.prior[0]
+        own = np.concatenate([own[: self.d + 1], own[self.d + 2 :]])
+        shared = 0 if self.params.model == "disjoint" else (self.d + 1) * self.da
+        return widening.effective_number(own), float(shared)
+
+    @property
+    def evidence(self) -> float:
+        """How much there was to learn the weights from that tell actions apart (`widening`)."""
+        count = float(self.residuals[0]) - _VAGUE_RESIDUALS[0]
+        return widening.evidence(
+            count,
+            self.base_rate_variance,
+            max(len(self.index), 1),
+            self._weights_of_action,
+            self._weights_of_all,
+        )
 
     def _empty_index(self) -> ActionIndex:
         return ActionIndex(Actions((), np.zeros((0, self.da))), {})
