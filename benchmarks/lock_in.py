@@ -1,5 +1,5 @@
-"""Does a policy end on the right actions, however the context is written? Worlds of few groups, each
-with an action of its own that is better than the others, where Thompson sampling with a Beta
+"""Does a policy end on the right actions, however the context is written? Worlds of few groups,
+each with an action of its own that is better than the others, where Thompson sampling with a Beta
 posterior per group and action finds it.
 
     python -m benchmarks.lock_in [--kinds thompson,auto] [--worlds two_groups,late] [--seeds 24]

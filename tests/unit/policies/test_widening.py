@@ -1,5 +1,5 @@
-"""Exploration begins at its parameter, widens with the evidence, and nothing that is learned depends
-on it.
+"""Exploration begins at its parameter, widens with the evidence, and nothing that is learned
+depends on it.
 """
 
 from __future__ import annotations
