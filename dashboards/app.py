@@ -20,9 +20,9 @@ gate.pass_or_stop()
 st.html(Path(__file__).parent / "board" / "page.css")
 
 
-def navigation() -> dict[str, list[st.Page]]:
-    """The app's pages by their section, in the order of `board.pages`."""
-    sections: dict[str, list[st.Page]] = {}
+def navigation() -> list[st.Page]:
+    """The app's pages, in the order of `board.pages`."""
+    pages = []
     for entry in PAGES:
         page = st.Page(
             entry.view,
@@ -31,8 +31,8 @@ def navigation() -> dict[str, list[st.Page]]:
             url_path=entry.path,
             default=entry is PAGES[0],
         )
-        sections.setdefault(entry.section, []).append(page)
-    return sections
+        pages.append(page)
+    return pages
 
 
 def sidebar() -> list[str]:
@@ -85,7 +85,8 @@ def choose_experiment(keys: list[str]) -> None:
     )
 
 
-page = st.navigation(navigation())
+# In one list: of sections Streamlit makes lists that screen readers cannot read.
+page = st.navigation(navigation(), expanded=True)
 experiments = sidebar()
 page.run()
 # Behind the first page that anybody looks at, so that Preview opens quickly later.

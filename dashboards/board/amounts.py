@@ -65,11 +65,11 @@ def action_values(frame: pd.DataFrame, title: str) -> alt.LayerChart:
     order = frame.sort_values("value", ascending=False, na_position="last")["action"].tolist()
     tips = [
         alt.Tooltip("action:N"),
-        alt.Tooltip("value:Q", format=".3f", title="worth"),
+        alt.Tooltip("value:Q", format=".3f", title="off-policy value"),
         alt.Tooltip("low:Q", format=".3f", title="from"),
         alt.Tooltip("high:Q", format=".3f", title="to"),
-        alt.Tooltip("plain:Q", format=".3f", title="mean when shown"),
-        alt.Tooltip("shown:Q", format=",", title="times first"),
+        alt.Tooltip("plain:Q", format=".3f", title="observed mean"),
+        alt.Tooltip("shown:Q", format=",", title="shown at position 1"),
     ]
     y = alt.Y("action:N", sort=order, title=None, axis=alt.Axis(labelLimit=150, labelOverlap=False))
     base = alt.Chart(frame).encode(y=y, tooltip=tips)
@@ -86,21 +86,27 @@ def action_values(frame: pd.DataFrame, title: str) -> alt.LayerChart:
     return bars + points + ticks
 
 
-def bars(frame: pd.DataFrame, highlight: str | None = None) -> alt.LayerChart:
-    """Horizontal bars of shares with their numbers, one of them highlighted. Columns: name,
-    value.
+def bars(
+    frame: pd.DataFrame, highlight: str | None = None, hues: alt.Color | None = None
+) -> alt.LayerChart:
+    """Horizontal bars of shares with their numbers, one of them highlighted; `hues` are variants'
+    colours. Columns: name, value.
     """
     y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=130, labelOverlap=False))
     base = alt.Chart(frame).encode(
         y=y, tooltip=[alt.Tooltip("name:N"), alt.Tooltip("value:Q", format=".2%")]
     )
-    colour = alt.condition(
-        f"datum.name === {highlight!r}", alt.value(palette()[1]), alt.value(palette()[0])
+    # Solid against faint: another colour would be that of another variant.
+    solid = alt.condition(
+        f"datum.name === {highlight!r}",
+        alt.value(1.0),
+        alt.value(1.0 if highlight is None else 0.4),
     )
     # Room at the right for the number of the longest bar.
     most = max(float(frame["value"].max()), 1e-9)
     x = alt.X("value:Q", scale=alt.Scale(domain=[0, most * 1.25]), axis=None)
-    shapes = base.mark_bar(cornerRadiusEnd=3).encode(x=x, color=colour)
+    colour = alt.value(palette()[0]) if hues is None else hues.legend(None)
+    shapes = base.mark_bar(cornerRadiusEnd=3).encode(x=x, color=colour, opacity=solid)
     return shapes + base.mark_text(align="left", dx=4, color=GREY).encode(
         x=x, text=alt.Text("value:Q", format=".1%")
     )

@@ -18,21 +18,28 @@ from topbill.reporting import LayerVariant, PageReport, Report
 from topbill.reporting.experiment.wording import FELL_BACK, Standing, Tone, alarms, standing
 from topbill.reporting.page import OBJECTIVE
 from topbill.reporting.queries.decisions import DecisionDetails
-from topbill.reporting.queries.exposure import effective_actions
+from topbill.reporting.queries.exposure import Exploration, effective_actions
 from topbill.reporting.queries.launches import LaunchStanding
 from topbill.reporting.queries.preview import PreviewedVariant
 
+HARM, NOT_TRUSTWORTHY, LEADING = (
+    "Guardrail failed",
+    "Not trustworthy (SRM)",
+    "Leading, guardrails pending",
+)
 STILL = 300.0
 """Seconds without a publication after which the worker is missed."""
 _SPOKEN = {
     "No traffic": "without traffic",
     "Winner": "with a winner",
-    "Harm": "harmful",
+    HARM: "with a failed guardrail",
+    LEADING: "leading with guardrails pending",
+    NOT_TRUSTWORTHY: "not trustworthy (SRM)",
     "Waits for approval": "waiting for approval",
 }
 """How a standing's word goes on after a number of experiments, where not as it is."""
 WAITS = "Waits for approval"
-_URGENT = ("Worse", "Withheld", WAITS, "Winner", "Ahead")
+_URGENT = ("Worse", NOT_TRUSTWORTHY, WAITS, "Winner", LEADING)
 """What the morning asks for first, where nothing does harm."""
 _FEW, _MANY = 0.005, 0.25
 """Exploring less than the first is hardly any; more than the second, and the policy is still
@@ -117,7 +124,7 @@ def all_experiments(
     sentence = _counted([where.word for _, where in standings])
     # What is shown to do harm is stopped first, whatever else cannot be believed.
     for title, where in standings:
-        if where.word == "Harm":
+        if where.word == HARM:
             word = where.word if is_still(age) else "Decide today"
             step = f"{title}: {where.next}"
             return structs.replace(where, word=word, sentence=sentence, next=step)
@@ -152,6 +159,22 @@ def all_experiments(
     )
 
 
+_ORDER = (HARM, "Rolled back", "Stopped at its gate", *_URGENT)
+"""Words of what somebody has to do something about, the most urgent first."""
+_CALM = ("Concluded", "No traffic", "Draft")
+"""Those of what nothing is to be done about."""
+
+
+def urgency(where: Standing, report: Report) -> int:
+    """By which experiments stand in a list, the most urgent first."""
+    if where.word in _ORDER:
+        return _ORDER.index(where.word)
+    if where.word in _CALM:
+        return len(_ORDER) + 2 + _CALM.index(where.word)
+    # Numbers that somebody has to explain come before those that only take their time.
+    return len(_ORDER) + (0 if alarms(report) else 1)
+
+
 def _counted(standing_words: Sequence[str]) -> str:
     """`3 experiments: 2 undecided and 1 with a winner.`"""
     # The most common first, as one would say it.
@@ -161,16 +184,22 @@ def _counted(standing_words: Sequence[str]) -> str:
 
 
 def bandit(
-    variant: str, policy: str, first: pd.Series, explored: float | None, values: pd.DataFrame
+    variant: str,
+    policy: str,
+    first: pd.Series,
+    now: pd.Series,
+    explored: Exploration | None,
+    values: pd.DataFrame,
 ) -> Standing:
     """What a variant's policy does.
 
     Args:
         variant: its name.
         policy: the kind of its policy.
-        first: each action's share of the first position.
-        explored: the chance that another than the favourite was shown.
-        values: what each action is worth, as `action_values` has it.
+        first: each action's share of the first position, of all its decisions.
+        now: the same of its latest decisions.
+        explored: how open the draw is now; None where no probabilities are kept.
+        values: the off-policy value of each action, as `action_values` has it.
     """
     if not len(first):
         return Standing(
@@ -179,9 +208,13 @@ def bandit(
             sentence=f"{variant} has decided nothing yet.",
             next=_WAIT,
         )
-    favourite = str(first.idxmax())
-    share = words.share(float(first.max()), digits=0)
-    sentence = f"{variant} shows {favourite} first most, in {share} of its decisions"
+    favourite = str(now.idxmax())
+    share = words.share(float(now.max()), digits=0)
+    ever = words.share(float(first.get(favourite, 0.0)), digits=0)
+    sentence = (
+        f"{variant} now shows {favourite} first most: in {share} of its latest decisions, {ever} "
+        "of all"
+    )
     # These two learn nothing, so there is no choice of theirs to be judged.
     if policy == "fixed":
         return Standing(
@@ -202,24 +235,24 @@ def bandit(
     step = judged.next
     # Large slates keep no probabilities, and nothing is known of how they were drawn.
     if explored is not None:
-        sentence += f", and explores in {words.share(explored)}"
-        if explored < _FEW:
-            step += (
-                " It hardly explores: with a higher min_probability it would find a new favourite "
-                "sooner."
+        sentence += f", and explores in {words.share(explored.explored)} of them"
+        if explored.explored < _FEW:
+            step = (
+                "It hardly explores any more, so what it knows of the others stays as it is: a "
+                "higher exploration floor (min_probability) would find a new favourite sooner."
             )
     return Standing(
-        word=_openness(first, explored),
+        word=_openness(now, explored),
         tone=judged.tone,
         sentence=f"{sentence}. {judged.sentence}",
         next=step,
     )
 
 
-def _openness(first: pd.Series, explored: float | None) -> str:
-    if explored is not None and explored > _MANY:
+def _openness(now: pd.Series, explored: Exploration | None) -> str:
+    if explored is not None and explored.explored > _MANY:
         return "Still exploring"
-    return "Settled" if effective_actions(first) < 1.5 else "Choosing"
+    return "Settled" if effective_actions(now) < 1.5 else "Choosing"
 
 
 def _favourite_against_values(favourite: str, values: pd.DataFrame) -> Standing:
@@ -230,20 +263,20 @@ def _favourite_against_values(favourite: str, values: pd.DataFrame) -> Standing:
         return Standing(
             word="Too early",
             tone="neutral",
-            sentence="What each is worth cannot be told yet.",
+            sentence="No off-policy value can be told yet.",
             next=_WAIT,
         )
     best, others = certain.iloc[0], certain.iloc[1:]
     interval = words.interval(best["low"], best["high"])
     sentence = (
-        f"Always shown first, {best['action']} would be worth most, "
+        f"The best off-policy value has {best['action']}: always shown first it would earn "
         f"{words.value(best['value'])} per decision ({interval})"
     )
     # Others whose interval reaches into the best one's may be as good.
     rivals = int((others["high"] >= best["low"]).sum())
     if rivals:
         return Standing(
-            word="Too close to call",
+            word="Inconclusive",
             tone="neutral",
             sentence=f"{sentence}, though {words.several(rivals, 'other')} may be as good.",
             next="Let it run: intervals that still overlap need more decisions.",
@@ -260,7 +293,8 @@ def _favourite_against_values(favourite: str, values: pd.DataFrame) -> Standing:
         word="Clear favourite",
         tone="good",
         sentence=f"{sentence}.",
-        next="Nothing to do: most shown is worth most. New actions would give it more to learn.",
+        next="Nothing to do: what is shown most is also the best. New actions would give it "
+        "more to learn.",
     )
 
 
@@ -294,7 +328,7 @@ def shown_alone(favourite: str, shown: pd.DataFrame, variant: str) -> Standing:
         sentence=f"Of {words.count(shown.attrs['actions'])} that {variant} showed, {favourite} "
         f"stood there most, at {words.several(int(first['shown']), 'place')}; an event {event} "
         f"named it at {words.share(first['rate'])} of them.",
-        next="What each is worth cannot be told of these decisions: they do not have the chance of "
+        next="No off-policy value can be told of these decisions: they lack the probabilities of "
         "all that could have been drawn (those of a page never do), or none is mature yet. Whole "
         "page compares the variants.",
     )
@@ -335,7 +369,7 @@ def evaluation(
         return _refused(name, estimates)
     sentence = (
         f"{name} would have earned {words.value(estimate.value)} per decision "
-        f"({words.interval(estimate.low, estimate.high)}); what was shown earned "
+        f"({words.interval(estimate.low, estimate.high)}); the logged policy earned "
         f"{words.value(logged.value)} ({words.interval(logged.low, logged.high)})."
     )
     word, tone, step = _compared(difference)
@@ -371,11 +405,11 @@ def _compared(difference: Estimate | None) -> tuple[str, Tone, str]:
         return "Estimated", "neutral", "Collect more decisions."
     if difference.low > 0.0:
         step = "Give it a variant: this says that it is worth an A/B test, and that is the proof."
-        return "Better than what was shown", "good", step
+        return "Better than the logged policy", "good", step
     if difference.high < 0.0:
-        return "Worse than what was shown", "bad", "Leave it out, or try other parameters."
-    step = "Collect more decisions, or try a policy that differs more from what was shown."
-    return "Cannot be told apart", "neutral", step
+        return "Worse than the logged policy", "bad", "Leave it out, or try other parameters."
+    step = "Collect more decisions, or try a policy that differs more from the logged one."
+    return "Inconclusive", "neutral", step
 
 
 def previewed(variants: Sequence[PreviewedVariant], names: Mapping[str, str]) -> Standing:
@@ -454,7 +488,7 @@ def healthy(report: Report, age: float) -> Standing:
     # Old numbers are not wrong, but whoever looks must know that they do not move.
     if is_still(age):
         return Standing(
-            word="Standing still", tone="warning", sentence=stillness(age), next=_START_WORKER
+            word="Stale data", tone="warning", sentence=stillness(age), next=_START_WORKER
         )
     tested = any(line.ok is not None for line in report.health.propensity)
     drawn = "actions were drawn as often as logged, " if tested else ""
@@ -499,17 +533,17 @@ def _page_verdict(
     # Harm first: what helps can wait a day.
     if hurting:
         step = (
-            f"Look at {_possessive(hurting[0])} first: the layers are drawn apart, so it is to "
-            "blame for what it loses."
+            f"Look at {_possessive(hurting[0])} first: the layers are randomised apart, so "
+            "the loss is its own."
         )
-        return "One hurts", "bad", step
+        return "Worse", "bad", step
     if helping:
         step = (
             f"Look at {helping[0].experiment} for the verdict that holds at every look; these "
             "intervals are for one look."
         )
-        return "Ahead", "promising", step
-    return "Undecided", "neutral", "Keep serving; intervals narrow with viewers."
+        return "Leading", "promising", step
+    return "Inconclusive", "neutral", "Keep serving; intervals narrow with viewers."
 
 
 def _page_sentence(

@@ -24,8 +24,10 @@ def gaps(frame: pd.DataFrame) -> alt.LayerChart:
         alt.Tooltip("low:Q", format="+.4f", title="from"),
         alt.Tooltip("high:Q", format="+.4f", title="to"),
     ]
-    # Green and orange are told apart by colour-blind readers too; what is unclear is grey.
-    scale = alt.Scale(domain=["more", "less", "unclear"], range=[palette()[2], palette()[5], GREY])
+    # Green and orange are told apart by colour-blind readers too; what is inconclusive is grey.
+    scale = alt.Scale(
+        domain=["better", "worse", "inconclusive"], range=[palette()[2], palette()[5], GREY]
+    )
     base = alt.Chart(frame).encode(
         y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, labelFontSize=12)),
         color=alt.Color(

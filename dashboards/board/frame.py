@@ -10,7 +10,7 @@ from typing import Literal
 import streamlit as st
 
 from board import data, words
-from board.terms import TERMS
+from board.terms import STATES, TERMS
 from board.words import plain
 from topbill.domain.alarm import TITLES
 from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
@@ -180,17 +180,22 @@ def answer(where: Standing, help_: str = TERMS["verdict"]) -> None:
     """
     with st.container(border=True, key="answer"):
         badge(where)
-        st.markdown(f"##### {plain(where.sentence)}", help=help_)
+        st.markdown(f"## {plain(where.sentence)}", help=help_, anchors=False)
         st.markdown(f"**What next?** {plain(where.next)}")
 
 
 def badge(where: Standing) -> None:
     """The word for where something stands, in its colour and with its sign."""
     colour, icon = TONES[where.tone]
-    st.badge(where.word, icon=icon, color=colour)
+    st.badge(where.word, icon=icon, color=colour, help=STATES.get(where.word))
 
 
 def warn(report: Report) -> None:
-    """What must be repaired before the experiment's numbers are believed."""
+    """What must be repaired before the experiment's numbers are believed, but for what the verdict
+    has said.
+    """
+    said = set(report.ab.verdict.codes) if report.ab is not None else set[str]()
     for alarm in alarms(report):
+        if alarm.code in said:
+            continue
         st.warning(plain(alarm.sentence), icon=":material/warning:")

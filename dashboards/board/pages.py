@@ -16,7 +16,6 @@ class Page:
         name: the view's file, `views/NAME.py`; its address is the name with hyphens.
         title: how it is called in the navigation and in the guide.
         icon: a Material symbol.
-        section: the group in the navigation, "" for the first.
         landmark: words that stand there once it is drawn on a record with decisions.
         question: what it answers; the guide opens with it.
     """
@@ -26,7 +25,6 @@ class Page:
     icon: str
     landmark: str
     question: str
-    section: str = ""
 
     @property
     def path(self) -> str:
@@ -48,6 +46,13 @@ PAGES = (
         question="How does every experiment stand?",
     ),
     Page(
+        name="verdict",
+        title="Verdict",
+        icon="gavel",
+        landmark="All numbers",
+        question="What do we decide, how sure are we, and what next?",
+    ),
+    Page(
         name="experiment",
         title="Experiment",
         icon="science",
@@ -58,7 +63,7 @@ PAGES = (
         name="bandit",
         title="Bandit",
         icon="casino",
-        landmark="Estimated regret",
+        landmark="Estimated regret vs best variant",
         question="What do the policies show, to whom, and how much chance is left in it?",
     ),
     Page(
@@ -72,7 +77,7 @@ PAGES = (
         name="page",
         title="Whole page",
         icon="web",
-        landmark="How much of the catalogue is seen",
+        landmark="Catalogue coverage",
         question="Was it the row, the title or the picture?",
     ),
     Page(
@@ -86,7 +91,6 @@ PAGES = (
         name="what_if",
         title="What if",
         icon="psychology_alt",
-        section="Ask",
         landmark="Evaluate",
         question="What would another policy have earned on the same log?",
     ),
@@ -94,7 +98,6 @@ PAGES = (
         name="preview",
         title="Preview",
         icon="live_tv",
-        section="Ask",
         landmark="What each variant would show",
         question="What would each variant show to this viewer now, with which chances, and why?",
     ),
@@ -102,7 +105,6 @@ PAGES = (
         name="decisions",
         title="Decisions",
         icon="manage_search",
-        section="Ask",
         landmark="The latest decisions",
         question="What happened in this one decision?",
     ),
@@ -110,9 +112,15 @@ PAGES = (
         name="health",
         title="Health",
         icon="monitor_heart",
-        section="Ask",
-        landmark="Have viewers changed?",
+        landmark="Covariate drift (PSI)",
         question="Can the record be trusted, and does the service keep up?",
+    ),
+    Page(
+        name="glossary",
+        title="Glossary",
+        icon="menu_book",
+        landmark="States",
+        question="What does a word on these pages mean?",
     ),
 )
 """In the order of the navigation; the first is where one arrives."""

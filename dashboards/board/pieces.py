@@ -4,16 +4,17 @@ to take it home.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import zip_longest
+from types import MappingProxyType
 
 import altair as alt
 import pandas as pd
 import streamlit as st
 
 from board import charts, data, words
-from board.terms import COLUMNS
+from board.terms import COLUMNS, GLOSSARY, column_term
 from topbill.reporting.queries.milestones import milestones
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
@@ -36,8 +37,27 @@ def chart(drawing: Chart, numbers: pd.DataFrame, name: str, height: int | None =
     """A chart and, below it, the numbers that it was drawn from. It saves itself as PNG from its
     corner.
     """
-    charts.draw(drawing, height, words.label(name))
+    charts.draw(drawing, height, described(name, numbers))
     download(numbers, name)
+
+
+def described(name: str, numbers: pd.DataFrame) -> str:
+    """What a chart shows, for those who do not see it: the names on it, with what is told of each
+    where it has one line. All numbers are in the CSV below it.
+    """
+    title = words.label(name.replace("-", " "))
+    labels = next((c for c in ("name", "action", "variant") if c in numbers.columns), None)
+    if labels is None or numbers.empty:
+        return f"Chart: {title}."
+    says = next((c for c in ("text", "value") if c in numbers.columns), None)
+    if says is None or numbers[labels].duplicated().any():
+        names = words.listing([str(name) for name in dict.fromkeys(numbers[labels])], 12)
+        return f"Chart: {title}, of {names}."
+    parts = []
+    for label, value in zip(numbers[labels], numbers[says], strict=True):
+        said = value if isinstance(value, str) else words.value(value)
+        parts.append(f"{label} {said}")
+    return f"Chart: {title}: {words.listing(parts, 12)}."
 
 
 def over_time(
@@ -87,39 +107,73 @@ def filled(numbers: pd.DataFrame, column: str, *, is_running_total: bool = False
 
 
 def table(
-    lines: pd.DataFrame, name: str, names: str = "", links: Sequence[str | None] = ()
+    lines: pd.DataFrame,
+    name: str,
+    names: str = "",
+    links: Sequence[str | None] = (),
+    *,
+    phone: Sequence[str] = (),
+    group: str = "",
+    strong: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """A table of words; on a phone each line is a card.
+    """A table of words; on a phone three of its columns, and all of them at a touch.
 
     Args:
         lines: a line for each row.
         name: of the CSV file.
         names: tells more of columns that the experiment named.
         links: where the lines' first cells lead, if anywhere.
+        phone: the columns that a phone shows; the first two and the last unless told otherwise.
+        group: a column whose cells stand as headings above their lines instead.
+        strong: column → cell of the rows that stand out.
     """
     # As HTML of our own: Streamlit's table explains no heading and scrolls sideways on a phone.
     columns = [str(column) for column in lines.columns]
-    heads = "".join(f"<th>{_head(column, names)}</th>" for column in columns)
-    rows = []
+    shown = set(phone or [*columns[:2], *columns[-1:]]) - {group}
+    # How a column is shown: always, where there is room, or as headings above the lines.
+    kinds = [_kind(column, shown, group) for column in columns]
+    heads = []
+    for column, kind in zip(columns, kinds, strict=True):
+        heads.append(f'<th scope="col"{kind}>{_head(column, names)}</th>')
+    rows, above = [], None
     for cells, link in zip_longest(lines.itertuples(index=False), links[: len(lines)]):
-        rows.append(_row(columns, cells, link))
+        values = dict(zip(columns, map(str, cells), strict=True))
+        if group and values[group] != above:
+            rows.append(
+                f'<tr class="tb-group"><th colspan="{len(columns)}" scope="rowgroup">'
+                f"{escape(values[group])}</th></tr>"
+            )
+        above = values.get(group)
+        is_strong = bool(strong) and all(values[key] == cell for key, cell in strong.items())
+        rows.append(_row(values, kinds, link, is_strong))
+    choice = ""
+    if any("tb-wide" in kind for kind in kinds):
+        choice = '<label class="tb-all"><input type="checkbox"> All columns</label>'
     st.html(
-        f'<table class="tb-table"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
+        f'<div class="tb-box">{choice}<table class="tb-table">'
+        f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
     download(lines, name)
 
 
-def _row(columns: Sequence[str], cells: Sequence[object], link: str | None) -> str:
-    """A line of a table. Each cell names its column, which a phone shows beside it."""
+def _kind(column: str, shown: set[str], group: str) -> str:
+    """The class of a column's cells."""
+    if column == group:
+        return ' class="tb-grouped"'
+    return "" if column in shown else ' class="tb-wide"'
+
+
+def _row(values: Mapping[str, str], kinds: Sequence[str], link: str | None, strong: bool) -> str:
+    """A line of a table."""
     parts = []
-    for i, (column, cell) in enumerate(zip(columns, cells, strict=True)):
+    for i, ((column, cell), kind) in enumerate(zip(values.items(), kinds, strict=True)):
         # Names come from files and requests: none may be taken for HTML.
-        text = escape(str(cell))
+        text = escape(cell)
         if link is not None and i == 0:
             text = f'<a href="{escape(link)}">{text}</a>'
-        parts.append(f'<td data-column="{escape(column)}"><span>{text}</span></td>')
-    return f"<tr>{''.join(parts)}</tr>"
+        parts.append(f'<td data-column="{escape(column)}"{kind}><span>{text}</span></td>')
+    standing_out = ' class="tb-strong"' if strong else ""
+    return f"<tr{standing_out}>{''.join(parts)}</tr>"
 
 
 def _head(column: str, names: str) -> str:
@@ -127,7 +181,12 @@ def _head(column: str, names: str) -> str:
     explanation = COLUMNS.get(column, names)
     if not explanation:
         raise KeyError(f"column {column!r} has no explanation; expected a line in board/terms.py")
-    help_ = f'<span class="tb-help" role="tooltip">{escape(explanation)}</span>'
+    # A column that is a term leads to it; the glossary's page has a search for the others.
+    link = f"{GLOSSARY}{column_term(column) or ''}"
+    help_ = (
+        f'<span class="tb-help" role="tooltip">{escape(explanation)} '
+        f'<a href="{link}" target="_blank">Glossary</a></span>'
+    )
     return f'<span class="tb-term" tabindex="0">{escape(column)}{help_}</span>'
 
 

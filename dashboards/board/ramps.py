@@ -48,7 +48,7 @@ def say(launch: LaunchStanding) -> None:
         if launch.stage == "over":
             st.caption(
                 "A launch looks for harm alone, by a test of its own that may be read at any time: "
-                "it may find harm while the intervals below are still undecided."
+                "it may find harm while the results below are still inconclusive."
             )
     else:
         st.info(text, icon=icon)

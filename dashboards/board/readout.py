@@ -16,15 +16,18 @@ import streamlit as st
 from board import charts, data, pieces, words
 from board.terms import TERMS
 from topbill.ab import REASONS as AB_REASONS
-from topbill.ab import Analysis, Comparison, ExposureSpan
+from topbill.ab import Analysis, Comparison, ExposureSpan, GuardrailResult, SampleRatio
 from topbill.domain.margin import amount
 from topbill.reporting import REASONS, Report
 from topbill.reporting.experiment.conclusion import conclusion_sentence
 from topbill.reporting.experiment.wording import (
-    CALLS,
     GUARDRAILS,
+    NOT_TRUSTWORTHY,
     PHASE_HEADINGS,
+    PROBABILITY,
+    RESULT,
     against_holdout,
+    call_of,
     effect_cells,
     effect_in_words,
     excluded_sentence,
@@ -43,12 +46,12 @@ from topbill.reporting.experiment.wording import (
 )
 from topbill.reporting.queries import history
 
-SIGNS = {"better": "✔", "worse": "✖", "no_call": "…"}
+SIGNS = {"better": "✔", "worse": "✖", "inconclusive": "…", NOT_TRUSTWORTHY: "?"}
 GUARDRAIL_SIGNS = {"not_worse": "✔", "worse": "✖", "undecided": "…", "unknown": "?"}
 """A sign beside the word, so that no colour speaks alone."""
 SHOWN_REVISIONS = 10
 SEE_BELOW = "? see below"
-"""Instead of a reading, where the reason why there is none takes more words than a cell has room
+"""Instead of a result, where the reason why there is none takes more words than a cell has room
 for."""
 
 
@@ -97,6 +100,9 @@ def lifts(analysis: Analysis, grey: str) -> None:
     primary = [once.get(c.variant, c) for c in primary]
     label = words.label(analysis.primary)
     pieces.section(f"Lift of {label}", f"{TERMS['lift']} {TERMS['interval']}")
+    if analysis.sample_ratio.alarm:
+        st.caption("None is drawn: where units were not split as intended, no lift can be trusted.")
+        return
     # One axis for all: differences where a single lift cannot be said.
     is_lift = all(c.relative is not None for c in primary)
     if not is_lift:
@@ -156,6 +162,22 @@ def names(analysis: Analysis) -> list[str]:
     return list(analysis.units)
 
 
+def allowed(guardrail: GuardrailResult) -> str:
+    """By how much a guardrail's metric may get worse: `10.0%`."""
+    return amount(guardrail.margin, guardrail.margin_unit)
+
+
+def result(c: Comparison, ratio: SampleRatio) -> str:
+    """What a comparison says, with its sign."""
+    said = call_of(c, ratio)
+    return f"{SIGNS[said]} {said}"
+
+
+def p_value(p: float | None) -> str:
+    """0.031; a dash where nothing was tested."""
+    return words.MISSING if p is None else f"{p:.3g}"
+
+
 def effect_columns(
     effect: Comparison | ExposureSpan, is_proportion: bool
 ) -> tuple[dict[str, str], str]:
@@ -189,11 +211,19 @@ def metrics(report: Report, analysis: Analysis) -> None:
                 "value": value,
                 "control": control,
                 **effect,
-                "chance better": words.chance(c.chance_to_win),
-                "reading": SEE_BELOW if why else f"{SIGNS[c.call]} {CALLS[c.call]}",
+                PROBABILITY: words.chance(c.chance_to_win),
+                "adjusted p": p_value(c.p_adjusted),
+                RESULT: SEE_BELOW if why else result(c, analysis.sample_ratio),
             }
         )
-    pieces.table(pd.DataFrame(lines), f"{report.experiment}-metrics")
+    winner = analysis.verdict.winner
+    pieces.table(
+        pd.DataFrame(lines),
+        f"{report.experiment}-metrics",
+        phone=("variant", "lift", RESULT),
+        group="metric",
+        strong={"variant": winner} if winner else {},
+    )
     say_why(unsaid)
 
 
@@ -209,7 +239,7 @@ def uncompared(report: Report) -> None:
                 "variant": words.label(line.variant),
                 "value": words.metric_value(mean.value, line.is_proportion),
                 "95% of this look": words.metric_interval(mean.low, mean.high, line.is_proportion),
-                "reading": REASONS[mean.reason] if mean.reason else "",
+                RESULT: REASONS[mean.reason] if mean.reason else "",
             }
         )
     pieces.table(pd.DataFrame(lines), f"{report.experiment}-metrics")
@@ -226,17 +256,22 @@ def guardrails(analysis: Analysis) -> None:
             {
                 "metric": words.label(guardrail.metric),
                 "variant": guardrail.variant,
-                "may worsen by": amount(guardrail.margin, guardrail.margin_unit),
+                "non-inferiority margin": allowed(guardrail),
                 "change": change,
                 "95% interval": bounds or "–",
-                "reading": f"{GUARDRAIL_SIGNS[guardrail.status]} {GUARDRAILS[guardrail.status]}",
+                RESULT: f"{GUARDRAIL_SIGNS[guardrail.status]} {GUARDRAILS[guardrail.status]}",
             }
         )
-    pieces.table(pd.DataFrame(lines), f"{analysis.experiment}-guardrails")
+    pieces.table(
+        pd.DataFrame(lines),
+        f"{analysis.experiment}-guardrails",
+        phone=("variant", "change", RESULT),
+        group="metric",
+    )
     if any(guardrail.status == "undecided" for guardrail in analysis.guardrails):
         st.caption(
-            "Undecided: the interval still holds values beyond the margin. More units make it "
-            "narrower."
+            "Inconclusive: the interval still holds values beyond the margin, so non-inferiority "
+            "is not shown. More units make it narrower."
         )
 
 
@@ -245,7 +280,7 @@ def segments(analysis: Analysis, grey: str) -> None:
     numbers = segment_numbers(analysis)
     if numbers.empty:
         return
-    pieces.section("Does it work for everybody?", f"{TERMS['segment']} {TERMS['shrunken']}")
+    pieces.section("Segments (heterogeneous effects)", f"{TERMS['segment']} {TERMS['shrunken']}")
     # After adjustment over all segments: one of twenty would differ by luck.
     differing = set()
     for h in analysis.heterogeneity:
@@ -293,7 +328,7 @@ def novelty(report: Report) -> None:
     """Whether the effect changes as units get used to it."""
     if not report.novelty:
         return
-    pieces.section("Does it wear off?", TERMS["novelty"])
+    pieces.section("Novelty effect", TERMS["novelty"])
     lines = []
     for found in report.novelty:
         st.markdown(words.plain(novelty_sentence(found)))
@@ -306,11 +341,16 @@ def novelty(report: Report) -> None:
                     "since first exposure": span_of_days(span),
                     "units": words.count(span.n),
                     **effect,
-                    "reading": why or words.MISSING,
+                    RESULT: why or words.MISSING,
                 }
             )
     if lines:
-        pieces.table(pd.DataFrame(lines), f"{report.experiment}-novelty")
+        pieces.table(
+            pd.DataFrame(lines),
+            f"{report.experiment}-novelty",
+            phone=("since first exposure", "lift", RESULT),
+            group="variant",
+        )
 
 
 def holdout(report: Report) -> None:
@@ -336,10 +376,15 @@ def holdout(report: Report) -> None:
                 "value": value,
                 "holdout": held,
                 **effect,
-                "reading": SEE_BELOW if why else f"{SIGNS[c.call]} {CALLS[c.call]}",
+                RESULT: SEE_BELOW if why else result(c, readout.sample_ratio),
             }
         )
-    pieces.table(pd.DataFrame(lines), f"{report.experiment}-holdout")
+    pieces.table(
+        pd.DataFrame(lines),
+        f"{report.experiment}-holdout",
+        phone=("variant", "lift", RESULT),
+        group="metric",
+    )
     say_why(unsaid)
     st.caption(
         f"{words.count(readout.units)} units were held out, {words.share(readout.share)} intended; "
@@ -352,7 +397,7 @@ def split(analysis: Analysis) -> None:
     ratio = analysis.sample_ratio
     total, weight = max(sum(ratio.counts.values()), 1), sum(ratio.shares.values())
     with st.expander(
-        "Were units split as intended?", icon=":material/call_split:", expanded=ratio.alarm
+        "Sample ratio mismatch (SRM) check", icon=":material/call_split:", expanded=ratio.alarm
     ):
         lines = []
         for name, units in ratio.counts.items():
@@ -364,10 +409,18 @@ def split(analysis: Analysis) -> None:
                     "intended": words.share(ratio.shares[name] / weight),
                 }
             )
-        pieces.table(pd.DataFrame(lines), f"{analysis.experiment}-split")
+        pieces.table(
+            pd.DataFrame(lines),
+            f"{analysis.experiment}-split",
+            phone=("variant", "share", "intended"),
+        )
         # The sequential test's where days are known, since people look every day.
         p = ratio.p_value if ratio.p_sequential is None else ratio.p_sequential
-        verdict = "**No.** The alarm is on." if ratio.alarm else "Yes, as far as can be told."
+        verdict = (
+            "**Mismatch.** Units were not split as intended."
+            if ratio.alarm
+            else "No mismatch shown."
+        )
         st.markdown(
             f"{verdict} p = {p:.3g}; the alarm goes off at {ratio.alpha:g}.", help=TERMS["srm"]
         )
@@ -378,7 +431,11 @@ def phases(report: Report) -> None:
     if len(report.phases) > 1:
         pieces.section("Phases", TERMS["phase"])
         lines = [dict(zip(PHASE_HEADINGS, phase_cells(p), strict=True)) for p in report.phases]
-        pieces.table(pd.DataFrame(lines), f"{report.experiment}-phases")
+        pieces.table(
+            pd.DataFrame(lines),
+            f"{report.experiment}-phases",
+            phone=("since", "shares", "what changed"),
+        )
     if report.excluded:
         st.caption(words.plain(excluded_sentence(report.excluded)))
 

@@ -37,7 +37,9 @@ _DARK = (
 _HEAT = ("#EAF2FA", "#075085"), ("#1A2C40", "#97C5E8")
 _WRITTEN = "#17202E", "#FFFFFF"
 RULE = alt.value(GREY)
-_PADDING = {"left": 0, "top": 4, "right": 8, "bottom": 0}
+_PADDING = {"left": 0, "top": 4, "right": 8, "bottom": 6}
+_PHONE = 250
+"""Pixels that a legend has on a phone."""
 LIFT = "datum.value === 0 ? '0%' : replace(format(datum.value, '+,.0%'), '-', '−')"
 """How an axis of lifts is labelled."""
 POINTS = (
@@ -85,8 +87,17 @@ def colours(
         "name:N",
         scale=scale,
         title=title,
-        legend=alt.Legend(orient="top", columns=3, labelLimit=140, symbolOpacity=1),
+        legend=alt.Legend(
+            orient="top", columns=_legend_columns(names), labelLimit=140, symbolOpacity=1
+        ),
     )
+
+
+def _legend_columns(names: Sequence[str]) -> int:
+    """As many beside each other as a phone has room for, three at most."""
+    # A sign and the gaps take some 28 pixels, a letter some 7.
+    longest = min(140, 7 * max((len(name) for name in names), default=1))
+    return max(1, min(3, _PHONE // (28 + longest)))
 
 
 def draw(

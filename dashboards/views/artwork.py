@@ -62,11 +62,12 @@ def numbers(name: str, row: Mapping[Any, Any] | None) -> None:
     st.markdown(f"**{words.plain(name)}** · shown **{share}**")
     st.progress(min(1.0, float(row["share"])))
     if row["reason"]:
-        st.caption(f"worth unknown: {action_values.REASONS[row['reason']]}")
+        st.caption(f"value unknown: {action_values.REASONS[row['reason']]}")
     else:
         interval = words.interval(row["low"], row["high"])
         st.caption(
-            f"worth **{words.value(row['value'])}** ({interval}); {answers.rests_on(row)}",
+            f"off-policy value **{words.value(row['value'])}** ({interval}); "
+            f"{answers.rests_on(row)}",
             help=TERMS["adaptive"],
         )
 
@@ -94,8 +95,8 @@ def chart(values: pd.DataFrame, payloads: Payloads, name: str) -> None:
         return
     named = certain.assign(action=pictures.names(certain["action"], payloads))
     st.caption(
-        "Blue: worth with its 95% interval. Orange tick: mean of the decisions where it stood "
-        "first."
+        "Blue: off-policy value with its 95% interval. Orange tick: observed mean of the decisions "
+        "where it stood first. Mature decisions alone."
     )
     drawing = charts.action_values(named, "objective per decision")
     pieces.chart(drawing, certain, name, 30 * len(certain) + 50)
@@ -110,15 +111,16 @@ def table(values: pd.DataFrame, payloads: Payloads, name: str) -> None:
         lines.append(
             {
                 "name": pictures.name(row["action"], payloads),
-                "stood first": words.count(row["shown"]),
-                "share first": words.share(row["share"]),
-                "mean when first": words.value(row["plain"]),
-                "worth": words.value(row["value"]),
+                "shown at position 1": words.count(row["shown"]),
+                "share at position 1": words.share(row["share"]),
+                "observed mean": words.value(row["plain"]),
+                "off-policy value": words.value(row["value"]),
                 "95% interval": interval,
                 "rests on": answers.rests_on(row),
             }
         )
-    pieces.table(pd.DataFrame(lines), name)
+    phone = ("name", "share at position 1", "off-policy value")
+    pieces.table(pd.DataFrame(lines), name, phone=phone)
 
 
 def shown_alone(key: str, variant: str) -> None:

@@ -22,19 +22,27 @@ def headline(key: str, variant: str, policy: str) -> None:
     positions = data.ask(exposure.positions, key, variant)
     first = positions[positions["position"] == 1].set_index("action")["share"]
     first = first.rename(index=pictures.page_names(key))
-    explored = explored_first(key, variant)
+    over_time = named_shares(key, variant)
+    lately = exposure.shares_lately(over_time) if len(over_time) else first
+    exploration = data.ask(exposure.exploration, key, variant)
+    explored = exposure.explored_lately(exploration)
     values = data.ask(action_values.action_values, key, variant)
-    frame.answer(answers.bandit(variant, policy, first, explored, values), TERMS["share"])
+    where = answers.bandit(variant, policy, first, lately, explored, values)
+    frame.answer(answers.while_still(where, data.age()), TERMS["share"])
     numbers = []
     if len(first):
-        effective = f"{exposure.effective_actions(first):.1f} of {len(first)}"
         numbers = [
-            ("Shown first most", str(first.idxmax()), TERMS["first"]),
-            ("Its share", words.share(float(first.max()), digits=0), TERMS["share"]),
-            ("Effective actions", effective, TERMS["effective"]),
+            ("Favourite now", str(lately.idxmax()), TERMS["first"]),
+            ("Its share now", words.share(float(lately.max()), digits=0), TERMS["share"]),
         ]
-    if explored is not None:
-        numbers.append(("Exploration", words.share(explored), TERMS["explored"]))
+    ever = exposure.explored_lately(exploration, 1.0)
+    if explored is not None and ever is not None:
+        effective = f"{explored.effective:.1f} of {len(first)}"
+        numbers += [
+            ("Exploration now", words.share(explored.explored), TERMS["explored"]),
+            ("Over all time", words.share(ever.explored), TERMS["explored"]),
+            ("Effective number now", effective, TERMS["effective"]),
+        ]
     pieces.metrics(*numbers)
     versions = data.ask(exposure.policy_versions, key)
     if len(versions):
@@ -43,18 +51,18 @@ def headline(key: str, variant: str, policy: str) -> None:
         st.caption(f"Policy version {newest['policy_version']} decides since {since}.")
 
 
-def explored_first(key: str, variant: str) -> float | None:
-    """The chance at the first position that another than the favourite was shown."""
-    explored = data.ask(exposure.explored_by_position, key)
-    own = explored[(explored["variant"] == variant) & (explored["position"] == 1)]
-    return float(own["explored"].iloc[0]) if len(own) else None
+def named_shares(key: str, variant: str) -> pd.DataFrame:
+    """What was shown first over time, by the names that people know: columns till, name, shown,
+    share.
+    """
+    over_time = data.ask(exposure.shares_over_time, key, variant).rename(columns={"action": "name"})
+    return over_time.assign(name=over_time["name"].replace(pictures.page_names(key)))
 
 
 def shares(key: str, variant: str) -> list[str]:
     """What was shown first, over time; the actions, most shown first."""
     pieces.section("What was shown first, over time", TERMS["share"])
-    over_time = data.ask(exposure.shares_over_time, key, variant).rename(columns={"action": "name"})
-    over_time["name"] = over_time["name"].replace(pictures.page_names(key))
+    over_time = named_shares(key, variant)
     totals = over_time.groupby("name")["shown"].sum().sort_values(ascending=False)
     # The rest always comes last, however large it is together.
     actions = [name for name in totals.index if name != exposure.OTHERS]
@@ -106,7 +114,7 @@ def _hour(group: str) -> float:
 
 def values(key: str, variant: str) -> None:
     """What each action is worth."""
-    pieces.section("What each action is worth", TERMS["adaptive"])
+    pieces.section("Off-policy value of each action", TERMS["adaptive"])
     table = data.ask(action_values.action_values, key, variant)
     if table.empty:
         st.caption("No mature decision with logged probabilities yet.")
@@ -114,9 +122,9 @@ def values(key: str, variant: str) -> None:
     certain = table[table["value"].notna()]
     if len(certain):
         st.caption(
-            "Blue: what a decision would earn if this always stood first, with its 95% interval. "
-            "Orange tick: mean of the decisions where it did; a policy that personalises picks "
-            "whom it suits."
+            "Blue: off-policy value, what a decision would earn if this always stood first, with "
+            "its 95% interval. Orange tick: observed mean of the decisions where it did; a policy "
+            "that personalises picks whom it suits. Mature decisions alone."
         )
         drawing = charts.action_values(certain, "objective per decision")
         pieces.chart(drawing, table, f"{key}-{variant}-worth", 30 * len(certain) + 50)
@@ -132,22 +140,25 @@ def values(key: str, variant: str) -> None:
 def exploring(key: str, variant: str, report: Report) -> None:
     left_column, right_column = st.columns(2)
     with left_column:
-        pieces.section("How open the draw is", TERMS["effective"])
+        pieces.section("Exploration over time", TERMS["effective"])
         over_time = data.ask(exposure.exploration, key, variant).assign(name=variant)
         if over_time.empty:
             st.caption("Probabilities were not kept: the slates are too large.")
         else:
-            title = "effective actions"
+            title = "effective number of actions"
             drawing = charts.lines(over_time, [variant], None, "effective", title, ".1f")
             pieces.over_time(key, drawing, over_time, f"{key}-{variant}-effective", 240)
     with right_column:
-        pieces.section("Exploration by position", TERMS["explored"])
+        pieces.section("Exploration by position, over all time", TERMS["explored"])
         positions = data.ask(exposure.explored_by_position, key)
         # With one slot there is one bar a variant; a line needs several positions.
         positions = positions.rename(columns={"variant": "name"})
         if set(positions["position"]) == {1}:
             bars = positions.rename(columns={"explored": "value"})
-            pieces.chart(charts.bars(bars, variant), bars, f"{key}-explored", 40 * len(bars) + 10)
+            hues = charts.colours(names(report), control(report))
+            pieces.chart(
+                charts.bars(bars, variant, hues), bars, f"{key}-explored", 40 * len(bars) + 10
+            )
         else:
             by_position = charts.by_position(positions, names(report), control(report))
             pieces.chart(by_position, positions, f"{key}-explored", 240)
@@ -170,7 +181,7 @@ def learning(key: str, report: Report) -> None:
 
 
 def regrets(key: str, report: Report) -> None:
-    pieces.section("Estimated regret", TERMS["regret"])
+    pieces.section("Estimated regret vs best variant", TERMS["regret"])
     table = regret(report)
     if table.empty:
         st.caption("Needs two variants with rewards.")
@@ -185,16 +196,17 @@ def regrets(key: str, report: Report) -> None:
             {
                 "variant": row["variant"],
                 "mature decisions": words.count(row["decisions"]),
-                "lost per decision": words.value(row["per_decision"]),
-                "lost so far": words.value(row["regret"]),
+                "regret per decision": words.value(row["per_decision"]),
+                "regret": words.value(row["regret"]),
                 "95% interval": interval,
             }
         )
     st.caption(
-        "In units of the objective: 1 is a decision that earned all one could wish for. The best "
-        "has lost nothing."
+        "Mature decisions alone, in points of the objective: 1 is the most that one decision can "
+        "earn. The best variant has no regret."
     )
-    pieces.table(pd.DataFrame(lines), f"{key}-regret")
+    phone = ("variant", "regret per decision", "regret")
+    pieces.table(pd.DataFrame(lines), f"{key}-regret", phone=phone)
 
 
 def versions(key: str) -> None:

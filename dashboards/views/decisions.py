@@ -27,14 +27,14 @@ def one(decision_id: str) -> None:
     row = details.decision
     frame.answer(answers.decision(details), TERMS["propensity"])
     pieces.metrics(
-        ("Chance of this", words.share(row["propensity"], digits=2), TERMS["propensity"]),
+        ("Propensity", words.share(row["propensity"], digits=2), TERMS["propensity"]),
         ("Policy", f"{row['policy']} v{row['policy_version']}", TERMS["version"]),
         ("Engine time", words.milliseconds(row["latency_us"] / 1e3), TERMS["p99"]),
         ("Reward events", str(len(details.rewards)), TERMS["events"]),
     )
     left_column, right_column = st.columns(2)
     with left_column:
-        pieces.section("Candidates and their chances", TERMS["candidates"])
+        pieces.section("Candidates and their probabilities", TERMS["candidates"])
         chances(details.probabilities, row)
         pieces.download(details.probabilities, "chances")
     with right_column:
@@ -55,7 +55,7 @@ def chances(matrix: pd.DataFrame, decision: dict[str, Any]) -> None:
         st.caption("The matrix was too large to keep; the policy version reproduces it.")
         lines = []
         for action, p in zip(decision["slate"], decision["propensities"], strict=True):
-            lines.append({"shown": action, "chance": words.share(p, digits=2)})
+            lines.append({"shown": action, "probability": words.share(p, digits=2)})
         pieces.table(pd.DataFrame(lines), "slate")
         return
     # A slate is drawn position by position, each from what is left: so the bars are apart.
@@ -66,9 +66,11 @@ def chances(matrix: pd.DataFrame, decision: dict[str, Any]) -> None:
             st.caption(f"Position {position}: {words.plain(action)} was drawn")
         likeliest = here[here["probability"] > 0].sort_values("probability", ascending=False)
         bars = likeliest.head(CANDIDATES).rename(columns={"action": "name", "probability": "value"})
-        charts.draw(charts.bars(bars, action), 26 * len(bars) + 10)
+        charts.draw(
+            charts.bars(bars, action), 26 * len(bars) + 10, pieces.described("probability", bars)
+        )
         if is_slate and position == 1:
-            st.caption("Orange was drawn. What is placed above is out of the draw below.")
+            st.caption("The solid bar was drawn. What is placed above is out of the draw below.")
 
 
 def timeline(rewards: pd.DataFrame) -> None:
@@ -87,7 +89,7 @@ def timeline(rewards: pd.DataFrame) -> None:
             }
         )
     named = rewards.assign(name=rewards["event"].map(words.label))
-    charts.draw(charts.events(named), 90)
+    charts.draw(charts.events(named), 90, "Chart: the reward events over time, as below.")
     pieces.table(pd.DataFrame(lines), "rewards")
 
 
@@ -103,7 +105,7 @@ def several(rows: pd.DataFrame, whose: str, name: str) -> None:
                 "slate": words.listing(row["slate"].split(", ")),
                 "events": row["events"],
                 "variant": row["variant"] or "none",
-                "chance": words.share(row["propensity"], digits=2),
+                "probability": words.share(row["propensity"], digits=2),
                 "unit": row["unit"],
                 "experiment": row["experiment"],
                 "reason": words.label(row["reason"]),
@@ -111,7 +113,30 @@ def several(rows: pd.DataFrame, whose: str, name: str) -> None:
         )
         query = {"id": row["decision_id"], "experiment": row["experiment"]}
         links.append(f"decisions?{urlencode(query)}")
-    pieces.table(pd.DataFrame(lines), name, links=links)
+    pieces.table(pd.DataFrame(lines), name, links=links, phone=("at", "slate", "events"))
+
+
+def events(rows: pd.DataFrame) -> None:
+    """A unit's reward events, each leading to the decision that it is of."""
+    pieces.section("Its reward events", TERMS["events"])
+    if rows.empty:
+        st.caption("No reward event has come.")
+        return
+    lines, links = [], []
+    for row in rows.to_dict("records"):
+        lines.append(
+            {
+                "at": row["occurred_at"].strftime("%d %b %H:%M:%S"),
+                "event": words.label(row["event"]),
+                "value": words.value(row["value"]),
+                "item": words.MISSING if pd.isna(row["item"]) else row["item"],
+                "after": words.duration(max(0.0, row["seconds_after"])),
+                "experiment": row["experiment"],
+            }
+        )
+        query = {"id": row["decision_id"], "experiment": row["experiment"]}
+        links.append(f"decisions?{urlencode(query)}")
+    pieces.table(pd.DataFrame(lines), "unit-events", links=links, phone=("at", "event", "value"))
 
 
 def body() -> None:
@@ -147,6 +172,7 @@ def of_unit(unit: str) -> None:
         frame.answer(answers.missing(f"decision for unit {unit}"), TERMS["decisions"])
     else:
         several(rows, unit, "unit")
+        events(data.ask(decisions.events_of_unit, unit))
 
 
 def latest(key: str) -> None:

@@ -23,7 +23,7 @@ def over_time(key: str, analysis: Analysis, grey: str) -> None:
     funnel = progress.dropna(subset=["relative", "relative_low", "relative_high"])
     left_column, right_column = st.columns(2)
     with left_column:
-        pieces.section("The lift as it became certain", TERMS["interval"])
+        pieces.section("Lift over time", TERMS["interval"])
         if funnel.empty:
             st.caption("Not enough rewards yet to tell a lift from chance.")
         else:
@@ -40,7 +40,9 @@ def over_time(key: str, analysis: Analysis, grey: str) -> None:
 
 def look_up(key: str) -> None:
     """Which variant a unit is in, since when and why."""
-    with st.expander("Which variant is a viewer in?", icon=":material/person_search:"):
+    with st.expander(
+        "Variant lookup: which variant is a unit in?", icon=":material/person_search:"
+    ):
         left_column, right_column = st.columns(2)
         unit = left_column.text_input(
             "Unit", key="who", placeholder="as services send it", help=TERMS["units"]
@@ -77,11 +79,14 @@ def look_up(key: str) -> None:
 
 def body() -> None:
     key = frame.chosen()
+    # The title stands above the choice, but says the revision of what was chosen.
+    above = st.container()
     against = choose.control(key)
     report = data.report(key, against)
-    frame.header("Experiment", key, f"revision {report.revision}")
-    if report.hypothesis:
-        st.markdown(f"*{words.plain(report.hypothesis)}*")
+    with above:
+        frame.header("Experiment", key, f"revision {report.revision}")
+        if report.hypothesis:
+            st.markdown(f"*{words.plain(report.hypothesis)}*")
     # The file can be looked at before anybody was asked.
     if not report.decisions:
         ramps.section(key)

@@ -12,7 +12,7 @@ from board import answers, charts, data, frame, pieces, words
 from board.terms import ENDED, TERMS
 from topbill.domain.alarm import TITLES
 from topbill.reporting import PropensityLine, Report
-from topbill.reporting.experiment.wording import JOINED
+from topbill.reporting.experiment.wording import JOINED, RESULT
 from topbill.reporting.queries import database, decisions, series
 from topbill.reporting.queries.drift import drift
 from topbill.reporting.queries.shadows import shadows
@@ -50,7 +50,7 @@ def headline(report: Report, traffic: pd.DataFrame) -> None:
         ("Decisions rewarded", words.share(health.rewarded_share), TERMS["rewarded"]),
         ("Reward events", words.count(health.reward_events), TERMS["events"]),
         (
-            "Drawn as logged",
+            "Propensity check",
             f"{good} of {len(lines)}" if lines else words.MISSING,
             TERMS["propensity"],
         ),
@@ -129,7 +129,7 @@ def rewards(key: str, report: Report) -> None:
         drawing = charts.lines(joins, events, None, "events", "events", "~s")
         pieces.over_time(key, drawing, joins, f"{key}-events", 240)
     with right_column:
-        pieces.section("How late rewards come", TERMS["delay"])
+        pieces.section("Reward delay", TERMS["delay"])
         lines = []
         for row in delays.to_dict("records"):
             # Missing where no metric reads the event.
@@ -144,11 +144,13 @@ def rewards(key: str, report: Report) -> None:
                     "99% within": words.duration(row["p99"]),
                 }
             )
-        pieces.table(pd.DataFrame(lines), f"{key}-delays")
+        pieces.table(
+            pd.DataFrame(lines), f"{key}-delays", phone=("event", "in its window", "90% within")
+        )
 
 
 def propensities(report: Report) -> None:
-    pieces.section("Were actions drawn as often as logged?", TERMS["propensity"])
+    pieces.section("Propensity check: are actions drawn as often as logged?", TERMS["propensity"])
     lines = []
     for line in tested_lines(report):
         lines.append(
@@ -178,7 +180,7 @@ def propensities(report: Report) -> None:
 
 
 def drifting(key: str) -> None:
-    pieces.section("Have viewers changed?", TERMS["psi"])
+    pieces.section("Covariate drift (PSI)", TERMS["psi"])
     features = data.ask(drift, key)
     if features.empty:
         st.caption("No context feature makes groups to compare.")
@@ -188,13 +190,13 @@ def drifting(key: str) -> None:
         lines.append(
             {
                 "feature": row["feature"],
-                "stability index": f"{row['psi']:.3f}",
-                "reading": DRIFT_SIGNS[row["verdict"]],
+                "PSI": f"{row['psi']:.3f}",
+                RESULT: DRIFT_SIGNS[row["verdict"]],
                 "biggest move": biggest_move(row["groups"]),
             }
         )
     st.caption("The latest quarter of decisions beside the first half.")
-    pieces.table(pd.DataFrame(lines), f"{key}-drift")
+    pieces.table(pd.DataFrame(lines), f"{key}-drift", phone=("feature", "PSI", RESULT))
 
 
 def alarms(key: str) -> None:
@@ -217,7 +219,8 @@ def alarms(key: str) -> None:
     if not lines:
         st.caption("None was raised.")
         return
-    pieces.table(pd.DataFrame(lines[:SHOWN_ALARMS]), f"{key}-alarms")
+    shown = pd.DataFrame(lines[:SHOWN_ALARMS])
+    pieces.table(shown, f"{key}-alarms", phone=("alarm", "raised", "resolved"))
 
 
 def unseen(key: str) -> bool:
@@ -225,7 +228,7 @@ def unseen(key: str) -> bool:
     summaries = data.ask(shadows, key)
     if not summaries:
         return False
-    pieces.section("Unseen: variants in shadow", TERMS["shadow"])
+    pieces.section("Shadow: variants that nobody sees yet", TERMS["shadow"])
     lines = []
     for each in summaries:
         error = f" ({each.error})" if each.error else ""
@@ -240,7 +243,8 @@ def unseen(key: str) -> bool:
                 "failed": f"{words.share(each.failed / each.decisions, digits=2)}{error}",
             }
         )
-    pieces.table(pd.DataFrame(lines), f"{key}-shadows")
+    phone = ("variant", "would show the same", "failed")
+    pieces.table(pd.DataFrame(lines), f"{key}-shadows", phone=phone)
     return True
 
 

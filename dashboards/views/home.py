@@ -11,15 +11,14 @@ import streamlit as st
 from board import answers, charts, choose, data, frame, pieces, ramps, words
 from topbill.ab import Analysis
 from topbill.reporting import Report
-from topbill.reporting.experiment.wording import alarms
+from topbill.reporting.experiment.wording import Standing, alarms
 from topbill.reporting.queries import series
 from topbill.reporting.queries.database import ListedExperiment
 
 
-def card(experiment: ListedExperiment, report: Report) -> None:
+def card(experiment: ListedExperiment, report: Report, where: Standing) -> None:
     """One experiment: where it stands, since when, on how many, and how the lift went."""
     launch = ramps.by_experiment().get(experiment.key)
-    where = answers.with_launch(report, launch)
     with st.container(border=True, key=f"card-{experiment.key}"):
         top = st.container(
             horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
@@ -37,7 +36,7 @@ def card(experiment: ListedExperiment, report: Report) -> None:
         for alarm in alarms(report):
             st.markdown(f":orange[:material/warning: **{words.plain(alarm.sentence)}**]")
         st.page_link(
-            "views/experiment.py",
+            "views/verdict.py",
             label="Open",
             icon=":material/arrow_forward:",
             query_params={"experiment": experiment.key},
@@ -79,7 +78,8 @@ def spark(key: str, variant: str | None) -> None:
         return
     interval = words.lift_interval(own["relative_low"].iloc[-1], own["relative_high"].iloc[-1])
     st.caption(f"Lift of **{words.plain(name)}** over time, now {interval}")
-    charts.draw(pieces.with_milestones(key, charts.spark(own), own, labelled=False), 90)
+    drawing = pieces.with_milestones(key, charts.spark(own), own, labelled=False)
+    charts.draw(drawing, 90, f"Chart: lift of {name} over time, now {interval}.")
 
 
 def search(experiments: Sequence[ListedExperiment]) -> list[ListedExperiment]:
@@ -109,11 +109,16 @@ def body() -> None:
     matches = search(experiments)
     if not matches:
         choose.say_nothing_matches()
-    # A card alone takes the whole width.
-    columns = st.columns(2 if len(matches) > 1 else 1)
-    for i, experiment in enumerate(matches):
-        with columns[i % len(columns)]:
-            card(experiment, reports[experiment.key])
+    # In one container that a wide window makes two columns of: below each other on a phone they
+    # stand in the same order.
+    launches = ramps.by_experiment()
+    standings = {
+        e.key: answers.with_launch(reports[e.key], launches.get(e.key)) for e in experiments
+    }
+    matches.sort(key=lambda e: answers.urgency(standings[e.key], reports[e.key]))
+    with st.container(key="cards"):
+        for experiment in matches:
+            card(experiment, reports[experiment.key], standings[experiment.key])
 
 
 frame.show(body)

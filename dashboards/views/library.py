@@ -96,7 +96,7 @@ def table(experiments: Sequence[PastExperiment]) -> None:
             {
                 "experiment": experiment.title or experiment.key,
                 "concluded": f"{datetime.fromisoformat(experiment.concluded_at):%d %b %Y}",
-                "result": past.result(experiment),
+                "outcome": past.result(experiment),
                 "measured lift": words.MISSING if lift is None else past.measured(lift),
                 "shrunken lift": words.MISSING if lift is None else past.believed(lift),
                 "over the holdout": past.worth(experiment),
@@ -107,7 +107,8 @@ def table(experiments: Sequence[PastExperiment]) -> None:
         # Of those that were archived long ago nothing is left but the report that was kept.
         page = "experiment?experiment" if experiment.key in listed else "library?kept"
         links.append(f"{page}={quote(experiment.key)}")
-    pieces.table(pd.DataFrame(lines), "library", links=links)
+    phone = ("experiment", "outcome", "shrunken lift")
+    pieces.table(pd.DataFrame(lines), "library", links=links, phone=phone)
 
 
 def kept(experiment: PastExperiment) -> None:

@@ -31,7 +31,7 @@ def headline(report: PageReport) -> None:
         ("Pages", words.count(report.pages), TERMS["pages"]),
         ("Viewers", words.count(report.units), TERMS["units"]),
         ("Mature", words.share(report.mature / report.pages, digits=0), TERMS["mature"]),
-        ("Served again", words.count(report.again), TERMS["again"]),
+        ("Session cache hits", words.count(report.again), TERMS["again"]),
         ("Fallbacks", words.count(sum(report.fallbacks.values())), TERMS["fallback"]),
         *recall(report),
     )
@@ -50,8 +50,8 @@ def recall(report: PageReport) -> list[tuple[str, str, str]]:
         return []
     hits, popular = measured.hits / measured.held_out, measured.popular / measured.held_out
     return [
-        (f"Found in {measured.most}", words.share(hits), TERMS["recall"]),
-        (f"Popular {measured.most}", words.share(popular), TERMS["recall"]),
+        (f"recall@{measured.most}", words.share(hits), TERMS["recall"]),
+        ("Popularity baseline", words.share(popular), TERMS["recall"]),
     ]
 
 
@@ -82,8 +82,8 @@ def against_control(report: PageReport) -> None:
 
 def reading(gap: PageMean) -> str:
     if gap.low > 0:
-        return "more"
-    return "less" if gap.high < 0 else "unclear"
+        return "better"
+    return "worse" if gap.high < 0 else "inconclusive"
 
 
 def standing(arm: LayerVariant) -> str:
@@ -100,7 +100,7 @@ def standing(arm: LayerVariant) -> str:
 
 def goals(report: PageReport) -> None:
     """Which variants trade one goal for another, layer by layer."""
-    pieces.section("Do they trade one goal for another?", TERMS["pareto"])
+    pieces.section("Trade-offs between goals (Pareto)", TERMS["pareto"])
     layers = list(dict.fromkeys(arm.layer for arm in report.arms))
     layer = st.segmented_control(
         "Layer",
@@ -155,7 +155,7 @@ def table(page: str, arms: Sequence[LayerVariant], metrics: Sequence[str]) -> No
         line = {
             "variant": words.label(arm.variant) + (" (control)" if arm.control else ""),
             "pages": words.count(arm.pages),
-            "more than the control": gap_cell(arm.against_control.get(OBJECTIVE)),
+            "gain over the control": gap_cell(arm.against_control.get(OBJECTIVE)),
             "standing": standing(arm),
         }
         for name in metrics:
@@ -165,6 +165,7 @@ def table(page: str, arms: Sequence[LayerVariant], metrics: Sequence[str]) -> No
         pd.DataFrame(lines),
         f"{page}-{arms[0].layer}",
         "Per page, all of it, with half the width of its 95% interval.",
+        phone=("variant", "gain over the control", "standing"),
     )
 
 
@@ -184,7 +185,7 @@ def covered(page: str) -> None:
     spread = data.ask(coverage.coverage, page)
     if spread.empty:
         return
-    pieces.section("How much of the catalogue is seen", TERMS["coverage"])
+    pieces.section("Catalogue coverage", TERMS["coverage"])
     lines = []
     for row in spread.to_dict("records"):
         lines.append(
@@ -199,9 +200,9 @@ def covered(page: str) -> None:
 
 
 def fallbacks(report: PageReport) -> None:
-    pieces.section("Where something else stepped in", TERMS["fallback"])
+    pieces.section("Fallbacks by stage", TERMS["fallback"])
     if not report.fallbacks:
-        st.caption("Nowhere: every page was composed by its own policies.")
+        st.caption("None: every page was composed by its own policies.")
         return
     lines = []
     for stage, pages in report.fallbacks.items():

@@ -103,8 +103,11 @@ def variant_card(variant: PreviewedVariant, payloads: Payloads, surface: str) ->
         else:
             ranking(variant, payloads)
         bars = likeliest(variant, payloads)
-        st.caption("Chance of standing first")
-        charts.draw(charts.bars(bars, first), 26 * len(bars) + 10)
+        rest = unlisted(variant, bars)
+        st.caption(f"Probability at position 1{rest}")
+        charts.draw(
+            charts.bars(bars, first), 26 * len(bars) + 10, pieces.described("probability", bars)
+        )
         reasons(variant, first)
 
 
@@ -124,7 +127,7 @@ def picture(variant: PreviewedVariant, payloads: Payloads) -> None:
     if drawing:
         pictures.show(drawing, action)
     name = words.plain(pictures.name(action, payloads))
-    st.markdown(f"shows **{name}**, drawn with {words.share(variant.propensities[0])}")
+    st.markdown(f"shows **{name}**, probability {words.share(variant.propensities[0])}")
 
 
 def ranking(variant: PreviewedVariant, payloads: Payloads) -> None:
@@ -149,6 +152,13 @@ def likeliest(variant: PreviewedVariant, payloads: Payloads) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["name", "value"])
 
 
+def unlisted(variant: PreviewedVariant, bars: pd.DataFrame) -> str:
+    """What the bars leave out, so that nobody misses what they do not sum to: `; 2 more: 0.4%`."""
+    others = len(variant.probabilities) - len(bars)
+    left = max(0.0, 1.0 - float(bars["value"].sum()))
+    return f"; {words.count(others)} more: {words.share(left)}" if others > 0 else ""
+
+
 def reasons(variant: PreviewedVariant, name: str) -> None:
     """Which features raise and lower the score of what stands first."""
     parts = variant.why.get(variant.slate[0])
@@ -162,7 +172,9 @@ def reasons(variant: PreviewedVariant, name: str) -> None:
     with st.expander(f"Why {words.plain(name)}?", icon=":material/help:"):
         rest = sum(value for _, value in ranked[REASONS:])
         if len(bars):
-            charts.draw(charts.contributions(bars), 26 * len(bars) + 50)
+            charts.draw(
+                charts.contributions(bars), 26 * len(bars) + 50, pieces.described("score", bars)
+            )
         st.caption(
             "Features that raise (blue) or lower (orange) its score; all others together "
             f"{words.value(rest)}."
@@ -202,16 +214,16 @@ def body() -> None:
     with left_column:
         pieces.section("The viewer", TERMS["context"])
         context = choose_context(experiment.context)
-        throw = st.number_input(
-            "Throw of the dice",
+        seed = st.number_input(
+            "Random seed",
             1,
             10_000,
             key="draw",
             bind="query-params",
-            help="Policies draw: another throw may show something else with the same chances.",
+            help=TERMS["seed"],
         )
-    # The same throw draws the same, so that a change is the viewer's doing and not luck.
-    answer = preview(compiled, context, f"preview-{int(throw)}")
+    # The same seed draws the same, so that a change is the viewer's doing and not luck.
+    answer = preview(compiled, context, f"preview-{int(seed)}")
     payloads = pictures.payloads(key)
     with above:
         labels = {action: pictures.name(action, payloads) for action in payloads}
@@ -221,7 +233,7 @@ def body() -> None:
         learned = "Nothing has been learned yet."
         if answer.version:
             learned = f"Policies of version {answer.version}."
-        st.caption(f"{learned} The orange one was drawn.")
+        st.caption(f"{learned} The solid bar was drawn.")
         columns = st.columns(2)
         for i, variant in enumerate(answer.variants):
             with columns[i % 2]:

@@ -13,14 +13,14 @@ from board import answers, charts, data, frame, pieces, words
 from board.terms import TERMS
 from topbill.ope import REASONS, Estimate, Evaluation
 from topbill.ope.comparison import THE_LOG
-from topbill.reporting.experiment.wording import Standing
+from topbill.reporting.experiment.wording import RESULT, Standing
 from topbill.reporting.queries import what_if
 from topbill.reporting.queries.what_if import CandidatePolicy
 from topbill.spec import Experiment
 
 # How much of the log is read at most: some 5 s, half a minute, and as long as it takes.
 MOST = {"20 k decisions": 20_000, "100 k": 100_000, "all of it": None}
-LOGGED = "what was shown"
+LOGGED = "logged policy"
 
 NOT_ASKED = Standing(
     word="Not asked yet",
@@ -88,7 +88,7 @@ def choose_parameters() -> tuple[str, float]:
         help="As in the experiment file, separated by commas; nothing means the defaults.",
     )
     min_probability = st.slider(
-        "Least chance of any action",
+        "Exploration floor",
         0.0,
         0.1,
         0.02,
@@ -141,7 +141,7 @@ def chart(name: str, estimates: Mapping[str, Estimate], logged: Estimate) -> Non
     if len(lines) < 2:
         return
     numbers = pd.DataFrame(lines, columns=["name", "value", "low", "high"])
-    pieces.section("Every estimator beside what was shown", TERMS["estimate"])
+    pieces.section("Off-policy value by estimator, beside the logged policy", TERMS["estimate"])
     height = 30 * len(numbers) + 50
     drawing = charts.estimates(numbers, LOGGED)
     pieces.chart(drawing, numbers, f"what-if-{name}-estimates", height)
@@ -161,13 +161,14 @@ def table(
         lines.append(
             {
                 "estimator": estimate.estimator,
-                "value": words.value(estimate.value),
+                "off-policy value": words.value(estimate.value),
                 "95% interval": words.interval(estimate.low, estimate.high),
-                "more than what was shown": _more(differences.get(estimate.estimator)),
-                "reading": reading,
+                "difference from the logged policy": _more(differences.get(estimate.estimator)),
+                RESULT: reading,
             }
         )
-    pieces.table(pd.DataFrame(lines), f"what-if-{name}")
+    phone = ("estimator", "off-policy value", "difference from the logged policy")
+    pieces.table(pd.DataFrame(lines), f"what-if-{name}", phone=phone)
 
 
 def _more(difference: Estimate | None) -> str:
@@ -180,7 +181,7 @@ def _more(difference: Estimate | None) -> str:
 def diagnostics(estimate: Estimate) -> None:
     numbers = estimate.diagnostics
     pieces.metrics(
-        ("Decisions worth", words.count(numbers.ess), TERMS["ess"]),
+        ("Effective sample size", words.count(numbers.ess), TERMS["ess"]),
         ("Mean weight", f"{numbers.mean_weight:.2f}", TERMS["mean_weight"]),
         ("Largest weight", words.share(numbers.largest_share), TERMS["largest"]),
         ("Unsupported", words.share(numbers.unsupported), TERMS["unsupported"]),

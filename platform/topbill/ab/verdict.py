@@ -357,8 +357,9 @@ def _withheld(ratio: SampleRatio) -> Verdict:
         observed.append(f"{variant} {counts.get(variant, 0) / max(total, 1):.1%}")
         intended.append(f"{variant} {share / weight:.1%}")
     sentence = (
-        f"Verdict withheld: units were not split as intended{when} (got {', '.join(observed)}; "
-        f"meant {', '.join(intended)}); find out why before reading any difference."
+        f"Sample ratio mismatch (SRM): units were not split as intended{when} "
+        f"(got {', '.join(observed)}; meant {', '.join(intended)}); find out why before "
+        "reading any difference."
     )
     return Verdict(sentence=sentence, codes=[SAMPLE_RATIO_MISMATCH])
 
@@ -411,7 +412,7 @@ def _winner(
 
 
 _OUTLOOK = re.compile(
-    r" \(about [^()]* if it stays so\)|; about [^;]* if it stays so"
+    r" \(about [^()]* at the current rate\)|; about [^;]* at the current rate"
     r"|; (safe to ship|do not ship|keep it running)(?=\.$)"
 )
 
@@ -433,7 +434,7 @@ def _guardrail_clauses(
     if by_status["undecided"]:
         labels = _labels(by_status["undecided"])
         wait = _wait(by_status["undecided"])
-        yield f"{labels} not yet known to be harmless{wait}", GUARDRAIL_UNDECIDED
+        yield f"non-inferiority of {labels} not shown yet{wait}", GUARDRAIL_UNDECIDED
     if by_status["unknown"]:
         code = by_status["unknown"][0].reason
         why = reasons.REASONS.get(code, code)
@@ -447,7 +448,7 @@ def _wait(undecided: Sequence[GuardrailResult]) -> str:
         if g.days_to_decision is None:
             return ""
         longest = max(longest, g.days_to_decision)
-    return f" (about {several(max(1, round(longest)), 'more day')} if it stays so)"
+    return f" (about {several(max(1, round(longest)), 'more day')} at the current rate)"
 
 
 def _worse_clause(g: GuardrailResult) -> str:
@@ -488,7 +489,7 @@ def _undecided(
     if first.days_to_decision:
         days = max(1, round(first.days_to_decision))
         unit = "day" if days == 1 else "days"
-        clauses.append(f"about {days} more {unit} to decide if it stays so")
+        clauses.append(f"about {days} more {unit} to decide at the current rate")
     clauses += [f"{c.variant} is worse: {_numbers(c)}" for c in losers]
     if losers:
         codes.append(WORSE_THAN_CONTROL)

@@ -261,7 +261,7 @@ class Ahead:
     shares: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
     """Their shares instead, the control's first: 50%, 25%, 25%; several times, or with commas."""
     margin: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
-    """A guardrail's margin, for which the units are told until the metric is known to be harmless:
+    """A guardrail's margin, for which the units are told until non-inferiority is shown:
     10% of the baseline, 2pp (percentage points), or a number; several times for several."""
     decisions_per_unit: float | None = None
     """How many decisions of a unit the metric is the mean of (default 1)."""
@@ -302,7 +302,7 @@ def power(
         key: The experiment; before launch its file, or nothing.
         metric: Which metric (default: what its verdict is about).
         lift: Relative changes to be found, such as 5% or -2.5%; several times for several.
-        days: Days from now for which to say the least lift that shows then (0: now); several times
+        days: Days from now for which to say the minimum detectable effect (0: now); several times
             for several.
         method: How the report will be read: sequential, as often as one likes; fixed, once, at the
             planned end; group-sequential, at planned looks; bayes. Default: the file's, and

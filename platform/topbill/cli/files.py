@@ -153,8 +153,12 @@ def _notes(experiment: Experiment, candidates: int, slots: int | None = None) ->
         for sentence in sentences:
             if sentence is not None:
                 yield sentence
-    if experiment.launch is not None:
+    if experiment.guardrails:
         # Statistics are waited for only where they are needed.
+        from topbill.reporting.experiment.guardrail_notes import guardrail_notes
+
+        yield from guardrail_notes(experiment)
+    if experiment.launch is not None:
         from topbill.launch.hold import hold_notes
 
         yield from hold_notes(experiment)

@@ -21,14 +21,14 @@ KINDS: tuple[AlarmKind, ...] = get_args(AlarmKind)
 """Every kind, the worst for viewers first."""
 TITLES: Mapping[AlarmKind, str] = MappingProxyType(
     {
-        "guardrail_harmed": "Guardrail harmed",
-        "sample_ratio": "Sample-ratio mismatch",
+        "guardrail_harmed": "Guardrail failed",
+        "sample_ratio": "Sample ratio mismatch (SRM)",
         "reward_silence": "Rewards have stopped",
         "exploration_collapsed": "Exploration collapsed",
-        "feature_drift": "Features have drifted",
-        "propensity_mismatch": "Actions are not drawn as logged",
+        "feature_drift": "Drift (PSI)",
+        "propensity_mismatch": "Propensity mismatch",
         "learning_stuck": "Learning is stuck",
-        "record_stale": "The record is out of date",
+        "record_stale": "Stale data",
     }
 )
 """What each kind is called."""
@@ -73,7 +73,7 @@ class AlarmWatch(NamedTuple):
 
 
 def headline(line: AlarmLine) -> str:
-    """One line that says what it is: "home-artwork: Sample-ratio mismatch (resolved)"."""
+    """One line that says what it is: "home-artwork: Sample ratio mismatch (SRM) (resolved)"."""
     place = line.experiment or "Topbill"
     if line.subject:
         place = f"{place}, {line.subject}"

@@ -26,12 +26,13 @@ class GlossaryEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 class Glossary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of `terms.yaml`: terms by the short name that code knows them by, what the columns of
-    tables hold, and how decisions came about.
+    tables hold, how decisions came about, and the words that say where something stands.
     """
 
     terms: dict[str, GlossaryEntry]
     columns: dict[str, str]
     reasons: dict[str, str]
+    states: dict[str, str]
 
     def meanings(self) -> dict[str, str]:
         """The meaning of each term."""
@@ -72,6 +73,9 @@ def glossary() -> str:
         if term.never:
             lines.append(f"Not: {', '.join(term.never)}.")
         lines.append("")
+    lines += ["## States", "", "One word for one state, on every screen.", ""]
+    for state, meaning in load_terms().states.items():
+        lines += [f"**{state}**: {meaning}", ""]
     return "\n".join(lines)
 
 

@@ -250,7 +250,9 @@ def _waits(launch: Launch, state: LaunchState, look: Look, now: float) -> Iterat
         names = formatting.listing([_spelt(name) for name in state.harm])
         yield Wait("guardrail_failed", f"{names}: held until somebody approves")
     if evidence is not None and asked.sample_ratio == "ok" and not evidence.sample_ratio_ok:
-        yield Wait("sample_ratio", "units are not split as the shares say (sample-ratio mismatch)")
+        yield Wait(
+            "sample_ratio", "sample ratio mismatch (SRM): units are not split as the shares say"
+        )
     if evidence is not None and asked.health == "ok" and not evidence.health_ok:
         yield Wait("health", " ".join([note.sentence for note in evidence.troubles]))
     yield from _unfinished(launch, state, evidence, now)

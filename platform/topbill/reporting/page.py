@@ -103,8 +103,8 @@ class LayerVariant:
         if self.reason:
             return self.reason
         if self.beaten_by:
-            return f"beaten by {', '.join(self.beaten_by)}"
-        return "behind, not surely" if self.behind else "on the front"
+            return f"dominated by {', '.join(self.beaten_by)}"
+        return "dominated (not significant)" if self.behind else "Pareto-optimal"
 
 
 @dataclass(frozen=True)
@@ -575,7 +575,7 @@ def page_html(report: PageReport) -> str:
 def _head(report: PageReport) -> str:
     sentence = f"Page {report.page}: {report.pages:,} pages of {report.units:,} viewers"
     if report.again:
-        sentence += f", {report.again:,} served again to their session"
+        sentence += f", {report.again:,} session cache hits"
     if report.fallbacks:
         stages = [f"{pages:,} without {stage}" for stage, pages in report.fallbacks.items()]
         sentence += f"; fallbacks: {', '.join(stages)}"

@@ -16,9 +16,12 @@ from topbill.ab import GuardrailResult
 from topbill.reporting import page
 from topbill.reporting.experiment.wording import Standing, standing
 from topbill.reporting.queries import action_values, exposure
+from topbill.reporting.queries.exposure import Exploration
 from topbill.reporting.queries.launches import LaunchStanding
 
 KEY, ROWS = "home-artwork", "home-rows"
+SOME, NONE = Exploration(1.4, 0.1), Exploration(1.0, 0.0)
+"""How open a draw is: somewhat, and not at all."""
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +78,7 @@ def test_a_launch_is_part_of_where_an_experiment_stands(answers: Any, demo: Path
     assert gated.word == "Stopped at its gate"
     stopped = answers.with_launch(replace(report, status="stopped"), None)
     assert "nothing more comes" in stopped.next
-    assert "if it stays so" not in stopped.sentence
+    assert "at the current rate" not in stopped.sentence
     assert answers.with_launch(report, None) == standing(report)
     found = answers.all_experiments([("Art", report)], launches={KEY: LAUNCH})
     assert found.sentence == "1 experiment: 1 waiting for approval."
@@ -96,7 +99,7 @@ def test_the_morning_asks_for_the_urgent_first(answers: Any, demo: Path, uneven:
     found = answers.all_experiments([("Calm", calm), ("Quiet", quiet)])
     assert (found.word, found.sentence) == (
         "Nothing to decide",
-        "2 experiments: 1 undecided and 1 without traffic.",
+        "2 experiments: 1 inconclusive and 1 without traffic.",
     )
     found = answers.all_experiments([("Calm", calm), ("Won", winner)])
     assert found.tone == "good"
@@ -110,13 +113,13 @@ def test_the_morning_asks_for_the_urgent_first(answers: Any, demo: Path, uneven:
     found = answers.all_experiments([("Won", winner), ("Lost", loser), ("Split", alarming)])
     assert found.word == "Look into it"
     assert "1 raises an alarm" in found.sentence
-    assert found.next.startswith("Split: Units were not split")
+    assert found.next.startswith("Split: Sample ratio mismatch (SRM): units were not split")
     broken = GuardrailResult(metric="abandon", variant="linucb", margin=0.02, status="worse")
     harm = replace(calm.ab.verdict, codes=["guardrail_worse"])
     harmful = replace(calm, ab=replace(calm.ab, verdict=harm, guardrails=[broken]))
     found = answers.all_experiments([("Split", alarming), ("Broken", harmful)])
     assert (found.word, found.tone) == ("Decide today", "bad")
-    assert found.next.startswith("Broken: Don't ship what breaks a guardrail")
+    assert found.next.startswith("Broken: Don't ship a variant that fails a guardrail")
 
 
 def test_a_bandit_is_spoken_of_by_what_it_does(answers: Any, demo: Path) -> None:
@@ -125,18 +128,31 @@ def test_a_bandit_is_spoken_of_by_what_it_does(answers: Any, demo: Path) -> None
     for name, policy in kinds.items():
         positions = exposure.positions(demo, KEY, name)
         first = positions[positions["position"] == 1].set_index("action")["share"]
-        found = answers.bandit(
-            name, policy, first, 0.1, action_values.action_values(demo, KEY, name)
-        )
-        assert found.sentence.startswith(f"{name} shows {first.idxmax()} first most")
+        values = action_values.action_values(demo, KEY, name)
+        found = answers.bandit(name, policy, first, first, SOME, values)
+        assert found.sentence.startswith(f"{name} now shows {first.idxmax()} first most")
         assert found.next
         words[policy] = found.word
     assert words["fixed"] == "Fixed"
     assert words["uniform"] == "Pure chance"
+    nothing = pd.Series(dtype=float)
     empty = answers.bandit(
-        "a", "linucb", pd.Series(dtype=float), None, pd.DataFrame(columns=action_values.COLUMNS)
+        "a", "linucb", nothing, nothing, None, pd.DataFrame(columns=action_values.COLUMNS)
     )
     assert empty.word == "Nothing shown"
+
+
+def test_a_bandit_is_judged_by_what_it_does_now_beside_what_it_did(answers: Any) -> None:
+    """After a warm-up of pure chance it has settled, and says both."""
+    values = pd.DataFrame([("a", 90, 0.9, 0.5, 90, 0.5, 0.4, 0.6, "")])
+    values.columns = pd.Index(action_values.COLUMNS)
+    ever, now = pd.Series({"b": 0.51, "a": 0.49}), pd.Series({"a": 0.99, "b": 0.01})
+    found = answers.bandit("v", "linucb", ever, now, SOME, values)
+    assert found.word == "Settled"
+    assert "a first most: in 99% of its latest decisions, 49% of all" in found.sentence
+    assert "explores in 10.0% of them" in found.sentence
+    still = answers.bandit("v", "linucb", ever, now, Exploration(5.0, 0.6), values)
+    assert still.word == "Still exploring"
 
 
 def test_what_is_shown_most_is_praised_only_where_it_is_surely_worth_most(answers: Any) -> None:
@@ -148,13 +164,11 @@ def test_what_is_shown_most_is_praised_only_where_it_is_surely_worth_most(answer
         return pd.DataFrame(rows, columns=action_values.COLUMNS)
 
     first = pd.Series({"a": 0.9, "b": 0.1})
-    assert answers.bandit("v", "linucb", first, 0.1, lines(0.4)).tone == "good"
-    assert answers.bandit("v", "linucb", first, 0.1, lines(0.25)).tone == "neutral"
-    assert (
-        answers.bandit("v", "linucb", first[::-1] * 0 + [0.9, 0.1], 0.1, lines(0.4)).tone
-        == "warning"
-    )
-    assert "hardly explores" in answers.bandit("v", "linucb", first, 0.0, lines(0.4)).next
+    assert answers.bandit("v", "linucb", first, first, SOME, lines(0.4)).tone == "good"
+    assert answers.bandit("v", "linucb", first, first, SOME, lines(0.25)).tone == "neutral"
+    other = pd.Series({"b": 0.9, "a": 0.1})
+    assert answers.bandit("v", "linucb", other, other, SOME, lines(0.4)).tone == "warning"
+    assert "hardly explores" in answers.bandit("v", "linucb", first, first, NONE, lines(0.4)).next
     assert answers.pictures({"a": "Picture A"}, lines(0.4), "v's").sentence.startswith(
         "Picture A is shown first most, in 90% of v's decisions"
     )
@@ -162,7 +176,7 @@ def test_what_is_shown_most_is_praised_only_where_it_is_surely_worth_most(answer
 
 def test_a_whole_page_names_who_helps_and_who_hurts(answers: Any, demo: Path) -> None:
     found = page.load_page_report("home", demo)
-    assert answers.whole_page(found).word == "Ahead"
+    assert answers.whole_page(found).word == "Leading"
     worse = [
         page.LayerVariant(
             **{**vars(arm), "against_control": {page.OBJECTIVE: page.PageMean(-0.2, -0.3, -0.1)}}
@@ -187,17 +201,17 @@ def test_a_record_that_stands_still_is_not_called_well(
 ) -> None:
     calm = reporting.load_experiment_report(KEY, demo)
     assert answers.healthy(calm, 5.0).word == "All well"
-    assert answers.healthy(calm, answers.STILL + 1).word == "Standing still"
+    assert answers.healthy(calm, answers.STILL + 1).word == "Stale data"
     assert (
         answers.healthy(reporting.load_experiment_report(KEY, uneven), 5.0).word == "Look into it"
     )
 
 
 def test_a_record_that_stands_still_is_told_before_any_advice(answers: Any) -> None:
-    where = Standing(word="Undecided", tone="neutral", sentence="No.", next="Keep it running.")
+    where = Standing(word="Inconclusive", tone="neutral", sentence="No.", next="Keep it running.")
     assert answers.while_still(where, answers.STILL) is where
     still = answers.while_still(where, 1_740.0)
-    assert (still.word, still.sentence) == ("Undecided", "No.")
+    assert (still.word, still.sentence) == ("Inconclusive", "No.")
     assert "29 min ago" in still.next
     assert "Keep it running" not in still.next
 

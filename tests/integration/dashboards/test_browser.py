@@ -21,7 +21,7 @@ PAGES = {page.path: page.landmark for page in ENTRIES}
 WORDS = {
     "empty": "Nothing to see yet",
     "alone": "Not compared",
-    "uneven": "Withheld",
+    "uneven": "Not trustworthy (SRM)",
     "hushed": "The log cannot tell",
 }
 
@@ -97,7 +97,7 @@ def test_a_card_opens_its_experiment_and_other_pages_keep_it(browser: Any, addre
         heading.wait_for(timeout=60_000)
         assert "experiment=home-rows" in page.url
         page.locator(".tb-table a").first.click()
-        page.get_by_text("Candidates and their chances").wait_for(timeout=60_000)
+        page.get_by_text("Candidates and their probabilities").wait_for(timeout=60_000)
         heading.wait_for(timeout=60_000)
 
 

@@ -34,9 +34,9 @@ def test_every_past_experiment_is_told_with_its_lift_and_why(past: Path, open_ap
     (table,) = tables(app)
     assert table["experiment"].iloc[0] == '<a href="library?kept=film-noir">Film noir</a>'
     crime = table[table["experiment"].str.contains("Crime row")].iloc[0]
-    assert (crime["result"], crime["measured lift"]) == ("fresh won", "fresh +4.0%")
+    assert (crime["outcome"], crime["measured lift"]) == ("fresh won", "fresh +4.0%")
     assert crime["shrunken lift"].startswith("+")
-    assert set(table["result"]) == {"fresh won", "editorial won", "nobody won"}
+    assert set(table["outcome"]) == {"fresh won", "editorial won", "nobody won"}
     assert "It harmed" in set(table["because"])
     assert len(app.get("vega_lite_chart")) == 1
 
@@ -58,7 +58,7 @@ def test_of_what_is_gone_the_kept_report_is_shown(past: Path, open_app) -> None:
     assert "by ann: fresh won, and everybody gets it, because: More plays." in text
     assert "Fresh was compared with editorial." in text
     assert "its file is gone, and its report stays" in text
-    every = next(table for table in tables(app) if "chance better" in table)
+    every = next(table for table in tables(app) if "probability to beat control" in table)
     assert every["lift"].iloc[0] == "+4.0%"
     # A key of nobody is an old link: the library itself is shown.
     assert "ended with a new winner" in said(open_app(past, "library", kept="nobody"))

@@ -18,6 +18,7 @@ from streamlit.testing.v1 import AppTest
 from board.pages import PAGES as ENTRIES
 from topbill import spec
 from topbill.domain.alarm import AlarmLine
+from topbill.domain.terms import load_terms
 from topbill.lake import Lake, Problem
 
 PAGES = [page.name for page in ENTRIES]
@@ -62,7 +63,9 @@ def tables(app: AppTest) -> list[pd.DataFrame]:
     found = []
     for element in app.get("html"):
         if "<table" in element.proto.body:
-            cells = re.findall(r'<td data-column="([^"]*)"><span>(.*?)</span>', element.proto.body)
+            cells = re.findall(
+                r'<td data-column="([^"]*)"[^>]*><span>(.*?)</span>', element.proto.body
+            )
             names = list(dict.fromkeys(name for name, _ in cells))
             found.append(
                 pd.DataFrame(
@@ -102,9 +105,9 @@ def test_every_term_is_explained_and_every_number_can_be_taken_home(
     ]
     assert unexplained == []
     shown = [e.proto.body for e in app.get("html") if "<table" in e.proto.body]
-    assert all(body.count("<th>") == body.count('role="tooltip"') > 0 for body in shown)
+    assert all(body.count('scope="col"') == body.count('role="tooltip"') > 0 for body in shown)
     charts = len(app.get("vega_lite_chart"))
-    assert (charts > 0) == (page not in ("what_if", "decisions", "library"))
+    assert (charts > 0) == (page not in ("what_if", "decisions", "library", "glossary"))
     wanted = {"home": 0, "preview": 1, "decisions": 1}.get(page, len(shown) + charts)
     assert len(app.get("download_button")) >= wanted
 
@@ -142,12 +145,12 @@ def test_home_tells_the_alarms_that_stand_and_no_others(open_app, tmp_path: Path
         alarms=[over, over._replace(state="resolved", at=2), stands],
     )
     page_said = said(open_app(tmp_path, "home"))
-    assert "Sample-ratio mismatch" in page_said
+    assert "Sample ratio mismatch (SRM)" in page_said
     assert "b got 41.2%." in page_said
     assert "It was." not in page_said
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "glossary"])
 def test_without_any_record_a_page_says_how_to_start(page: str, open_app, tmp_path: Path) -> None:
     app = open_app(tmp_path, page)
     assert "Nothing to see yet" in said(app)
@@ -162,8 +165,54 @@ def test_home_shows_a_card_for_each_experiment_with_its_verdict_in_words(
     assert "Artwork for Midnight Run" in text
     assert "Order of the homepage's rows" in text
     assert "Nobody asked yet" in text
-    assert "No traffic" in text
+    assert "It is a draft" in text
     assert "editorial" in text
+
+
+def test_a_chart_says_what_it_shows_to_those_who_do_not_see_it(open_app, demo: Path) -> None:
+    app = open_app(demo, "experiment", experiment="home-artwork")
+    described = [e.proto.alt for e in app.get("vega_lite_chart")]
+    assert all(described)
+    assert any(re.search(r"thompson [+−]\d", text) for text in described)
+
+
+def test_home_shows_what_is_urgent_first(open_app, demo: Path) -> None:
+    """What is calm, such as a draft, comes last."""
+    app = open_app(demo)
+    titles = [e.value for e in app.markdown if re.fullmatch(r"\*\*[^*]+\*\*", e.value)]
+    assert titles[-1] == "**Nobody asked yet**"
+
+
+def test_the_glossary_has_the_term_that_a_help_leads_to(open_app, demo: Path) -> None:
+    app = open_app(demo, "experiment", experiment="home-artwork")
+    helps = [e.help for e in [*app.subheader, *app.metric]]
+    keys = {key for text in helps for key in re.findall(r"\(glossary\?term=(\w+)\)", text)}
+    assert {"lift", "interval", "guardrail", "mature"} <= keys <= set(load_terms().terms)
+    for key in ("srm", "noninferiority"):
+        text = said(open_app(demo, "glossary", term=key))
+        assert load_terms().terms[key].meaning in text
+    assert "No term has" not in text
+    searched = open_app(demo, "glossary")
+    searched.text_input(key="term_search").set_value("no such thing").run()
+    assert "No term has" in said(searched)
+
+
+def test_the_verdict_has_all_that_a_meeting_asks_for(open_app, demo: Path) -> None:
+    app = open_app(demo, "verdict", experiment="home-artwork")
+    text = said(app)
+    for part in ("What next?", "Lift of objective", "Guardrails", "sample ratio mismatch", "units"):
+        assert part in text
+    lift, rails = tables(app)
+    assert set(lift["variant"]) == {"thompson", "linucb", "uniform"}
+    assert set(rails["result"].str[2:]) <= {"passed", "failed", "inconclusive", "unknown"}
+
+
+def test_under_a_mismatch_no_comparison_is_called(open_app, uneven: Path) -> None:
+    app = open_app(uneven, "experiment", experiment="home-artwork")
+    every = next(table for table in tables(app) if "probability to beat control" in table)
+    assert set(every["result"]) <= {"? not trustworthy (SRM)", "? see below"}
+    # The verdict has said so, and once is enough.
+    assert [e.value for e in app.warning if "ample ratio" in e.value] == []
 
 
 def test_home_filters_by_what_is_typed(open_app, demo: Path) -> None:
@@ -194,7 +243,7 @@ def test_the_experiment_page_gives_verdict_lift_interval_and_next_step(
     text = said(app)
     assert "What next?" in text
     assert "thompson" in text
-    metrics = next(table for table in tables(app) if "chance better" in table)
+    metrics = next(table for table in tables(app) if "probability to beat control" in table)
     assert {"metric", "variant", "lift", "95% interval"} <= set(metrics.columns)
     assert set(metrics["variant"]) == {"thompson", "linucb", "uniform"}
     assert metrics["lift"].str.fullmatch(r"[+−]?\d[\d.,]*[%×]?|–").all()
@@ -205,7 +254,7 @@ def test_rates_are_percentages_with_differences_in_points_and_lifts_beside_them(
 ) -> None:
     app = open_app(phased, "experiment")
     assert not app.exception
-    metrics = next(table for table in tables(app) if "chance better" in table)
+    metrics = next(table for table in tables(app) if "probability to beat control" in table)
     by_metric = metrics.set_index("metric")
     percent, points = r"\d[\d.]*%", r"[+−]?\d[\d.]* pp"
     for rate in ("play", "abandon", "shared"):
@@ -243,7 +292,7 @@ def test_phases_and_what_is_not_counted_are_shown(open_app, phased: Path) -> Non
 def test_a_sample_ratio_mismatch_withholds_the_verdict(open_app, uneven: Path) -> None:
     for page in ("home", "experiment"):
         text = said(open_app(uneven, page))
-        assert "Withheld" in text
+        assert "Not trustworthy" in text
         assert "not split" in text
         assert "beats" not in text
 
@@ -256,7 +305,7 @@ def test_one_variant_is_not_compared_with_anything(open_app, alone: Path) -> Non
 
 def test_decisions_are_found_by_id_and_by_unit(open_app, demo: Path) -> None:
     app = open_app(demo, "decisions", experiment="home-artwork", id="home-artwork-7")
-    assert "Candidates and their chances" in said(app)
+    assert "Candidates and their probabilities" in said(app)
     assert "home-artwork-7" in said(app)
     unit = said(app).split(" was shown")[0].split()[-1]
     by_unit = open_app(demo, "decisions", unit=unit)
@@ -300,7 +349,7 @@ def test_the_whole_page_says_which_layer_it_was(open_app, demo: Path) -> None:
     assert "titles' any and artwork's any help." in text
     goals = next(table for table in tables(app) if "standing" in table)
     assert list(goals["variant"]) == ["first (control)", "any"]
-    assert goals["standing"].tolist() == ["✖ beaten by any", "✔ on the front"]
+    assert goals["standing"].tolist() == ["✖ dominated by any", "✔ Pareto-optimal"]
     stages = next(table for table in tables(app) if "stage" in table)
     assert list(stages["stage"]) == ["candidates"]
     seen = next(table for table in tables(app) if "ten most shown" in table)
@@ -317,7 +366,7 @@ def test_what_if_answers_with_an_interval_beside_what_was_logged(open_app, drawn
     assert not app.exception
     text = said(app)
     assert "linucb would have earned" in text
-    assert "what was shown earned" in text
+    assert "the logged policy earned" in text
     assert "Mean weight" in text
 
 

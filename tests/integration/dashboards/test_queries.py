@@ -33,6 +33,17 @@ from topbill.reporting.queries import (
 KEY, ROWS = "home-artwork", "home-rows"
 
 
+def test_a_unit_has_its_decisions_and_as_many_events_as_they_count(demo: Path) -> None:
+    unit = decisions.latest(demo, KEY, 200).query("events > 0")["unit"].iloc[0]
+    of_unit = decisions.of_unit(demo, unit)
+    events = decisions.events_of_unit(demo, unit)
+    counted = events.groupby("decision_id").size().to_dict()
+    wanted = of_unit[of_unit["events"] > 0].set_index("decision_id")["events"].to_dict()
+    assert counted == wanted
+    assert events["occurred_at"].is_monotonic_decreasing
+    assert decisions.events_of_unit(demo, "nobody").empty
+
+
 def test_the_funnel_ends_where_the_verdict_stands(demo: Path) -> None:
     for key in (KEY, ROWS):
         ab = reporting.load_experiment_report(key, demo).ab
@@ -77,6 +88,8 @@ def test_the_rarest_actions_are_taken_together(demo: Path) -> None:
 
 
 def test_a_fixed_order_explores_nothing_and_uniform_everything(demo: Path) -> None:
+    now = exposure.explored_lately(exposure.exploration(demo, KEY, "uniform"))
+    assert now == pytest.approx((8.0, 7 / 8))
     explored = exposure.explored_by_position(demo, KEY).set_index("variant")["explored"]
     assert explored["editorial"] == 0.0
     assert explored["uniform"] == pytest.approx(7 / 8)
@@ -295,7 +308,7 @@ def test_the_lost_reward_of_the_best_is_nothing(demo: Path) -> None:
 
 def test_a_mismatch_is_an_alarm_and_withholds_the_word(uneven: Path, demo: Path) -> None:
     found = reporting.load_experiment_report(KEY, uneven)
-    assert standing(found).word == "Withheld"
+    assert standing(found).word == "Not trustworthy (SRM)"
     assert "sample_ratio_mismatch" in {a.code for a in alarms(found)}
     assert alarms(reporting.load_experiment_report(KEY, demo)) == []
 

@@ -106,12 +106,12 @@ def test_the_report_says_it_was_the_picture(served: tuple[Path, Path, int]) -> N
     assert picture.metrics["play"].mean * picture.pages == pytest.approx(plays)
     assert arms["artwork", "first"].metrics["play"].mean == 0.0
     assert arms["artwork", "first"].beaten_by == ("any",)
-    assert (picture.beaten_by, picture.standing) == ((), "on the front")
-    assert arms["artwork", "first"].standing == "beaten by any"
+    assert (picture.beaten_by, picture.standing) == ((), "Pareto-optimal")
+    assert arms["artwork", "first"].standing == "dominated by any"
     assert arms["titles", "only"].against_control == {}
     out = StringIO()
     report.render_page_report(found, Console(file=out, width=200))
-    assert "beaten by any" in out.getvalue()
+    assert "dominated by any" in out.getvalue()
 
 
 def test_a_spark_connect_server_says_the_same(

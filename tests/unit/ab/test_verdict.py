@@ -67,7 +67,7 @@ def test_an_upper_bound_that_says_nothing_is_not_said() -> None:
     found = told(wide, guardrail="undecided")
     assert found.sentence == (
         "thompson beats editorial: +224.1% objective, at least +40.5%; "
-        "abandon not yet known to be harmless; "
+        "non-inferiority of abandon not shown yet; "
         "keep it running."
     )
     assert found.codes == ["beats_control", "guardrail_undecided"]
@@ -75,9 +75,11 @@ def test_an_upper_bound_that_says_nothing_is_not_said() -> None:
 
 def test_what_is_over_is_told_without_advice_and_without_what_was_to_come() -> None:
     told_then = {
-        "a beats b: +5% play; abandon not yet known to be harmless (about 3 more days if it stays "
-        "so); keep it running.": "a beats b: +5% play; abandon not yet known to be harmless.",
-        "No difference shown yet: +1% play; about 28 more days to decide if it stays so.": (
+        "a beats b: +5% play; non-inferiority of abandon not shown yet (about 3 more days at the "
+        "current rate); keep it running.": (
+            "a beats b: +5% play; non-inferiority of abandon not shown yet."
+        ),
+        "No difference shown yet: +1% play; about 28 more days to decide at the current rate.": (
             "No difference shown yet: +1% play."
         ),
         "a beats b: +5% play; safe to ship.": "a beats b: +5% play.",
@@ -162,9 +164,9 @@ ASTRAY = SampleRatio(
 def test_a_broken_guardrail_comes_before_a_verdict_that_is_withheld() -> None:
     found = verdict([], [harm()], ASTRAY, "editorial")
     assert found.sentence == (
-        "Stop linucb: abandon is worse by 43.7% (2.0% allowed). Verdict withheld: units were not "
-        "split as intended (got editorial 60.0%, linucb 40.0%; meant editorial 50.0%, linucb "
-        "50.0%); find out why before reading any difference."
+        "Stop linucb: abandon is worse by 43.7% (2.0% allowed). Sample ratio mismatch (SRM): units "
+        "were not split as intended (got editorial 60.0%, linucb 40.0%; meant editorial 50.0%, "
+        "linucb 50.0%); find out why before reading any difference."
     )
     assert found.codes == ["guardrail_worse", "sample_ratio_mismatch"]
 
@@ -253,7 +255,10 @@ def test_an_undecided_guardrail_says_how_long_it_takes() -> None:
     needed = 20_000 * (1.96 * sigma / 0.009) ** 2
     assert result.days_to_decision == pytest.approx((needed - 20_000) / 1_000, rel=1e-3)
     sentence = verdict(called([comparison()], 0.05), [result], SPLIT, "editorial").sentence
-    assert "abandon not yet known to be harmless (about 20 more days if it stays so)" in sentence
+    assert (
+        "non-inferiority of abandon not shown yet (about 20 more days at the current rate)"
+        in sentence
+    )
 
 
 def test_points_are_told_as_points() -> None:

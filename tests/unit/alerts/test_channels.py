@@ -62,7 +62,7 @@ def test_a_webhook_gets_the_alarm_as_json_signed(
         "alarm": "8f1c",
         "state": "raised",
         "kind": "sample_ratio",
-        "title": "Sample-ratio mismatch",
+        "title": "Sample ratio mismatch (SRM)",
         "experiment": "home-artwork",
         "subject": None,
         "cause": "units_lost",
@@ -86,8 +86,8 @@ def test_slack_reads_names_as_text(web: WebServer, tmp_path: Path) -> None:
     place.write_text(f"{web.url}\n")
     send(HttpChannel("team", "slack", Secret(file=str(place))), LINE)
     assert json.loads(web.posted[0].body) == {
-        "text": "*home-artwork: Sample-ratio mismatch*\nthompson got 41.2% of &lt;1,000&gt; new "
-        "units &amp; 50.0% were meant.\n`8f1c`"
+        "text": "*home-artwork: Sample ratio mismatch (SRM)*\nthompson got 41.2% of &lt;1,000&gt; "
+        "new units &amp; 50.0% were meant.\n`8f1c`"
     }
 
 
@@ -97,7 +97,7 @@ def test_teams_gets_an_adaptive_card(web: WebServer) -> None:
     assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
     blocks = attachment["content"]["body"]
     assert [block["text"] for block in blocks] == [
-        "home-artwork: Sample-ratio mismatch (resolved)",
+        "home-artwork: Sample ratio mismatch (SRM) (resolved)",
         "Over.",
         "8f1c",
     ]
@@ -177,7 +177,7 @@ def test_a_mail_says_what_it_is_and_where_it_belongs(mails: MailServer) -> None:
     for line in (LINE, OVER):
         send(email(mails.port), line)
     first, second = (message_from_string(text, policy=policy.default) for text in mails.mails)
-    assert first["Subject"] == "home-artwork: Sample-ratio mismatch"
+    assert first["Subject"] == "home-artwork: Sample ratio mismatch (SRM)"
     assert (first["From"], first["To"]) == ("topbill@example.com", "a@x.org, b@x.org")
     assert first["Message-ID"] == "<8f1c.raised@example.com>"
     assert first["X-Topbill-Alarm"] == second["X-Topbill-Alarm"] == "8f1c"

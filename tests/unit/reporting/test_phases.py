@@ -347,7 +347,8 @@ def test_a_split_that_is_wrong_in_one_phase_is_found_there(tmp_path: Path) -> No
     report = reporting.load_experiment_report("home", tmp_path / "wrong")
     assert report.ab is not None
     assert report.ab.verdict.sentence.startswith(
-        "Verdict withheld: units were not split as intended in the phase since 2024-10-05 00:00 "
+        "Sample ratio mismatch (SRM): units were not split as intended in the phase since "
+        "2024-10-05 00:00 "
     )
     assert "meant old 30.0%, new 70.0%" in report.ab.verdict.sentence
 

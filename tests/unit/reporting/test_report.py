@@ -560,7 +560,7 @@ def test_the_verdict_comes_first_and_is_about_the_same_decisions(tmp_path: Path)
     assert compared.value == pytest.approx(line(found, "bandit").reward.value)
     assert compared.control_value == pytest.approx(line(found, "editorial").reward.value)
     lines = text(found).splitlines()
-    assert lines[3].startswith("bandit beats editorial")
+    assert lines[3].startswith("Winner. bandit beats editorial")
     assert "Winner." in reporting.to_html(found)
     assert "Ship bandit" in reporting.to_html(found)
 
@@ -579,7 +579,7 @@ def test_a_broken_split_withholds_the_verdict(tmp_path: Path) -> None:
     found = made(tmp_path, **trial(0.2, editorial=0.35))
     assert found.ab is not None
     assert found.ab.verdict.codes == ["sample_ratio_mismatch"]
-    assert "Withheld." in reporting.to_html(found)
+    assert "Not trustworthy (SRM)." in reporting.to_html(found)
     assert "not as intended" in text(found)
 
 

@@ -126,11 +126,14 @@ def _effects(analysis: Analysis) -> str:
             bars.append(svg.Bar(label, c.relative, c.relative_low, c.relative_high, c.call))
         chance = formatting.chance(c.chance_to_win)
         cells = (*wording.value_cells(c), *wording.effect_cells(c, c.is_proportion))
-        rows.append((name, str(c.variant), *cells, chance, wording.call_of(c)))
+        p = formatting.MISSING if c.p_adjusted is None else f"{c.p_adjusted:.3g}"
+        rows.append(
+            (name, str(c.variant), *cells, chance, p, wording.call_of(c, analysis.sample_ratio))
+        )
     heads = (
         *("metric", "variant", "value", analysis.control),
         *wording.EFFECT_HEADINGS,
-        *("chance to win", "call"),
+        *(wording.PROBABILITY, "adjusted p", wording.RESULT),
     )
     caption = (
         f"{1 - analysis.alpha:.0%} intervals by unit, as policies over the units assigned to them."
@@ -145,7 +148,8 @@ def _effects(analysis: Analysis) -> str:
 
 
 def _guardrails(analysis: Analysis) -> str:
-    heads = ("guardrail", "variant", "verdict", "change", "interval", "allowed")
+    margin = "non-inferiority margin"
+    heads = ("guardrail", "variant", wording.RESULT, "change", "interval", margin)
     rows = [_guardrail(guardrail) for guardrail in analysis.guardrails]
     guardrails = table(heads, rows, 2) if rows else ""
     split = escape(wording.split_sentence(analysis))
@@ -154,7 +158,10 @@ def _guardrails(analysis: Analysis) -> str:
     denominators = wording.denominators_sentence(analysis)
     if denominators:
         denominators = f"<p>Decisions per unit: {escape(denominators)}.</p>"
-    return f"<h2>Guardrails and split</h2>{guardrails}<p>Units are split {split}.</p>{denominators}"
+    return (
+        f"<h2>Guardrails and sample ratio</h2>{guardrails}"
+        f"<p>Sample ratio mismatch (SRM) check: {split}.</p>{denominators}"
+    )
 
 
 def _guardrail(guardrail: GuardrailResult) -> tuple[str, ...]:
@@ -179,7 +186,7 @@ def _novelty(readouts: Sequence[Novelty]) -> str:
         return ""
     heads = ("variant", "since first exposure", "units", *wording.EFFECT_HEADINGS)
     spans = table(heads, rows, 2) if rows else ""
-    return f"<h2>Does it wear off?</h2>{''.join(sentences)}{spans}"
+    return f"<h2>Novelty effect</h2>{''.join(sentences)}{spans}"
 
 
 def _holdout(holdout: HoldoutReadout) -> str:
@@ -187,8 +194,8 @@ def _holdout(holdout: HoldoutReadout) -> str:
     for c in wording.against_holdout(holdout):
         cells = (*wording.value_cells(c), *wording.effect_cells(c, c.is_proportion))
         name = wording.metric_name(c.metric, c.per)
-        rows.append((name, wording.side(c), *cells, wording.call_of(c)))
-    heads = ("metric", "variant", "value", "holdout", *wording.EFFECT_HEADINGS, "call")
+        rows.append((name, wording.side(c), *cells, wording.call_of(c, holdout.sample_ratio)))
+    heads = ("metric", "variant", "value", "holdout", *wording.EFFECT_HEADINGS, wording.RESULT)
     caption = (
         f"{holdout.units:,} units were held out ({holdout.share:.1%} intended) and got the "
         f"control's order; {1 - holdout.alpha:.0%} intervals by unit."
@@ -214,8 +221,8 @@ def _segments(analysis: Analysis) -> str:
     if not parts:
         return ""
     return (
-        "<h2>Segments</h2><p class=dim>Differences are drawn towards the common effect by as much "
-        f"as segments agree.</p>{''.join(parts)}"
+        "<h2>Segments (heterogeneous effects)</h2><p class=dim>Differences are shrunk towards the "
+        f"common effect by as much as segments agree.</p>{''.join(parts)}"
     )
 
 
@@ -286,7 +293,7 @@ def _health(health: Health) -> str:
         *("mean of 1/p of the drawn", "interval", "verdict"),
     )
     lines = table(heads, map(_propensity, health.propensity), 2)
-    details = f"<details><summary>Propensities, line by line</summary>{lines}</details>"
+    details = f"<details><summary>Propensity check, line by line</summary>{lines}</details>"
     return f"<h2>Health</h2>{checks}{details}"
 
 

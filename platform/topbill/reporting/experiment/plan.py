@@ -250,7 +250,9 @@ def _needs(runtimes: Sequence[ab.PlannedRun], is_ahead: bool) -> Table:
     to_ship = ("to ship", "days") if ships else ()
     # Before launch nothing is there yet: all days are still to go.
     to_go = () if is_ahead else ("to go",)
-    table = _table("What a lift needs", ("variant", "lift", "units", "days", *to_ship, *to_go))
+    table = _table(
+        "Required sample size of a lift", ("variant", "lift", "units", "days", *to_ship, *to_go)
+    )
     for variant, runs in groupby(runtimes, key=lambda run: run.variant):
         # A variant's name stands once, above its lifts.
         for i, run in enumerate(runs):
@@ -272,7 +274,7 @@ def _needs(runtimes: Sequence[ab.PlannedRun], is_ahead: bool) -> Table:
 def _guards(guardrails: Sequence[ab.PlannedGuardrail], is_ahead: bool) -> Table:
     to_go = () if is_ahead else ("to go",)
     table = _table(
-        "Until a guardrail is known to be kept",
+        "Required sample size until guardrails pass (non-inferiority)",
         ("variant", "guardrail", "margin", "units", "days", *to_go),
     )
     for variant, lines in groupby(guardrails, key=lambda line: line.variant):
@@ -322,7 +324,7 @@ def _rounded(value: float, unit: MarginUnit) -> Margin:
 
 
 def _shows(detectable: Sequence[ab.Detectable]) -> Table:
-    table = _table("The least lift that will show", ("variant", "when", "units", "lift"))
+    table = _table("Minimum detectable effect (MDE)", ("variant", "when", "units", "lift"))
     for variant, lines in groupby(detectable, key=lambda line: line.variant):
         for i, line in enumerate(lines):
             when = f"in {formatting.several(line.days, 'day')}" if line.days else "now"

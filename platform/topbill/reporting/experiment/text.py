@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from topbill.ab import Analysis, Comparison, Phase
+from topbill.ab import Analysis, Comparison, Phase, SampleRatio
 from topbill.domain import formatting
 from topbill.domain.margin import amount
 from topbill.reporting.experiment import wording
@@ -27,7 +27,7 @@ from topbill.reporting.experiment.model import (
 _SHOWN_ACTIONS = 12
 _WIDE = 105
 """Columns of a terminal from which on every number has its place."""
-_WIDEST = 125
+_WIDEST = 130
 """From where on those of the effects have it, whose intervals would be broken before."""
 
 
@@ -52,9 +52,9 @@ def render_report(report: Report, console: Console) -> None:
         highlight=False,
     )
     if report.ab is not None:
-        colour = wording.COLOURS[wording.standing(report).tone]
-        sentence = escape(report.ab.verdict.sentence)
-        console.print(f"[bold {colour}]{sentence}[/]", highlight=False)
+        where = wording.standing(report)
+        sentence = escape(f"{where.word}. {report.ab.verdict.sentence}")
+        console.print(f"[bold {wording.COLOURS[where.tone]}]{sentence}[/]", highlight=False)
     for note in report.notes:
         console.print(f"[yellow]![/] {escape(note.sentence)}", highlight=False)
     if report.ab is not None and report.ab.comparisons:
@@ -91,7 +91,7 @@ def render_analysis(analysis: Analysis, console: Console) -> None:
     split = escape(wording.split_sentence(analysis))
     if analysis.sample_ratio.alarm:
         split = f"[red]{split}[/]"
-    console.print(f"split of units: {split}", highlight=False)
+    console.print(f"sample ratio (SRM check): {split}", highlight=False)
     denominators = wording.denominators_sentence(analysis)
     if denominators:
         console.print(f"decisions per unit: {escape(denominators)}", highlight=False)
@@ -110,20 +110,23 @@ def _effects(analysis: Analysis, console: Console) -> Table:
     if analysis.method == "sequential":
         looks = "valid however often one looks"
     table = _titled(f"Against {analysis.control}, {1 - analysis.alpha:.0%} intervals ({looks})")
-    headings = ("value", "control", "difference", "lift", "chance", "adjusted p", "call")
+    headings = (
+        *("value", "control", "difference", "lift", wording.PROBABILITY, "adjusted p"),
+        wording.RESULT,
+    )
     # What can be had from the rest is left out of a narrow terminal, rather than cut.
     hidden: list[str] = []
     if console.width < _WIDEST:
-        hidden.append("adjusted p")
+        hidden += (wording.PROBABILITY, "adjusted p")
     if console.width < _WIDE:
         hidden += ("value", "control")
     columns = [heading for heading in headings if heading not in hidden]
-    _add_columns(table, ("metric", "variant", *columns), left=("metric", "variant", "call"))
+    _add_columns(table, ("metric", "variant", *columns), left=("metric", "variant", wording.RESULT))
     rows = wording.rows_of(analysis)
     for metric, group in groupby(rows, key=lambda c: wording.metric_name(c.metric, c.per)):
         # A metric's name stands once, above its variants.
         for i, comparison in enumerate(group):
-            cells = dict(zip(headings, _effect(comparison), strict=True))
+            cells = dict(zip(headings, _effect(comparison, analysis.sample_ratio), strict=True))
             first = "" if i else escape(metric)
             table.add_row(first, escape(str(comparison.variant)), *(cells[h] for h in columns))
         table.add_section()
@@ -143,16 +146,16 @@ def _print_holdout(holdout: HoldoutReadout, console: Console) -> None:
         f"Against the holdout: {holdout.units:,} units ({holdout.share:.1%} intended) that get the "
         f"control's order, {1 - holdout.alpha:.0%} intervals"
     )
-    headings = ("value", "holdout", "difference", "lift", "call")
+    headings = ("value", "holdout", "difference", "lift", wording.RESULT)
     hidden = () if console.width >= _WIDE else ("value", "holdout")
     columns = [heading for heading in headings if heading not in hidden]
-    _add_columns(table, ("metric", "variant", *columns), left=("metric", "variant", "call"))
+    _add_columns(table, ("metric", "variant", *columns), left=("metric", "variant", wording.RESULT))
     rows = wording.against_holdout(holdout)
     for metric, group in groupby(rows, key=lambda c: wording.metric_name(c.metric, c.per)):
         for i, comparison in enumerate(group):
             first = "" if i else escape(metric)
             values, effect = wording.value_cells(comparison), _effect_lines(comparison)
-            texts = (*values, *effect, wording.call_of(comparison))
+            texts = (*values, *effect, wording.call_of(comparison, holdout.sample_ratio))
             cells = dict(zip(headings, texts, strict=True))
             side = escape(wording.side(comparison))
             table.add_row(first, side, *(cells[h] for h in columns))
@@ -162,8 +165,8 @@ def _print_holdout(holdout: HoldoutReadout, console: Console) -> None:
         console.print(escape(sentence), highlight=False)
 
 
-def _effect(c: Comparison) -> tuple[str, ...]:
-    call = wording.call_of(c)
+def _effect(c: Comparison, ratio: SampleRatio) -> tuple[str, ...]:
+    call = wording.call_of(c, ratio)
     chance = formatting.chance(c.chance_to_win)
     p = formatting.MISSING if c.p_adjusted is None else f"{c.p_adjusted:.3g}"
     # Rich ends a colour with the cell.

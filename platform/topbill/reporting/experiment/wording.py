@@ -43,11 +43,11 @@ JOINED, FELL_BACK = 0.9, 0.01
 """Fewer of every reward event in its window than the first, or more fallbacks than the second, are
 alarming.
 """
-CALLS = {"better": "better", "worse": "worse", "no_call": "no call yet"}
+CALLS = {"better": "better", "worse": "worse", "no_call": "inconclusive"}
 GUARDRAILS = {
-    "not_worse": "kept",
-    "worse": "broken",
-    "undecided": "undecided",
+    "not_worse": "passed",
+    "worse": "failed",
+    "undecided": "inconclusive",
     "unknown": "unknown",
 }
 COLOURS: dict[Tone, str] = {
@@ -77,6 +77,12 @@ _NO_TRAFFIC = Standing(
     sentence="No decision has been made in this experiment yet.",
     next="Send decide requests to the service, then look here again.",
 )
+_DRAFT = Standing(
+    word="Draft",
+    tone="neutral",
+    sentence="It is a draft: everybody gets the control's order.",
+    next="Set status: running in its file to launch it.",
+)
 _NO_CONTROL = Standing(
     word="Not compared",
     tone="neutral",
@@ -95,30 +101,31 @@ _CONCLUDED = Standing(
 )
 _WAIT = "Keep it running; looking early costs nothing here."
 _WITHHELD = "sample_ratio_mismatch"
-_FIND_OUT = "Find out why units were not split as intended: bots, redirects, lost logs."
+_FIND_OUT = "Find the cause of the sample ratio mismatch (SRM): bots, redirects, lost logs."
 _BY_CODE: dict[str, tuple[str, Tone, str]] = {
-    _WITHHELD: ("Withheld", "warning", f"{_FIND_OUT} Read no lift before."),
+    _WITHHELD: ("Not trustworthy (SRM)", "warning", f"{_FIND_OUT} Read no lift before."),
     "other_control": (
         "Compared",
         "neutral",
         "Read the report against the control before anything is shipped.",
     ),
     "guardrail_worse": (
-        "Harm",
+        "Guardrail failed",
         "bad",
-        "Don't ship what breaks a guardrail, whatever it wins. Change the policy.",
+        "Don't ship a variant that fails a guardrail, whatever it wins. Viewers still get it: "
+        "pause the experiment, or set the variant's share to 0%.",
     ),
     "beats_control": (
-        "Ahead",
+        "Leading, guardrails pending",
         "promising",
-        "Keep it running until the guardrails are shown to be safe too.",
+        "Keep it running until every guardrail has passed (non-inferiority).",
     ),
     "call_lost_to_multiplicity": (
-        "Undecided",
+        "Inconclusive",
         "neutral",
         f"With several variants, one interval beyond zero is not proof yet. {_WAIT}",
     ),
-    "no_call": ("Undecided", "neutral", _WAIT),
+    "no_call": ("Inconclusive", "neutral", _WAIT),
     "worse_than_control": (
         "Worse",
         "bad",
@@ -127,9 +134,9 @@ _BY_CODE: dict[str, tuple[str, Tone, str]] = {
 }
 """Word, tone and next step by the verdict's code; of several codes the first here counts."""
 _HARM_IN_DOUBT: tuple[str, Tone, str] = (
-    "Harm",
+    "Guardrail failed",
     "bad",
-    f"Stop the variant that breaks its guardrail. {_FIND_OUT}",
+    f"Stop the variant that fails its guardrail. {_FIND_OUT}",
 )
 """Beside a split that went wrong nothing is won, but the harm may be real."""
 _TOO_EARLY: tuple[str, Tone, str] = (
@@ -142,7 +149,7 @@ _TOO_EARLY: tuple[str, Tone, str] = (
 def standing(report: Report) -> Standing:
     """Where the experiment stands. The word never says more than the verdict does."""
     if not report.decisions:
-        return _NO_TRAFFIC
+        return _DRAFT if report.status == "draft" else _NO_TRAFFIC
     if report.ab is None:
         return _NO_CONTROL
     if len(report.ab.units) < 2:
@@ -182,7 +189,7 @@ def _after_changes(changes: Sequence[tuple[str, list[str]]]) -> str:
     # Each change by its day; some are made on the same one.
     days = list(dict.fromkeys(since[:10] for since, _ in changes))
     return (
-        f"Shares were changed on {formatting.listing(days)}, and units were not split as intended "
+        f"Shares were changed on {formatting.listing(days)}, and there is a sample ratio mismatch "
         "even by the shares in force when they came. Look at the phase that is off: did all "
         "services take up the change at once? Or read another phase alone."
     )
@@ -309,6 +316,9 @@ def span_of_days(span: ExposureSpan) -> str:
     return f"days {span.since} to {span.until}"
 
 
+PROBABILITY = "probability to beat control"
+RESULT = "result"
+"""What columns of comparisons are called, wherever they stand."""
 EFFECT_HEADINGS = ("difference", "interval", "lift", "interval of lift")
 """What the columns of `effect_cells` are called."""
 
@@ -381,7 +391,7 @@ def holdout_sentences(
     """What all variants together do against the holdout, and what must be known of it."""
     (first,) = [c for c in holdout.together if c.metric == holdout.primary]
     size, interval = effect_in_words(first, first.is_proportion)
-    name, call = formatting.label(first.metric), call_of(first)
+    name, call = formatting.label(first.metric), call_of(first, holdout.sample_ratio)
     sentence = f"{whom}: {size} {name}, {interval} ({call})."
     if not call:
         sentence = f"Nothing to say of the holdout yet: {interval}."
@@ -438,7 +448,7 @@ def alarms(report: Report) -> list[Note]:
         return []
     raised = [] if report.ab is None else _broken_guardrails(report.ab)
     if report.ab is not None and report.ab.sample_ratio.alarm:
-        sentence = "Units were not split between variants as intended."
+        sentence = "Sample ratio mismatch (SRM): units were not split between variants as intended."
         raised.append(Note(code="sample_ratio_mismatch", sentence=sentence))
     return raised + health_alarms(report.notes, report.health)
 
@@ -522,9 +532,16 @@ def value_cells(c: Comparison) -> tuple[str, str]:
     return value, formatting.metric_value(c.control_value, c.is_proportion)
 
 
-def call_of(c: Comparison) -> str:
-    """What the comparison says; empty where it has no interval to say it by."""
-    return "" if c.difference_low is None else CALLS[c.call]
+NOT_TRUSTWORTHY = "not trustworthy (SRM)"
+
+
+def call_of(c: Comparison, ratio: ab.SampleRatio | None = None) -> str:
+    """What the comparison says; empty where it has no interval to say it by. Where units were not
+    split as intended no difference means anything.
+    """
+    if c.difference_low is None:
+        return ""
+    return NOT_TRUSTWORTHY if ratio is not None and ratio.alarm else CALLS[c.call]
 
 
 def relative_interval(low: float | None, high: float | None) -> str:

@@ -92,6 +92,22 @@ def of_unit(data: Path | str, unit: str, limit: int = 200) -> pd.DataFrame:
     return _latest(data, "unit = $value", stored, limit)
 
 
+def events_of_unit(data: Path | str, unit: str, limit: int = 200) -> pd.DataFrame:
+    """A unit's latest reward events in all experiments; `unit` as for `of_unit`.
+
+    Returns:
+        Columns occurred_at, seconds_after (the decision), event, value, item, experiment,
+        decision_id; the latest first.
+    """
+    stored = known_unit_ids(Path(data)).stored(unit)
+    query = """
+        SELECT occurred_at, epoch(occurred_at) - epoch(decided_at) AS seconds_after, event, value,
+            item, experiment, decision_id
+        FROM rewards WHERE unit = $unit ORDER BY occurred_at DESC, seq DESC LIMIT $most"""
+    with open_database(data) as database:
+        return database.frame(query, unit=stored, most=limit)
+
+
 def latest(data: Path | str, key: str, limit: int = 25) -> pd.DataFrame:
     """The latest decisions of an experiment, with the columns of `of_unit`."""
     return _latest(data, "experiment = $value", key, limit)

@@ -5,6 +5,7 @@ chance was in it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -155,14 +156,14 @@ def exploration(data: Path | str, key: str, variant: str) -> pd.DataFrame:
     Returns:
         Columns till (the bucket's end, UTC), effective (e to the mean entropy of the
         probabilities: among how many actions the draw really was), explored (mean chance that
-        another than the likeliest action was shown).
+        another than the likeliest action was shown), decisions (so many were read).
     """
     query = """
         SELECT {till} AS till,
             exp(avg(list_sum(
                 list_transform(list_filter(p, lambda q: q > 0), lambda q: -q * ln(q))
             ))) AS effective,
-            avg(1.0 - list_max(p)) AS explored
+            avg(1.0 - list_max(p)) AS explored, count(*) AS decisions
         FROM (
             SELECT decided_at, probabilities[1] AS p FROM decisions
             WHERE experiment = $key AND variant = $variant AND len(probabilities) > 0
@@ -175,6 +176,51 @@ def exploration(data: Path | str, key: str, variant: str) -> pd.DataFrame:
             variant=variant,
             one_in=sampled_one_in(database, key),
         )
+
+
+class Exploration(NamedTuple):
+    """How open the draw at the first position is: `effective` and `explored` as in
+    `exploration`."""
+
+    effective: float
+    explored: float
+
+
+LATELY = 0.05
+"""The share of decisions, the latest ones, that say how something is now."""
+
+
+def explored_lately(over_time: pd.DataFrame, share: float = LATELY) -> Exploration | None:
+    """How open the draw is now: of the latest buckets of `exploration` that have together `share`
+    of all its decisions. With a share of 1 it is how open it was over all its time. None where no
+    probability is on record.
+    """
+    latest = latest_buckets(over_time.groupby("till")["decisions"].sum(), share)
+    rows = over_time[over_time["till"].isin(latest)]
+    if rows.empty:
+        return None
+    weights = rows["decisions"].to_numpy(dtype=np.float64)
+    # The mean of entropies, as in each bucket, and not that of their exponentials.
+    entropy = np.average(np.log(rows["effective"].to_numpy(dtype=np.float64)), weights=weights)
+    explored = np.average(rows["explored"].to_numpy(dtype=np.float64), weights=weights)
+    return Exploration(float(np.exp(entropy)), float(explored))
+
+
+def shares_lately(over_time: pd.DataFrame, share: float = LATELY) -> pd.Series:
+    """Each name's share of what was shown first in the latest buckets: of columns till, name and
+    shown.
+    """
+    latest = latest_buckets(over_time.groupby("till")["shown"].sum(), share)
+    shown = over_time[over_time["till"].isin(latest)].groupby("name")["shown"].sum()
+    return shown / max(1, int(shown.sum()))
+
+
+def latest_buckets(counts: pd.Series, share: float) -> pd.Index:
+    """The latest buckets that have together `share` of all that is counted, or a little more."""
+    ordered = counts.sort_index(ascending=False)
+    # A bucket belongs to them as long as those after it are not enough yet.
+    before = ordered.cumsum().shift(fill_value=0)
+    return ordered.index[before < share * ordered.sum()]
 
 
 def explored_by_position(data: Path | str, key: str) -> pd.DataFrame:
