@@ -58,6 +58,9 @@ _TRIES = 5
 _PAUSES = (0.001, 0.002, 0.004, 0.008, 0.0)
 """Seconds to wait for the transactions that are under way at a fence: most end within them."""
 _FENCES = 64
+_LONGEST_WAIT = 20.0
+"""Seconds for which a new handle waits for transactions that were under way before it. Ours are
+ended after some 5 s in which they do nothing."""
 _TEND_EVERY = 60.0
 """Seconds between two looks whether the next hours have their tables."""
 
@@ -341,8 +344,20 @@ class PostgresLog(TableLog):
     def barrier(self) -> int:
         """A time at or before which nothing can be added any more; while transactions are under
         way that began before now, one of a moment ago.
+
+        Where this handle knows of none yet it waits for them: with no time at all nothing would
+        be there to read, and who folds the log again would take that for all there is. Raises
+        LogError where that takes too long.
         """
-        return self._settle() * 1_000
+        deadline = time.monotonic() + _LONGEST_WAIT
+        while not self._settle():
+            if time.monotonic() > deadline:
+                raise LogError(
+                    f"{self.name}: others have been writing for {_LONGEST_WAIT:g} s, and until "
+                    "they end nobody knows what is complete; see who has a backend_xid in "
+                    "pg_stat_activity, or try again"
+                )
+        return self._settled * 1_000
 
     def _fence(self) -> int:
         ((at,),) = self._database.rows("SELECT fence(?)", (self._reading(),))

@@ -66,6 +66,29 @@ def test_what_commits_late_is_skipped_by_naive_readers_and_not_by_ours(
         assert log.barrier() > rows[-1][1].decided_at
 
 
+def test_a_new_handle_waits_for_its_first_barrier(
+    url: str, log: PostgresLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With none, who reads up to it would take nothing for everything."""
+    log.append([decision("before")])
+    now = log.now()
+    with closing(SlowWriter(url)) as writer, closing(PostgresLog(url)) as new:
+        writer.append("slow")
+        late = threading.Timer(0.2, writer.commit)
+        late.start()
+        assert new.barrier() >= now // 1_000 * 1_000
+        assert ids(new.read_decisions(0, 9)) == ["before", "slow"]
+        late.join()
+        monkeypatch.setattr("topbill.log.postgres._LONGEST_WAIT", 0.1)
+        writer.append("never")
+        assert new.barrier() > 0, "one of a moment ago"
+        with (
+            closing(PostgresLog(url)) as another,
+            pytest.raises(LogError, match=r"others have been writing for 0.1 s.*pg_stat_activity"),
+        ):
+            another.barrier()
+
+
 def test_a_fence_holds_though_the_clock_goes_back(url: str, log: PostgresLog) -> None:
     """As that of a standby may which has become the primary."""
     log.append([decision("before")])
