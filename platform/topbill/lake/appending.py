@@ -121,7 +121,8 @@ def _parquet(rows: pa.Table) -> memoryview:
         write_statistics=ordered,
         store_schema=False,
     )
-    return memoryview(sink.getvalue())
+    # As bytes, which stores take: Arrow shows them as numbers with a sign.
+    return memoryview(sink.getvalue()).cast("B")
 
 
 @cache
