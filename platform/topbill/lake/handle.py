@@ -107,10 +107,11 @@ class TableHandle:
         Raises CommitFailedError too, where others have set that application's version meanwhile.
         """
         properties = CommitProperties(app_transactions=[mark], max_commit_retries=_ATTEMPTS - 1)
+        before = self.position(mark.app_id)
         if not isinstance(rows, pa.Table):
             # It may be more than memory holds.
             write_deltalake(
-                self.table(),
+                self._caught_up(mark, before),
                 rows,
                 mode="append",
                 commit_properties=properties,
@@ -119,13 +120,14 @@ class TableHandle:
             self._read()
             return None
         added = write_files(self.place, rows, self._partitions)
-        if not isinstance(self.place.files, LocalFiles) or not self._commit(added, mark):
+        is_folder = isinstance(self.place.files, LocalFiles)
+        if not is_folder or not self._commit(added, mark, before):
             now = int(time.time() * 1e3)
             actions: list[AddAction | RemoveAction] = [
                 AddAction(file.path, file.size, file.partition, now, True, file.statistics)
                 for file in added
             ]
-            self.table().create_write_transaction(
+            self._caught_up(mark, before).create_write_transaction(
                 actions,
                 "append",
                 self._table.schema(),
@@ -136,9 +138,22 @@ class TableHandle:
             self._read()
         return added
 
-    def _commit(self, added: Sequence[AddedFile], mark: Transaction) -> bool:
+    def _caught_up(self, mark: Transaction, before: int) -> DeltaTable:
+        """The newest version, to which Delta's library then compares what others commit still."""
+        table = self.table()
+        self._refuse_another(mark, before)
+        return table
+
+    def _refuse_another(self, mark: Transaction, before: int) -> None:
+        """Raises CommitFailedError where an application's version is not that of before any more:
+        the rows that are to be appended may be there.
+        """
+        if self.position(mark.app_id) != before:
+            where = self.place.root
+            raise CommitFailedError(f"{where}: others have appended as {mark.app_id} meanwhile")
+
+    def _commit(self, added: Sequence[AddedFile], mark: Transaction, before: int) -> bool:
         """Commit files of a folder; False where it takes no links, by which a commit is made."""
-        before = self.position(mark.app_id)
         content = self._lines(added, mark)
         for _ in range(_ATTEMPTS):
             path = commit_path(self.place, self.version + 1)
@@ -149,8 +164,7 @@ class TableHandle:
                 return False
             # A merge was faster, of which an append need know nothing; or somebody who appends.
             self.refresh()
-            if self.position(mark.app_id) != before:
-                raise CommitFailedError(f"{path}: others have appended as {mark.app_id} meanwhile")
+            self._refuse_another(mark, before)
         else:
             raise CommitFailedError(f"{path}: others commit again and again")
         files = self.files()

@@ -105,9 +105,9 @@ class ObjectFiles:
 
     def add(self, path: str, content: bytes | memoryview) -> None:
         """Make a new file."""
-        self.write(path, content)
+        self.write(path, bytes(content))  # obstore takes nothing else
 
-    def write(self, path: str, content: bytes | memoryview) -> None:
+    def write(self, path: str, content: bytes) -> None:
         """Have a file hold this, whole or as before."""
         try:
             obstore.put(self._store, path, content)

@@ -154,14 +154,26 @@ def test_rows_as_a_stream_and_no_rows_at_all_are_a_commit_too(tmp_path: Path) ->
     assert content(place) == rows(["a", "b"]).to_pylist()
 
 
-def test_of_two_that_set_the_same_applications_version_one_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["by a link", "by Delta", "as a stream"])
+def test_of_two_that_set_the_same_applications_version_one_is_refused(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever commits, and whatever it reads before: it may see what the other has committed."""
     place = table_in(tmp_path)
     first, second = handle(place), handle(place)
     first.append(rows(["a"]), Transaction("log", 1))
+    if way == "by Delta":
+        monkeypatch.setattr("os.link", no_link)
+    again = rows(["a"]).to_reader() if way == "as a stream" else rows(["a"])
     with pytest.raises(DeltaError):
-        second.append(rows(["a"]), Transaction("log", 1))
+        second.append(again, Transaction("log", 1))
     second.append(rows(["b"], start=2), Transaction("other", 1))
     assert [row["seq"] for row in content(place)] == [1, 2]
+
+
+def no_link(*_: object) -> None:
+    """As folders that take none do."""
+    raise PermissionError("no links here")
 
 
 def test_a_merge_beside_an_append_keeps_neither_from_its_commit(tmp_path: Path) -> None:
@@ -229,12 +241,9 @@ def test_a_handle_that_appends_knows_what_a_new_one_reads(tmp_path: Path) -> Non
 def test_where_a_folder_takes_no_links_delta_commits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def link(*_: object) -> None:
-        raise PermissionError("no links here")
-
     place = table_in(tmp_path)
     table = handle(place)
-    monkeypatch.setattr("os.link", link)
+    monkeypatch.setattr("os.link", no_link)
     for seq in (1, 2):
         table.append(rows(["a b"], start=seq), Transaction("log", seq))
     assert (table.version, table.position("log")) == (2, 2)
