@@ -20,8 +20,8 @@ from topbill.domain.formatting import listing, several
 from topbill.domain.margin import Margin
 from topbill.domain.reading import Method
 from topbill.domain.sql import identifier
+from topbill.domain.suggestion import nearest
 from topbill.lake.plain_files import Kind, PlainTable, read_table
-from topbill.spec.fields import nearest
 
 MOST_VARIANTS = 100
 """A column with more values than this is taken for another than the variant's."""

@@ -146,7 +146,7 @@ class Watcher:
         wrong = list(self._file_problems)
         for experiment in experiments:
             wrong += unknown_channels(self._settings, experiment.source, experiment.alerts)
-        problems = [Problem("file", p.file, p.path, p.message) for p in wrong]
+        problems = [Problem("file", p.place, p.path, p.message) for p in wrong]
         for name, message in self._outbox.failures.items():
             problems.append(Problem("alerts", name, "", message))
         for key, message in self._troubles.items():

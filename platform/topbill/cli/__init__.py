@@ -16,6 +16,7 @@ from topbill.cli import (
     alerts,
     analysis,
     comparison,
+    completion,
     conclude,
     erasure,
     evaluation,
@@ -27,6 +28,7 @@ from topbill.cli import (
     override,
     plan,
     processes,
+    sql,
     standing,
     transfer,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "analysis",
     "app",
     "comparison",
+    "completion",
     "conclude",
     "erasure",
     "evaluation",
@@ -54,6 +57,7 @@ __all__ = [
     "override",
     "plan",
     "processes",
+    "sql",
     "standing",
     "transfer",
 ]

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
 
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
     DATA,
     EXPERIMENTS,
     Data,
     Experiments,
-    Json,
     LogUrl,
     app,
-    print_json,
     say,
     use_log,
 )
 from topbill.domain.errors import NotFound, TopbillError
 from topbill.domain.formatting import minute
+
+if TYPE_CHECKING:
+    from topbill.domain.alarm import AlarmLine
 
 alerts = App(name="alerts", help="Alarms: which there were, and whether channels take messages.")
 app.command(alerts)
@@ -30,18 +34,20 @@ def list_(
     *,
     data: Data = DATA,
     url: LogUrl = "",
-    as_json: Json = False,
+    output: Output = TEXT,
 ) -> None:
     """List the alarms, the newest first: which stand, and when the others were over."""
-    from topbill.domain.alarm import headline
     from topbill.log import open_log_of
 
     use_log(url)
     with open_log_of(data, create=False) as log:
         lines = log.alarms()
-    if as_json:
-        print_json(lines)
-        return
+    output.show(lines, lambda: _say_alarms(lines))
+
+
+def _say_alarms(lines: Sequence[AlarmLine]) -> None:
+    from topbill.domain.alarm import headline
+
     for line in reversed(lines):
         say(f"{minute(line.at)}  {headline(line)}. {line.message}")
     if not lines:
@@ -49,7 +55,9 @@ def list_(
 
 
 @alerts.command(name="test")
-def try_channels(*channels: str, experiments: Experiments = EXPERIMENTS) -> None:
+def try_channels(
+    *channels: str, experiments: Experiments = EXPERIMENTS, output: Output = TEXT
+) -> None:
     """Send a test message to each channel of alerts.yaml; exit 1 where one does not take it.
 
     Args:
@@ -57,9 +65,10 @@ def try_channels(*channels: str, experiments: Experiments = EXPERIMENTS) -> None
     """
     from topbill.alerts.channels import send
     from topbill.domain.alarm import AlarmLine
+    from topbill.domain.suggestion import nearest
     from topbill.log import now_micros
     from topbill.spec.alerts import NAMES, read_settings
-    from topbill.spec.fields import listed, nearest
+    from topbill.spec.fields import listed
 
     by_name = {channel.name: channel for channel in read_settings(experiments).channels}
     if not by_name:
@@ -67,8 +76,9 @@ def try_channels(*channels: str, experiments: Experiments = EXPERIMENTS) -> None
     for name in channels:
         if name not in by_name:
             hint = nearest(name, by_name)
-            raise NotFound(f"no channel {name!r}; expected one of {listed(by_name)}; {hint}")
-    failed = False
+            expected = f"expected one of {listed(by_name)}" + f"; {hint}" * bool(hint)
+            raise NotFound(f"no channel {name!r}; {expected}")
+    tried = []
     for name in channels or by_name:
         now = now_micros()
         message = "This is a test of the channel: nothing is wrong."
@@ -76,9 +86,17 @@ def try_channels(*channels: str, experiments: Experiments = EXPERIMENTS) -> None
         try:
             send(by_name[name], line)
         except TopbillError as error:
-            failed = True
-            say(f"{name}: not sent. {error}", style="red")
+            tried.append({"channel": name, "sent": False, "error": str(error)})
         else:
-            say(f"{name}: took the message.")
-    if failed:
+            tried.append({"channel": name, "sent": True, "error": ""})
+    output.show(tried, lambda: _say_tried(tried))
+    if not all(line["sent"] for line in tried):
         sys.exit(1)
+
+
+def _say_tried(tried: Sequence[Mapping[str, Any]]) -> None:
+    for line in tried:
+        if line["sent"]:
+            say(f"{line['channel']}: took the message.")
+        else:
+            say(f"{line['channel']}: not sent. {line['error']}", style="red")

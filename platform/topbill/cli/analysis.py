@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import msgspec
 from cyclopts import Parameter
-from rich.box import SIMPLE
-from rich.table import Table
 
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
     DATA,
     Data,
     EngineUrl,
-    Json,
     LakeUrl,
     app,
     fraction,
     fractions,
     out,
-    print_json,
+    say,
     use_engine,
     use_lake,
 )
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from topbill.ab import Plan
     from topbill.reporting import PageReport, Report
 
-_MOST_ROWS = 200
 WHOLE: tuple[str, ...] = ("100%",)
 
 
@@ -58,7 +55,7 @@ def report(
     first_exposure: bool = False,
     anew: bool = False,
     engine: EngineUrl = "",
-    json_: Json = False,
+    output: Output = TEXT,
 ) -> None:
     """What came of an experiment, or of a whole page, from the lake.
 
@@ -106,7 +103,7 @@ def report(
             }
             unused |= {"since": since is not None, "until": until is not None}
             _refuse(key, "read with another experiment", unused)
-            _interaction(key, with_, data, method or "sequential", shares or (1.0,), json_)
+            _interaction(key, with_, data, method or "sequential", shares or (1.0,), output)
             return
         result = reporting.load_experiment_report(
             key,
@@ -120,7 +117,7 @@ def report(
             first_exposure=first_exposure,
             anew=anew,
         )
-        _show(result, html, json_)
+        _show(result, html, output)
         return
     given = {
         "method": bool(method),
@@ -135,11 +132,12 @@ def report(
     }
     _refuse(key, "a page", given)
     if calibration is not None:
-        _page_calibration(key, data, calibration, json_)
+        _page_calibration(key, data, calibration, output)
     elif instead:
-        _page_with_other_policies(key, data, instead, json_)
+        _page_with_other_policies(key, data, instead, output)
     else:
-        _show(reporting.load_page_report(key, data, weights=_weights(weights) or None), html, json_)
+        page = reporting.load_page_report(key, data, weights=_weights(weights) or None)
+        _show(page, html, output)
 
 
 def _of_a_page(
@@ -153,7 +151,7 @@ def _of_a_page(
     }
 
 
-def _page_calibration(key: str, data: Path, catalogue: Path, json_: bool) -> None:
+def _page_calibration(key: str, data: Path, catalogue: Path, output: Output) -> None:
     """Print how far pages follow what their viewers watch."""
     from topbill.catalog import Catalog
     from topbill.reporting import calibration
@@ -161,38 +159,41 @@ def _page_calibration(key: str, data: Path, catalogue: Path, json_: bool) -> Non
     catalog = Catalog.read(catalogue)
     found = calibration.page_calibration(key, data, catalog)
     providers = calibration.page_exposure(key, data, catalog)
-    if json_:
-        exposures = [asdict(one) for one in providers]
-        print_json({"calibration": [asdict(one) for one in found], "providers": exposures})
-        return
-    out.print(calibration.calibration_table(found))
-    if providers:
-        out.print(calibration.exposure_table(providers))
+
+    def text() -> None:
+        out.print(calibration.calibration_table(found))
+        if providers:
+            out.print(calibration.exposure_table(providers))
+
+    rows = [asdict(one) for one in found]
+    exposures = [asdict(one) for one in providers]
+    output.show({"calibration": rows, "providers": exposures}, text, lambda: rows)
 
 
 def _interaction(
-    key: str, other: str, data: Path, method: Method, looks: tuple[float, ...], json_: bool
+    key: str, other: str, data: Path, method: Method, looks: tuple[float, ...], output: Output
 ) -> None:
     """Print what two experiments do to each other."""
     from topbill.reporting.experiment import interactions
 
     found = interactions.interaction(key, other, data, method=method, looks=looks)
-    if json_:
-        print_json(found)
-    else:
-        interactions.render_interaction(found, key, other, out)
+    output.show(
+        found,
+        lambda: interactions.render_interaction(found, key, other, out),
+        lambda: msgspec.to_builtins([*found.effects, *found.terms]),
+    )
 
 
-def _show(result: Report | PageReport, html: Path | None, json_: bool) -> None:
+def _show(result: Report | PageReport, html: Path | None, output: Output) -> None:
     from topbill import reporting
 
     if html is not None:
         html.write_text(reporting.to_html(result))
-        out.print(f"{html}: written", highlight=False)
-    elif json_:
+        output.show({"file": str(html)}, lambda: say(f"{html}: written"))
+    elif output.json:
         print(reporting.to_json(result))
     else:
-        reporting.render_text(result, out)
+        output.show(None, lambda: reporting.render_text(result, out), result.to_frame)
 
 
 def _refuse(key: str, kind: str, options: Mapping[str, bool]) -> None:
@@ -222,7 +223,9 @@ def _weights(options: Iterable[str]) -> dict[str, float]:
     return weights
 
 
-def _page_with_other_policies(key: str, data: Path, instead: tuple[str, ...], json_: bool) -> None:
+def _page_with_other_policies(
+    key: str, data: Path, instead: tuple[str, ...], output: Output
+) -> None:
     from topbill.domain.errors import BadRequest
     from topbill.ope import evaluate_page, text
 
@@ -234,10 +237,7 @@ def _page_with_other_policies(key: str, data: Path, instead: tuple[str, ...], js
             f"got {', '.join(instead)}; expected LAYER=POLICY once a layer, as artwork=uniform",
         )
     result = evaluate_page(key, layers, data)
-    if json_:
-        print(json.dumps(result.as_dict(), indent=2))
-    else:
-        text.render(result, out)
+    output.show(result.as_dict(), lambda: text.render(result, out), result.to_frame)
 
 
 LIFTS: tuple[str, ...] = ("1%", "2%", "5%", "10%")
@@ -289,7 +289,7 @@ def power(
     power: float = 0.8,
     ahead: Ahead = Ahead(),
     engine: EngineUrl = "",
-    json_: Json = False,
+    output: Output = TEXT,
 ) -> None:
     """How long an experiment must run: units and days that a lift needs, and what shows when.
 
@@ -334,10 +334,11 @@ def power(
         result = plan.plan(
             key, data, metric=metric, lifts=lifts, method=method, looks=shares or None, **settings
         )
-    if json_:
-        print_json(result)
-    else:
-        plan.render_plan(result, out)
+    output.show(
+        result,
+        lambda: plan.render_plan(result, out),
+        lambda: msgspec.to_builtins([*result.runtimes, *result.detectable, *result.guardrails]),
+    )
 
 
 def _options(ahead: Ahead) -> dict[str, bool]:
@@ -425,43 +426,3 @@ def _as_number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-@app.command
-def sql(
-    query: str,
-    *,
-    data: Data = DATA,
-    lake_url: LakeUrl = "",
-    engine: EngineUrl = "",
-    json_: Json = False,
-) -> None:
-    """One reading statement on the record: views decisions, rewards, placements, feedback, units.
-
-    Args:
-        query: SQL in DuckDB's dialect.
-    """
-    use_lake(lake_url)
-    use_engine(engine)
-    from topbill import lake
-    from topbill.domain.errors import BadRequest
-
-    rows = lake.answer(lake.database_of(data), query)
-    try:
-        shown = rows.slice(0, None if json_ else _MOST_ROWS).to_pylist()
-    except (OverflowError, ValueError) as error:
-        raise BadRequest(
-            "sql", f"got a date or time that cannot be printed: {error}; cast it to VARCHAR"
-        ) from error
-    if json_:
-        print(json.dumps(shown, default=str, indent=2))
-        return
-    # A terminal shows some rows; whoever wants all of them wants JSON.
-    table = Table(box=SIMPLE)
-    for name in rows.column_names:
-        table.add_column(name)
-    for row in shown:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    out.print(table)
-    if rows.num_rows > _MOST_ROWS:
-        out.print(f"{_MOST_ROWS} of {rows.num_rows:,} rows; add a LIMIT, or --json for all")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.markup import escape
 
 from topbill.cli.analysis import WHOLE, Method
-from topbill.cli.shell import Json, app, fraction, fractions, out, print_json
+from topbill.cli.output import TEXT, Output
+from topbill.cli.shell import app, fraction, fractions, out, say
 
 if TYPE_CHECKING:
-    from topbill.ab import FileComparison, Metric
+    from topbill.ab import ArchiveSplits, FileComparison, Metric
 
 _KIND = re.compile(
     r"(?P<kind>mean|proportion|sum|ratio|median|quantile(?:@|\()?(?P<q>\d*\.?\d*)\)?"
@@ -44,7 +45,7 @@ def compare(
     looks: tuple[str, ...] = WHOLE,
     adjust: Literal["cuped", "lin"] = "cuped",
     alpha: float = 0.05,
-    json_: Json = False,
+    output: Output = TEXT,
 ) -> None:
     """An A/B table in a file, a row a unit or a row an event: verdict, metrics, split.
 
@@ -93,10 +94,7 @@ def compare(
         adjust=adjust,
         looks=fractions("looks", looks),
     )
-    if json_:
-        print_json(result)
-    else:
-        _render(result)
+    output.show(result, lambda: _render(result), result.ab.to_frame)
 
 
 def _render(result: FileComparison) -> None:
@@ -120,7 +118,7 @@ def srm(
     period: str,
     share: str | None = None,
     alpha: float = 0.01,
-    json_: Json = False,
+    output: Output = TEXT,
 ) -> None:
     """Which weeks of an archive of A/B tests have a broken split: a file with a row a variant
     of a test.
@@ -143,14 +141,15 @@ def srm(
     result = srm_archive(
         table.relation, test=test, units=units, period=period, share=share, alpha=alpha
     )
-    if json_:
-        print_json(result)
-        return
+    output.show(result, lambda: _render_archive(file, result, table.excluded), result.to_frame)
+
+
+def _render_archive(file: Path, result: ArchiveSplits, excluded: Mapping[str, int]) -> None:
     tests = f"{result.failing:,} of {result.tests:,} tests fail"
-    out.print(f"{file}: {tests} at {alpha:.1%}", highlight=False, soft_wrap=True, markup=False)
+    say(f"{file}: {tests} at {result.alpha:.1%}")
     colour = "red" if any(span.broken for span in result.spans) else "green"
     out.print(f"[bold {colour}]{escape(result.sentence)}[/]", highlight=False, soft_wrap=True)
-    for reason, count in {**table.excluded, **result.excluded}.items():
+    for reason, count in {**excluded, **result.excluded}.items():
         out.print(f"left out: {count:,} with {escape(reason)}", highlight=False, soft_wrap=True)
 
 
@@ -188,11 +187,12 @@ def _metric(kind: str, column: str) -> Metric:
 
     written = _KIND.fullmatch(kind)
     if written is None or (written["per"] and written["kind"] == "ratio"):
-        from topbill.spec.fields import nearest
+        from topbill.domain.suggestion import nearest
 
+        hint = nearest(kind, KINDS)
         raise BadRequest(
             "metric",
-            f"got the kind {kind!r}; expected one of {', '.join(KINDS)}; {nearest(kind, KINDS)}",
+            f"got the kind {kind!r}; expected one of {', '.join(KINDS)}" + f"; {hint}" * bool(hint),
         )
     per: Any = "unit" if written["per"] else "row"
     if written["kind"] == "mean":

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import getpass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
     DATA,
     Data,
-    Json,
     LakeUrl,
     LogUrl,
     app,
-    print_json,
     say,
     use_lake,
     use_log,
 )
 from topbill.domain.errors import BadRequest
+
+if TYPE_CHECKING:
+    from topbill.log.protocol import ConclusionLine
+    from topbill.reporting import Report
 
 Again = Annotated[bool, Parameter(negative="", help="Name another winner than before.")]
 NoWinner = Annotated[
@@ -38,7 +41,7 @@ def conclude(
     data: Data = DATA,
     url: LogUrl = "",
     lake_url: LakeUrl = "",
-    as_json: Json = False,
+    output: Output = TEXT,
 ) -> None:
     """End an experiment: keep its report as it stands, and give everybody the winner.
 
@@ -51,7 +54,6 @@ def conclude(
         winner: The variant that everybody gets from now on, the control's name included.
     """
     from topbill import launch
-    from topbill.ab import without_outlook
     from topbill.reporting.experiment.conclusion import thawed
 
     use_log(url)
@@ -63,9 +65,17 @@ def conclude(
         )
     line = launch.conclude(data, key, winner, who=getpass.getuser(), because=because, again=again)
     report = thawed(line.report)
-    if as_json:
-        print_json({**line._asdict(), "report": report})
-        return
+    output.show(
+        {**line._asdict(), "report": report},
+        lambda: _say(line, report),
+        lambda: [{k: v for k, v in line._asdict().items() if k != "report"}],
+    )
+
+
+def _say(line: ConclusionLine, report: Report | None) -> None:
+    from topbill.ab import without_outlook
+
+    key, winner = line.experiment, line.winner
     everybody = f"everybody gets {winner}" if winner else "everybody gets the control's order"
     say(f"{key} is concluded (revision {line.made}): {everybody}, but for those held out.")
     if report is not None and report.ab is not None:

@@ -8,8 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 from cyclopts import Parameter
 
+from topbill.cli.output import TEXT, Output, print_json
 from topbill.cli.shell import (
     DATA,
     EXPERIMENTS,
@@ -18,7 +20,6 @@ from topbill.cli.shell import (
     LakeUrl,
     LogUrl,
     app,
-    print_json,
     say,
     use_lake,
     use_log,
@@ -46,9 +47,10 @@ def unit(
     data: Data = DATA,
     url: LogUrl = "",
     lake_url: LakeUrl = "",
+    output: Output = TEXT,
 ) -> None:
     """Print all that is stored of one unit as JSON: its decisions, rewards and events, its rows
-    that were set aside, and its limits as a profile.
+    that were set aside, and its limits as a profile. With --csv its decisions alone.
 
     Args:
         unit: Its id.
@@ -57,11 +59,12 @@ def unit(
 
     use_log(url)
     use_lake(lake_url)
-    print_json(unit_data(data, unit, unit_type))
+    found = unit_data(data, unit, unit_type)
+    output.show(found, lambda: print_json(found), lambda: msgspec.to_builtins(found)["decisions"])
 
 
 @app.command(name="hash")
-def hash_(*units: str, data: Data = DATA) -> None:
+def hash_(*units: str, data: Data = DATA, output: Output = TEXT) -> None:
     """Print what a data folder stores in the place of units' ids, a line each: with `hash_units`
     their hashes, for joining its lake to other tables; without, the ids themselves.
 
@@ -71,8 +74,14 @@ def hash_(*units: str, data: Data = DATA) -> None:
     from topbill.log.unit_ids import known_unit_ids
 
     ids = known_unit_ids(data)
-    for unit in units or (line.rstrip("\n") for line in sys.stdin):
-        print(ids.stored(unit))
+    asked = units or (line.rstrip("\n") for line in sys.stdin)
+    if output.is_text:
+        # One by one: whoever pipes millions of them does not wait for the last.
+        for unit in asked:
+            print(ids.stored(unit))
+        return
+    hashes = [{"unit": unit, "stored": ids.stored(unit)} for unit in asked]
+    output.show(hashes, lambda: None)
 
 
 @app.command
@@ -87,6 +96,7 @@ def erase(
     data: Data = DATA,
     url: LogUrl = "",
     lake_url: LakeUrl = "",
+    output: Output = TEXT,
 ) -> None:
     """Take one unit out of log, lake, answers and quarantine, with every trace in their files.
 
@@ -110,15 +120,15 @@ def erase(
         erased = erase_again(
             data, given_tombstones(tombstones), lambda: loaded_experiments(experiments, data)
         )
-        say(f"{data}: erased again: {erased:,} units")
+        sentence = f"{data}: erased again: {erased:,} units"
+        output.show({"data": str(data), "erased_units": erased}, lambda: say(sentence))
         return
     if unit is None or tombstones is not None:
         raise BadRequest("erase", "expected --unit, or --tombstones alone")
+    copies = []
     if dry_run:
         rows = find_unit(data, unit, unit_type)
-        for copy in old_copies(data):
-            sentence = "is a copy of old data, which may hold it; --drop-backups deletes it"
-            say(f"{copy}: {sentence}")
+        copies = [str(copy) for copy in old_copies(data)]
     else:
         rows = erase_unit(
             data,
@@ -127,8 +137,27 @@ def erase(
             lambda: loaded_experiments(experiments, data),
             drop_backups=drop_backups,
         )
-    for sentence in _sentences(rows, "has" if dry_run else "erased"):
-        say(f"{data}: {sentence}")
+    counts = {
+        "unit": unit,
+        "dry_run": dry_run,
+        "decisions": len(rows.decisions),
+        "rewards": len(rows.rewards),
+        "events": len(rows.events),
+        "set_aside": len(rows.quarantined),
+        "merged_guests": len(rows.merges),
+        "tables": sorted(rows.tables),
+        "experiments": rows.by_experiment(),
+        "old_copies": copies,
+    }
+
+    def text() -> None:
+        for copy in copies:
+            sentence = "is a copy of old data, which may hold it; --drop-backups deletes it"
+            say(f"{copy}: {sentence}")
+        for sentence in _sentences(rows, "has" if dry_run else "erased"):
+            say(f"{data}: {sentence}")
+
+    output.show(counts, text)
 
 
 @app.command
@@ -140,6 +169,7 @@ def retain(
     data: Data = DATA,
     url: LogUrl = "",
     lake_url: LakeUrl = "",
+    output: Output = TEXT,
 ) -> None:
     """Remove decisions with their rewards, events and rows set aside that are older than is kept.
 
@@ -155,14 +185,19 @@ def retain(
     use_lake(lake_url)
     if dry_run:
         found = retention.find_aged(data, keep.total_seconds())
-        say(f"{data}: has {retention.sentence(found)}")
+        sentence = f"{data}: has {retention.sentence(found)}"
+        output.show({**found._asdict(), "dry_run": True, "waiting": 0}, lambda: say(sentence))
         return
     removed, waiting = erasure.retain(
         data, keep.total_seconds(), lambda: loaded_experiments(experiments, data)
     )
-    say(f"{data}: removed {retention.sentence(removed)}")
-    if waiting:
-        say(f"{data}: {waiting:,} rows so old are still in the log, until they are learned")
+
+    def text() -> None:
+        say(f"{data}: removed {retention.sentence(removed)}")
+        if waiting:
+            say(f"{data}: {waiting:,} rows so old are still in the log, until they are learned")
+
+    output.show({**removed._asdict(), "dry_run": False, "waiting": waiting}, text)
 
 
 def given_tombstones(file: Path) -> list[Tombstone]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
     DATA,
     Data,
     EngineUrl,
-    Json,
     LakeUrl,
     LogUrl,
     app,
@@ -38,7 +37,7 @@ def evaluate(
     url: LogUrl = "",
     lake_url: LakeUrl = "",
     engine: EngineUrl = "",
-    json_: Json = False,
+    output: Output = TEXT,
 ) -> None:
     """What other policies would have earned in an experiment, from its log alone, and how much more
     than the log did and than each other.
@@ -82,7 +81,4 @@ def evaluate(
             alpha=alpha,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    if json_:
-        print(json.dumps(result.as_dict(), indent=2))
-    else:
-        text.render(result, out)
+    output.show(result.as_dict(), lambda: text.render(result, out), result.to_frame)

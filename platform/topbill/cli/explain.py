@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from topbill.cli.erasure import loaded_experiments
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
     DATA,
     EXPERIMENTS,
     Data,
     Experiments,
-    Json,
     LakeUrl,
     LogUrl,
     app,
-    print_json,
     say,
     use_lake,
     use_log,
@@ -32,7 +32,7 @@ def explain(
     data: Data = DATA,
     url: LogUrl = "",
     lake_url: LakeUrl = "",
-    json_: Json = False,
+    output: Output = TEXT,
 ) -> None:
     """Say of a stored decision what was chosen, with which probability, by which scores, and what
     came of it.
@@ -45,9 +45,10 @@ def explain(
     use_log(url)
     use_lake(lake_url)
     found = _explained(decision_id, experiments, data)
-    if json_:
-        print_json(found)
-        return
+    output.show(found, lambda: _say(found), lambda: found["slate"])
+
+
+def _say(found: Mapping[str, Any]) -> None:
     said = {name: found[name] for name in ("experiment", "variant", "unit", "policy", "reason")}
     for name, value in said.items():
         say(f"{name:<12}{'none' if value is None else value}")

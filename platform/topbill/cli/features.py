@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from rich.box import SIMPLE
 from rich.table import Table
 
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
     DATA,
     Data,
-    Json,
     LakeUrl,
     app,
     out,
-    print_json,
     say,
     use_lake,
 )
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 
 @app.command
-def features(*files: Path, data: Data = DATA, lake_url: LakeUrl = "", json_: Json = False) -> None:
+def features(
+    *files: Path, data: Data = DATA, lake_url: LakeUrl = "", output: Output = TEXT
+) -> None:
     """Show the tables of features by id: the version in force, its columns, how they moved since
     the one before, how often ids were unknown, and what was refused.
 
@@ -46,35 +48,60 @@ def features(*files: Path, data: Data = DATA, lake_url: LakeUrl = "", json_: Jso
     """
     use_lake(lake_url)
     if files:
-        sys.exit(0 if _check(files, data) else 1)
+        checks = list(_checks(files, data))
+        output.show(checks, lambda: _say_checks(checks))
+        sys.exit(0 if all(check.fits for check in checks) else 1)
     from topbill.reporting.queries.features import tables
 
     reports = tables(data)
-    if json_:
-        print_json(reports)
-        return
+    output.show(reports, lambda: _say_reports(reports, data), lambda: _rows(reports))
+
+
+def _rows(reports: Iterable[TableReport]) -> Iterator[dict[str, Any]]:
+    """A row a column of each version in force."""
+    for report in reports:
+        if report.current is not None:
+            for name, own in report.current.line.columns.items():
+                version = report.current.line.version
+                beside = {"table": report.table, "version": version, "column": name}
+                yield {**beside, **msgspec.to_builtins(own)}
+
+
+def _say_reports(reports: Sequence[TableReport], data: Path) -> None:
     if not reports:
         say(f"{data}: no table was taken over yet; name some under entities: in an experiment")
     for report in reports:
         _show(report)
 
 
-def _check(files: tuple[Path, ...], data: Path) -> bool:
+class TableCheck(msgspec.Struct, frozen=True):
+    """Whether a table of a file could be taken over; without a table, that the file names none."""
+
+    file: str
+    table: str
+    fits: bool
+    message: str
+
+
+def _checks(files: tuple[Path, ...], data: Path) -> Iterator[TableCheck]:
     """Read each table as a service would."""
     from topbill import spec
 
-    sound = True
     for file in files:
         experiment = spec.load(file)
         for source in experiment.entities:
             try:
-                say(f"{file.name}: {source.name}: {_fits(source, data)}")
+                yield TableCheck(file.name, source.name, True, _fits(source, data))
             except BadData as error:
-                sound = False
-                say(f"{file.name}: {source.name}: {error}", "red")
+                yield TableCheck(file.name, source.name, False, str(error))
         if not experiment.entities:
-            say(f"{file.name}: names no entities")
-    return sound
+            yield TableCheck(file.name, "", True, "names no entities")
+
+
+def _say_checks(checks: Iterable[TableCheck]) -> None:
+    for check in checks:
+        place = f"{check.file}: {check.table}" if check.table else check.file
+        say(f"{place}: {check.message}", None if check.fits else "red")
 
 
 def _fits(source: EntitySource, data: Path) -> str:

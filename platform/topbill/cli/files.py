@@ -6,10 +6,14 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from topbill.cli.shell import EXPERIMENTS, app, out
-from topbill.domain.errors import NotFound, SpecError
+import msgspec
+from rich.markup import escape
+
+from topbill.cli.output import TEXT, Output
+from topbill.cli.shell import EXPERIMENTS, app, out, say
+from topbill.domain.errors import FileProblem, NotFound, SpecError
 
 if TYPE_CHECKING:
     from topbill.pages import PageFile
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @app.command
-def validate(*paths: Path) -> None:
+def validate(*paths: Path, output: Output = TEXT) -> None:
     """Check experiment files and say everything that is wrong with them; exit 1 where anything is.
 
     Args:
@@ -46,11 +50,32 @@ def validate(*paths: Path) -> None:
     for folder in folders:
         lines += pages.validate(folder, valid)
     by_key = {experiment.key: experiment for experiment in valid}
-    for file, verdict in lines:
-        _say(file, verdict, by_key)
-    told = [_say_alerts(file, valid) for file in alert_files]
-    if not all(told) or any(isinstance(verdict, SpecError) for _, verdict in lines):
+    found = [_found(file, verdict, by_key) for file, verdict in lines]
+    found += [_found_alerts(file, valid) for file in alert_files]
+    output.show(found, lambda: _say(found), lambda: _rows(found))
+    if not all(one.valid for one in found):
         sys.exit(1)
+
+
+class FileVerdict(msgspec.Struct, frozen=True):
+    """A file: what it is where it is valid, and what is wrong with it where it is not. `notes` are
+    no mistakes but worth knowing.
+    """
+
+    file: str
+    valid: bool
+    description: str = ""
+    notes: list[str] = []
+    problems: list[FileProblem] = []
+
+
+def _rows(found: Iterable[FileVerdict]) -> Iterator[dict[str, Any]]:
+    """A row a problem; of a valid file one without."""
+    for one in found:
+        for problem in one.problems:
+            yield {"file": one.file, "valid": False, **msgspec.to_builtins(problem)}
+        if one.valid:
+            yield {"file": one.file, "valid": True}
 
 
 def _checked(file: Path, verdict: Experiment | SpecError) -> Experiment | SpecError:
@@ -58,11 +83,14 @@ def _checked(file: Path, verdict: Experiment | SpecError) -> Experiment | SpecEr
     the lake's views.
     """
     from topbill import pages
+    from topbill.spec import with_lines
 
     if isinstance(verdict, SpecError):
         return verdict
     made = pages.validate_experiment(verdict)
-    return _with_sql_checked(file, verdict) if made is verdict else made
+    if isinstance(made, SpecError):
+        return with_lines(made, file)
+    return _with_sql_checked(file, verdict)
 
 
 def _with_sql_checked(file: Path, verdict: Experiment) -> Experiment | SpecError:
@@ -78,24 +106,25 @@ def _with_sql_checked(file: Path, verdict: Experiment) -> Experiment | SpecError
         if not isinstance(other, SpecError):
             beside.setdefault(other.key, other)
     problems = sql_problems(verdict, list(beside.values()))
-    return SpecError(problems) if problems else verdict
+    return spec.with_lines(SpecError(problems), file) if problems else verdict
 
 
-def _say(
+def _found(
     file: Path, verdict: Experiment | PageFile | SpecError, experiments: Mapping[str, Experiment]
-) -> None:
+) -> FileVerdict:
     from topbill.pages import PageFile
 
     if isinstance(verdict, SpecError):
-        _say_invalid(file, verdict)
-    elif isinstance(verdict, PageFile):
-        _say_valid(file, _page(verdict), _notes_of_page(verdict, experiments))
-    else:
-        _say_valid(file, _experiment(verdict), _notes(verdict, len(verdict.actions)))
+        return FileVerdict(str(file), False, problems=list(verdict.problems))
+    if isinstance(verdict, PageFile):
+        notes = list(_notes_of_page(verdict, experiments))
+        return FileVerdict(str(file), True, _page(verdict), notes)
+    notes = list(_notes(verdict, len(verdict.actions)))
+    return FileVerdict(str(file), True, _experiment(verdict), notes)
 
 
-def _say_alerts(file: Path, experiments: Iterable[Experiment]) -> bool:
-    """Say what is to be said of a folder's alerts.yaml; returns whether it is valid."""
+def _found_alerts(file: Path, experiments: Iterable[Experiment]) -> FileVerdict:
+    """What is to be said of a folder's alerts.yaml."""
     from topbill.spec.alerts import load_settings, unknown_channels
 
     try:
@@ -106,22 +135,22 @@ def _say_alerts(file: Path, experiments: Iterable[Experiment]) -> bool:
         if problems:
             raise SpecError(problems)
     except SpecError as error:
-        _say_invalid(file, error)
-        return False
-    _say_valid(file, f"alarms go to {', '.join(c.name for c in settings.channels)}", ())
-    return True
+        return FileVerdict(str(file), False, problems=list(error.problems))
+    channels = ", ".join(channel.name for channel in settings.channels)
+    return FileVerdict(str(file), True, f"alarms go to {channels}")
 
 
-def _say_invalid(file: Path, error: SpecError) -> None:
-    out.print(f"[red]invalid[/] {file}", highlight=False, soft_wrap=True)
-    for problem in error.problems:
-        out.print(f"  {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
-
-
-def _say_valid(file: Path, description: str, notes: Iterable[str]) -> None:
-    out.print(f"[green]valid[/]   {file}: {description}", highlight=False, soft_wrap=True)
-    for note in notes:
-        out.print(f"  note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+def _say(found: Iterable[FileVerdict]) -> None:
+    for one in found:
+        if one.valid:
+            line = f"[green]valid[/]   {escape(one.file)}: {escape(one.description)}"
+        else:
+            line = f"[red]invalid[/] {escape(one.file)}"
+        out.print(line, highlight=False, soft_wrap=True)
+        for problem in one.problems:
+            say(f"  {problem}", "red")
+        for note in one.notes:
+            say(f"  note: {note}", "yellow")
 
 
 def _experiment(experiment: Experiment) -> str:

@@ -6,20 +6,21 @@ import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 from cyclopts import Parameter
 
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
     DATA,
     EXPERIMENTS,
     Data,
     Experiments,
-    Json,
     LakeUrl,
     LogUrl,
     app,
     own_or_examples,
-    print_json,
     say,
+    say_all,
     use_lake,
     use_log,
 )
@@ -41,7 +42,7 @@ def assign(
     data: Data = DATA,
     url: LogUrl = "",
     lake_url: LakeUrl = "",
-    as_json: Json = False,
+    output: Output = TEXT,
 ) -> None:
     """Say which variant of an experiment a unit is in, since when and why.
 
@@ -56,11 +57,11 @@ def assign(
     use_lake(lake_url)
     beside = experiments_beside(own_or_examples(experiments), key)
     found = unit_assignment(beside, data, key, unit, context)
-    if as_json:
-        print_json(found)
-        return
-    for line in _lines(found):
-        say(line)
+    output.show(
+        found,
+        lambda: say_all(_lines(found)),
+        lambda: [{"experiment": key, "unit": unit, **msgspec.to_builtins(s)} for s in found.seen],
+    )
 
 
 Now = Annotated[bool, Parameter(negative="", help="Yes, at once: services obey within seconds.")]
@@ -75,6 +76,7 @@ def stop(
     because: Because = "",
     data: Data = DATA,
     url: LogUrl = "",
+    output: Output = TEXT,
 ) -> None:
     """Stop an experiment without touching its file: it decides nothing any more.
 
@@ -84,7 +86,7 @@ def stop(
         key: The experiment's key.
     """
     use_log(url)
-    _order(key, "stopped", "stop", now, because, data)
+    _order(key, "stopped", "stop", now, because, data, output)
 
 
 @app.command
@@ -95,6 +97,7 @@ def pause(
     because: Because = "",
     data: Data = DATA,
     url: LogUrl = "",
+    output: Output = TEXT,
 ) -> None:
     """Pause an experiment without touching its file: it keeps its place in the layer.
 
@@ -104,7 +107,7 @@ def pause(
         key: The experiment's key.
     """
     use_log(url)
-    _order(key, "paused", "pause", now, because, data)
+    _order(key, "paused", "pause", now, because, data, output)
 
 
 @app.command
@@ -115,6 +118,7 @@ def resume(
     because: Because = "",
     data: Data = DATA,
     url: LogUrl = "",
+    output: Output = TEXT,
 ) -> None:
     """Give an experiment that was stopped or paused by an order back to its file.
 
@@ -122,7 +126,7 @@ def resume(
         key: The experiment's key.
     """
     use_log(url)
-    _order(key, None, "resume", now, because, data)
+    _order(key, None, "resume", now, because, data, output)
 
 
 @app.command
@@ -133,6 +137,7 @@ def approve(
     data: Data = DATA,
     url: LogUrl = "",
     lake_url: LakeUrl = "",
+    output: Output = TEXT,
 ) -> None:
     """Approve what an experiment's launch waits for: its next step, harm that it was paused for, or
     a gate that did not let it pass.
@@ -147,10 +152,13 @@ def approve(
     use_lake(lake_url)
     with open_log_of(data, create=False) as log:
         order = give_approval(log, key, getpass.getuser(), because)
-    say(f"{key}: {order.because} (step {order.step}). The launch goes on within seconds.")
+    sentence = f"{key}: {order.because} (step {order.step}). The launch goes on within seconds."
+    output.show(order._asdict(), lambda: say(sentence))
 
 
-def _order(key: str, status: Status | None, verb: str, now: bool, because: str, data: Path) -> None:
+def _order(
+    key: str, status: Status | None, verb: str, now: bool, because: str, data: Path, output: Output
+) -> None:
     from topbill.log import open_log_of
     from topbill.log.orders import give_order
 
@@ -159,10 +167,11 @@ def _order(key: str, status: Status | None, verb: str, now: bool, because: str, 
     with open_log_of(data, create=False) as log:
         order = give_order(log, key, status, getpass.getuser(), because)
     becomes = "is as its file says" if status is None else f"is {status}"
-    say(
+    sentence = (
         f"{key} {becomes} (revision {order.made}). Services obey within seconds; "
         "a change of the file outranks this."
     )
+    output.show(order._asdict(), lambda: say(sentence))
 
 
 def _lines(found: UnitAssignment) -> list[str]:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import cyclopts
+import msgspec
 from cyclopts import Parameter
 
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
     DATA,
     Data,
-    Json,
     LakeUrl,
     LogUrl,
     app,
     err,
     out,
-    print_json,
     progress,
+    say_all,
     use_lake,
     use_log,
 )
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @app.command
-def simulate(file: Path, *, rounds: int = 20_000, seed: int = 0, json_: Json = False) -> None:
+def simulate(file: Path, *, rounds: int = 20_000, seed: int = 0, output: Output = TEXT) -> None:
     """Try an experiment on simulated viewers whose truth is known, in process and on simulated
     time.
 
@@ -55,10 +56,8 @@ def simulate(file: Path, *, rounds: int = 20_000, seed: int = 0, json_: Json = F
         lines = run(
             experiment, rounds, seed=seed, progress=lambda done: bar.update(task, completed=done)
         )
-    if json_:
-        print_json(lines)
-    else:
-        out.print(table(lines, title=f"{experiment.key}: {rounds:,} simulated visits"))
+    title = f"{experiment.key}: {rounds:,} simulated visits"
+    output.show(lines, lambda: out.print(table(lines, title=title)))
 
 
 replay = cyclopts.App(
@@ -68,7 +67,7 @@ app.command(replay)
 
 
 @replay.command
-def obd(file: Path, *, policy: tuple[str, ...] = (), json_: Json = False) -> None:
+def obd(file: Path, *, policy: tuple[str, ...] = (), output: Output = TEXT) -> None:
     """Rejection replay of an Open Bandit log that a uniform-random policy made (Li et al. 2011).
 
     Args:
@@ -85,11 +84,12 @@ def obd(file: Path, *, policy: tuple[str, ...] = (), json_: Json = False) -> Non
             kinds,
             progress=lambda kind, done, rows: bar.update(tasks[kind], completed=done, total=rows),
         )
-    if json_:
-        print_json(results)
-    else:
+
+    def text() -> None:
         out.print(table(results))
         out.print(reading(results), highlight=False)
+
+    output.show(results, text, lambda: msgspec.to_builtins(results.policies))
 
 
 @app.command
@@ -102,6 +102,7 @@ def verify(
     data: Data = DATA,
     url: LogUrl = "",
     lake_url: LakeUrl = "",
+    output: Output = TEXT,
 ) -> None:
     """Fold an experiment's log again from the start; exit 0 when it reaches the stored state, bit
     by bit. Vowpal Wabbit's is compared by what it predicts and weighs. With --files, look for
@@ -118,12 +119,46 @@ def verify(
     """
     use_log(url)
     use_lake(lake_url)
+    done = Verified()
     if files:
-        _verify_files(data, repair=repair)
+        _verify_files(data, done, repair=repair)
     elif key is None:
         raise BadRequest("verify", "expected an experiment's key, --files, or both")
-    if key is None:
-        return
+    # An experiment of a damaged log is not folded.
+    if key is not None and not done.damage:
+        _verify_fold(key, data, experiments, done, repair=repair)
+    output.show(done, lambda: say_all(done.sentences))
+    if done.damage or done.same is False:
+        sys.exit(1)
+
+
+class Verified(msgspec.Struct):
+    """What was found. `same` is None where nothing was folded; after a repair it is true.
+
+    Attributes:
+        same: Whether the stored state is what the log leads to.
+        version: The stored version.
+        watermark: To which the log was folded.
+        variants: How each variant compares; None where it cannot be told.
+        repaired: The version that was written instead.
+        mended: What was mended of the files.
+        damage: What is damaged in the files, a sentence each.
+        sentences: All of it for people.
+    """
+
+    same: bool | None = None
+    version: int | None = None
+    watermark: int | None = None
+    variants: dict[str, bool | None] = {}
+    repaired: int | None = None
+    mended: list[str] = []
+    damage: list[str] = []
+    sentences: list[str] = []
+
+
+def _verify_fold(
+    key: str, data: Path, experiments: Path | None, done: Verified, *, repair: bool
+) -> None:
     from topbill.entities import EntityStore
     from topbill.log import open_log_of
     from topbill.worker import archive
@@ -142,74 +177,65 @@ def verify(
         if repair and not verification.same:
             repaired = write_again(log, verification)
         retention = log.retention()
-    _print_verification(key, verification)
-    _print_retention(data, retention)
+    done.version, done.watermark = verification.snapshot.version, verification.snapshot.watermark
+    done.same = verification.same or repaired is not None
+    done.variants = {name: one.same for name, one in verification.comparisons.items()}
+    done.sentences += [*_verification(key, verification), *_retention(data, retention)]
     if repaired is not None:
-        out.print(
-            f"{key}: written again as version {repaired.version}; services go on from it",
-            soft_wrap=True,
+        done.repaired = repaired.version
+        done.sentences.append(
+            f"{key}: written again as version {repaired.version}; services go on from it"
         )
-    elif not verification.same:
-        sys.exit(1)
 
 
-def _print_verification(key: str, verification: Verification) -> None:
+def _verification(key: str, verification: Verification) -> Iterator[str]:
     stored = verification.snapshot
-    verdict = "[green]equals[/]" if verification.same else "[red]differs from[/]"
+    verdict = "equals" if verification.same else "differs from"
     undecided = any(comparison.same is None for comparison in verification.comparisons.values())
     reserve = ", as far as can be told" if verification.same and undecided else ""
-    out.print(
+    yield (
         f"{key}: the state folded again to watermark {stored.watermark} {verdict} "
-        f"the stored version {stored.version}{reserve}",
-        soft_wrap=True,
+        f"the stored version {stored.version}{reserve}"
     )
     if verification.erasure is not None:
         erasure = verification.erasure
         at = datetime.fromtimestamp(erasure.at // 1_000_000, UTC)
         what = "after the removal by age" if erasure.by_age else "after an erasure"
-        out.print(
+        yield (
             f"  from the checkpoint of {at:%Y-%m-%dT%H:%M:%SZ} (version {erasure.version}), "
             f"{what} of {erasure.decisions:,} decisions: what it learned before is not folded "
-            "again",
-            highlight=False,
-            soft_wrap=True,
+            "again"
         )
     for variant, comparison in verification.comparisons.items():
         if comparison.note:
-            out.print(f"  {variant}: {comparison.note}", highlight=False, soft_wrap=True)
+            yield f"  {variant}: {comparison.note}"
         before, now = stored.engines.get(variant), verification.engines.get(variant)
         if before is not None and before != now:
-            sentence = f"  {variant}: learned by {before}, folded again by {now}"
-            out.print(sentence, highlight=False, soft_wrap=True)
+            yield f"  {variant}: learned by {before}, folded again by {now}"
 
 
-def _print_retention(data: Path, retention: Retention | None) -> None:
+def _retention(data: Path, retention: Retention | None) -> Iterator[str]:
     if retention is not None:
         at = datetime.fromtimestamp(retention.at // 1_000_000, UTC)
         since = datetime.fromtimestamp(retention.kept_since // 1_000_000, UTC)
-        out.print(
+        yield (
             f"{data}: holds rows since {since:%Y-%m-%d}; older ones were last removed at "
-            f"{at:%Y-%m-%dT%H:%M:%SZ}",
-            highlight=False,
-            soft_wrap=True,
+            f"{at:%Y-%m-%dT%H:%M:%SZ}"
         )
 
 
-def _verify_files(data: Path, *, repair: bool) -> None:
+def _verify_files(data: Path, done: Verified, *, repair: bool) -> None:
     from topbill.log import has_log
     from topbill.worker.damage import damage
     from topbill.worker.damage import repair as repair_files
 
     if not has_log(data):
         raise NotFound(f"{data}: no log there; expected the data folder of `topbill up`")
-    for sentence in repair_files(data) if repair else []:
-        out.print(sentence, highlight=False, soft_wrap=True, markup=False)
-    found = damage(data)
-    for sentence in found:
-        out.print(sentence, highlight=False, soft_wrap=True, markup=False)
-    if found:
-        sys.exit(1)
-    out.print(f"{data}: no file of log or lake is damaged", highlight=False, soft_wrap=True)
+    done.mended = list(repair_files(data)) if repair else []
+    done.damage = list(damage(data))
+    done.sentences += [*done.mended, *done.damage]
+    if not done.damage:
+        done.sentences.append(f"{data}: no file of log or lake is damaged")
 
 
 def _from_audit(key: str, log: Log, data: Path) -> Experiment:

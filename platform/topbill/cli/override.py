@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import EXPERIMENTS, Experiments, app, own_or_examples, say
 from topbill.domain.errors import NotFound
 
@@ -31,6 +32,7 @@ def override(
         Parameter(name="--for", validator=_check_span, help="How long it is good, such as 1h."),
     ] = timedelta(hours=1),
     experiments: Experiments = EXPERIMENTS,
+    output: Output = TEXT,
 ) -> None:
     """Print the header with which requests see a variant, whatever their unit's own is. What is
     decided with it is never learned from nor counted.
@@ -41,16 +43,21 @@ def override(
         override_secret: The file that the service has as its --override-secret.
     """
     from topbill import pages
+    from topbill.domain.suggestion import nearest
     from topbill.service.override_header import HEADER, read_secret, signed
-    from topbill.spec.fields import listed, nearest
+    from topbill.spec.fields import listed
 
     by_key = {each.key: each for each in pages.load_experiments(own_or_examples(experiments))}
     if key not in by_key:
-        raise NotFound(f"experiment {key!r} is not there; expected one of {listed(by_key)}")
+        hint = nearest(key, by_key)
+        expected = f"expected one of {listed(by_key)}" + f"; {hint}" * bool(hint)
+        raise NotFound(f"experiment {key!r} is not there; {expected}")
     names = [each.name for each in by_key[key].variants]
     if variant not in names:
         hint = nearest(variant, names)
         expected = f"expected one of {listed(names)}" + f"; {hint}" * bool(hint)
         raise NotFound(f"{key} has no variant {variant!r}; {expected}")
     expires = int(time.time() + span.total_seconds())
-    say(f"{HEADER}: {signed({key: variant}, expires, read_secret(override_secret))}")
+    value = signed({key: variant}, expires, read_secret(override_secret))
+    found = {"header": HEADER, "value": value, "expires": datetime.fromtimestamp(expires, UTC)}
+    output.show(found, lambda: say(f"{HEADER}: {value}"))

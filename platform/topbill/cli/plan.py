@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
     DATA,
     EXPERIMENTS,
     Data,
     EngineUrl,
-    Json,
     LakeUrl,
     LogUrl,
     app,
-    print_json,
     say,
     use_engine,
     use_lake,
@@ -51,7 +51,7 @@ def plan(
     check: Checks = False,
     evaluate: Evaluates = True,
     engine: EngineUrl = "",
-    as_json: Json = False,
+    output: Output = TEXT,
     markdown: Markdown = False,
 ) -> None:
     """Say what a folder's files would change against what runs on a data folder: who moves, what is
@@ -68,12 +68,14 @@ def plan(
     use_lake(lake_url)
     use_engine(engine)
     result = planning.plan_folder(folder, data, base=base, evaluates=evaluate)
-    if as_json:
-        print_json(result)
-    elif markdown:
-        print(planning.markdown(result), end="")
-    else:
+
+    def text() -> None:
+        if markdown:
+            print(planning.markdown(result), end="")
+            return
         for line in planning.lines(result):
             say(line, style="red" if line.lstrip().startswith("HARM ") else None)
+
+    output.show(result, text, lambda: msgspec.to_builtins(result.findings))
     if check and result.harms:
         sys.exit(1)

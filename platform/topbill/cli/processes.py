@@ -19,6 +19,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from topbill import process_log, tracing
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
     DATA,
     EXPERIMENTS,
@@ -201,6 +202,7 @@ def key(
     scopes: str,
     expires: str | None = None,
     rate: str | None = None,
+    output: Output = TEXT,
 ) -> None:
     """Make an API key. It is shown once, on standard error; standard output has the entry for the
     file of keys, with the key's hash.
@@ -216,7 +218,7 @@ def key(
     words = [word.strip() for word in scopes.split(",")]
     secret, entry = keys.new_key(name, words, expires, rate)
     err.print(f"The key, shown this once: {secret}", highlight=False, soft_wrap=True)
-    print(entry, end="")
+    output.show({"name": name, "entry": entry}, lambda: print(entry, end=""))
 
 
 @app.command

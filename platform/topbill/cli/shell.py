@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import cyclopts
-import msgspec
 from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress
@@ -74,7 +73,6 @@ LogFormatOption = Annotated[
         help="Of what is said on standard error: text, or json with request ids.",
     ),
 ]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 EXPERIMENTS = Path("experiments")
 DATA = Path("data")
 
@@ -146,6 +144,12 @@ def say(line: str, style: str | None = None) -> None:
     out.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+def say_all(lines: Iterable[str]) -> None:
+    """Print lines as they stand."""
+    for line in lines:
+        say(line)
+
+
 def progress() -> Progress:
     """A progress bar on standard error, so that standard output stays what was asked for."""
     return Progress(*Progress.get_default_columns(), console=err, transient=True)
@@ -171,8 +175,3 @@ def fractions(option: str, percentages: Iterable[str]) -> tuple[float, ...]:
     """Of an option given several times, or once with commas."""
     parts = [part for text in percentages for part in text.split(",")]
     return tuple(fraction(option, part) for part in parts)
-
-
-def print_json(value: object) -> None:
-    """Print a struct, or a list of them, as JSON on standard output."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from cyclopts import Parameter
+from rich.box import SIMPLE
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
     DATA,
     Data,
-    Json,
     LakeUrl,
     LogUrl,
     app,
-    print_json,
+    out,
     say,
     use_lake,
     use_log,
 )
+from topbill.domain.errors import BadRequest
 from topbill.domain.formatting import condition, minute, several
 
 if TYPE_CHECKING:
@@ -30,6 +39,12 @@ if TYPE_CHECKING:
     from topbill.reporting.queries.database import ListedExperiment
     from topbill.reporting.queries.launches import LaunchStanding
     from topbill.service.worker_health import WorkerHealth
+
+_SECONDS = 2.0
+"""Between two looks."""
+Watch = Annotated[
+    bool, Parameter(negative="", help="Show it anew every two seconds, until Ctrl-C.")
+]
 
 
 class StandingNow(msgspec.Struct, frozen=True):
@@ -46,7 +61,7 @@ class StandingNow(msgspec.Struct, frozen=True):
 
 
 @app.command(name="list")
-def list_(*, data: Data = DATA, lake_url: LakeUrl = "", as_json: Json = False) -> None:
+def list_(*, data: Data = DATA, lake_url: LakeUrl = "", output: Output = TEXT) -> None:
     """List every experiment that the record knows, running ones first; also those whose file is
     gone, for as long as their decisions are kept. Of those that were concluded: who won, with what
     lift as measured and as it is to be believed beside all others, and why.
@@ -57,9 +72,13 @@ def list_(*, data: Data = DATA, lake_url: LakeUrl = "", as_json: Json = False) -
 
     listed = database.experiments(data)
     library = past.experiment_library(data)
-    if as_json:
-        print_json([{**msgspec.to_builtins(e), "conclusion": library.of(e.key)} for e in listed])
-        return
+    found = [{**msgspec.to_builtins(e), "conclusion": library.of(e.key)} for e in listed]
+    output.show(found, lambda: _say_listed(listed, library))
+
+
+def _say_listed(listed: Sequence[ListedExperiment], library: ExperimentLibrary) -> None:
+    from topbill.reporting import past
+
     for line in listed:
         span = "nothing decided yet"
         if line.first_at is not None and line.last_at is not None:
@@ -88,27 +107,97 @@ def status(
     data: Data = DATA,
     url: LogUrl = "",
     lake_url: LakeUrl = "",
-    as_json: Json = False,
+    watch: Watch = False,
+    output: Output = TEXT,
 ) -> None:
     """Say what runs, by whose order, whether the worker keeps up, and what somebody should look at.
 
-    Exit status 1 where there is something of the last kind, such as an alarm; what is only to be
-    known of a page is none.
+    On a terminal it is one look, which --watch keeps new; elsewhere plain sentences. Exit status 1
+    where there is something to look at, such as an alarm; what is only to be known of a page is
+    none.
     """
     use_log(url)
     use_lake(lake_url)
-    standing = _standing(data)
-    if as_json:
-        print_json(standing)
-    else:
-        for line in _lines(standing):
-            say(line)
-    wrong = [problem for problem in standing.problems if problem.kind != "page"]
-    if wrong or standing.alarms or not standing.worker.alive:
+    if watch:
+        _watch(data, output)
+        return
+    standing = standing_now(data)
+    output.show(
+        standing,
+        lambda: out.print(board(standing)) if out.is_terminal else _say_lines(standing),
+        lambda: msgspec.to_builtins(standing.experiments),
+    )
+    if needs_a_look(standing):
         raise SystemExit(1)
 
 
-def _standing(data: Path) -> StandingNow:
+def _watch(data: Path, output: Output) -> None:
+    """Show what stands, anew every few seconds, until somebody ends it."""
+    if not (output.is_text and out.is_terminal):
+        raise BadRequest("--watch", "expected a terminal; leave it out, or call it again and again")
+    with suppress(KeyboardInterrupt), Live(console=out, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(board(standing_now(data)), refresh=True)
+            time.sleep(_SECONDS)
+
+
+def _say_lines(standing: StandingNow) -> None:
+    for line in _lines(standing):
+        say(line)
+
+
+def needs_a_look(standing: StandingNow) -> bool:
+    """Whether somebody should look at something."""
+    wrong = [problem for problem in standing.problems if problem.kind != "page"]
+    return bool(wrong or standing.alarms or not standing.worker.alive)
+
+
+def board(standing: StandingNow) -> Group:
+    """All of it for one look: what is wrong first, then what runs."""
+    parts: list[RenderableType] = [_headline(standing)]
+    parts += [Text(f"  {line}", "red") for line in _alarm_lines(standing)]
+    parts += [
+        Text(f"  {line}", "yellow" if line.startswith("Know") else "red")
+        for line in _problem_lines(standing)
+    ]
+    if standing.experiments:
+        parts += ["", _experiments_table(standing)]
+    for launch in standing.launches:
+        parts += ["", Text(launch.experiment, "bold"), *map(Text, _launch_lines(launch))]
+    return Group(*parts)
+
+
+def _headline(standing: StandingNow) -> Text:
+    """Whether all is well, and the worker."""
+    if needs_a_look(standing):
+        wrong = len(_alarm_lines(standing)) + sum(p.kind != "page" for p in standing.problems)
+        text = Text("● ", "bold red").append(
+            f"{several(wrong, 'thing')} to look at. " if wrong else "The worker is down. "
+        )
+    else:
+        text = Text("● ", "bold green").append("All is well. ")
+    return text.append(" ".join(_worker_lines(standing)), "default")
+
+
+def _experiments_table(standing: StandingNow) -> Table:
+    ordered = {order.experiment: order for order in standing.orders}
+    table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
+    for name in ("experiment", "status", "since", "decisions", "last"):
+        right = name in ("decisions", "last")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for line in standing.experiments:
+        status = condition(line.status)
+        if line.key in ordered:
+            status += f" by order of {ordered[line.key].who}"
+        since = "" if line.since is None or line.status == "removed" else f"{line.since:%Y-%m-%d}"
+        last = "" if line.last_at is None else f"{line.last_at:%m-%d %H:%M}"
+        style = "" if line.status == "running" else "dim"
+        table.add_row(line.key, status, since, f"{line.decisions:,}", last, style=style)
+    return table
+
+
+def standing_now(data: Path) -> StandingNow:
+    """What stands on a data folder. Raises NotFound where there is no log."""
     from topbill.domain.alarm import standing as standing_alarms
     from topbill.lake import is_published
     from topbill.log import open_log_of
@@ -130,10 +219,8 @@ def _standing(data: Path) -> StandingNow:
 
 
 def _lines(standing: StandingNow) -> list[str]:
-    from topbill.domain.alarm import headline
-
     lines = []
-    worker, ordered = standing.worker, {order.experiment: order for order in standing.orders}
+    ordered = {order.experiment: order for order in standing.orders}
     launching = {launch.experiment: launch for launch in standing.launches}
     for line in standing.experiments:
         # The last revision of a file that was taken away says nothing of when that was.
@@ -152,16 +239,31 @@ def _lines(standing: StandingNow) -> list[str]:
             lines += _launch_lines(launching[line.key])
     if not lines:
         lines.append("Nothing was published yet.")
-    if worker.alive:
-        lag = "nothing is published yet"
-        if worker.lag_seconds is not None:
-            lag = f"the record is {worker.lag_seconds:,.0f} s old"
-        lines.append(f"The worker is at work; {lag}.")
-        lines += _who_does_what(standing.duties)
-    else:
-        lines.append("The worker gives no sign of life: start `topbill worker`.")
+    lines += _worker_lines(standing)
+    return [*lines, *_alarm_lines(standing), *_problem_lines(standing)]
+
+
+def _worker_lines(standing: StandingNow) -> list[str]:
+    worker = standing.worker
+    if not worker.alive:
+        return ["The worker gives no sign of life: start `topbill worker`."]
+    lag = "nothing is published yet"
+    if worker.lag_seconds is not None:
+        lag = f"the record is {worker.lag_seconds:,.0f} s old"
+    return [f"The worker is at work; {lag}.", *_who_does_what(standing.duties)]
+
+
+def _alarm_lines(standing: StandingNow) -> list[str]:
+    from topbill.domain.alarm import headline
+
+    lines = []
     for alarm in standing.alarms:
         lines.append(f"Alarm since {minute(alarm.at)}: {headline(alarm)}. {alarm.message}")
+    return lines
+
+
+def _problem_lines(standing: StandingNow) -> list[str]:
+    lines = []
     for problem in standing.problems:
         place = f" {problem.path}" if problem.path else ""
         verb = "Know of" if problem.kind == "page" else "Look at"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
     DATA,
     EXPERIMENTS,
@@ -19,8 +21,9 @@ from topbill.cli.shell import (
     LogUrl,
     app,
     err,
-    out,
     progress,
+    say,
+    say_all,
     use_lake,
     use_log,
 )
@@ -42,6 +45,7 @@ def import_(
     unit: str | None = None,
     experiments: Experiments = EXPERIMENTS,
     skip_bad: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    output: Output = TEXT,
 ) -> None:
     """Put a foreign log into a data folder of its own, for reports and evaluation; interrupted, it
     goes on. An experiment of it that has no file gets one that fits.
@@ -85,12 +89,17 @@ def import_(
             remarks=remarks,
             skip_bad=skip_bad,
         )
-    out.print(f"{data}: holds {decisions:,} decisions from {file}", highlight=False, soft_wrap=True)
-    if left_out:
-        causes = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
-        out.print(f"left out: {causes}", highlight=False, soft_wrap=True)
-    for remark in remarks:
-        out.print(remark, highlight=False, soft_wrap=True, markup=False)
+
+    def text() -> None:
+        say(f"{data}: holds {decisions:,} decisions from {file}")
+        if left_out:
+            causes = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
+            say(f"left out: {causes}")
+        for remark in remarks:
+            say(remark)
+
+    found = {"data": str(data), "decisions": decisions, "left_out": left_out, "remarks": remarks}
+    output.show(found, text)
 
 
 @import_app.command
@@ -101,6 +110,7 @@ def events(
     url: LogUrl = "",
     lake_url: LakeUrl = "",
     experiments: Experiments = EXPERIMENTS,
+    output: Output = TEXT,
 ) -> None:
     """Bring histories from before Topbill into a data folder: what viewers did, which pages and
     their candidates then know. Interrupted, run it again: each event is there once, whatever is
@@ -139,8 +149,8 @@ def events(
         lines.append(f"left out: {count:,} rows, {reason}")
     if done.unread:
         lines.append(f"columns that no event has: {', '.join(done.unread)}")
-    for line in lines:
-        out.print(line, highlight=False, soft_wrap=True, markup=False)
+    found = {**done._asdict(), "known": done.known, "seconds": seconds}
+    output.show(found, lambda: say_all(lines))
 
 
 @app.command
@@ -151,6 +161,7 @@ def export(
     data: Data = DATA,
     lake_url: LakeUrl = "",
     format: FormatName | None = None,  # noqa: A002
+    output: Output = TEXT,
 ) -> None:
     """Write an experiment's decisions with their rewards for other tools; interrupted, it goes on.
 
@@ -175,7 +186,8 @@ def export(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     sentence = f"{target}: {decisions:,} decisions written as {chosen}"
-    out.print(sentence, highlight=False, soft_wrap=True)
+    found = {"target": str(target), "decisions": decisions, "format": chosen}
+    output.show(found, lambda: say(sentence))
 
 
 @app.command
@@ -185,6 +197,7 @@ def backup(
     data: Data = DATA,
     url: LogUrl = "",
     lake_url: LakeUrl = "",
+    output: Output = TEXT,
 ) -> None:
     """Copy a data folder while everything runs: log and lake, of one moment, wherever they lie.
 
@@ -197,7 +210,8 @@ def backup(
     use_log(url)
     use_lake(lake_url)
     done = back_up(data, destination)
-    out.print(f"{done}: a backup of {data}", highlight=False, soft_wrap=True, markup=False)
+    found = {"backup": str(done), "data": str(data)}
+    output.show(found, lambda: say(f"{done}: a backup of {data}"))
 
 
 @app.command
@@ -210,6 +224,7 @@ def restore(
     at: str | None = None,
     tombstones: Path | None = None,
     experiments: Experiments = EXPERIMENTS,
+    output: Output = TEXT,
 ) -> None:
     """Make a data folder of a backup, every file of which is compared with what was written. The
     log of a backup from PostgreSQL goes into an empty database, which --log says.
@@ -234,15 +249,15 @@ def restore(
         erased += given_tombstones(tombstones)
     manifest = backups.restore(source, data, moment)
     again = erase_again(data, erased, lambda: loaded_experiments(experiments, data))
-    if again:
-        out.print(f"{data}: erased again: {again:,} units", highlight=False, soft_wrap=True)
     held = moment or datetime.fromtimestamp(manifest.at / 1e6, UTC)
-    out.print(
-        f"{data}: holds what was stored up to {held.isoformat()}; start service and worker on it",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
-    )
+
+    def text() -> None:
+        if again:
+            say(f"{data}: erased again: {again:,} units")
+        stored = f"holds what was stored up to {held.isoformat()}"
+        say(f"{data}: {stored}; start service and worker on it")
+
+    output.show({"data": str(data), "stored_up_to": held, "erased_units": again}, text)
 
 
 @app.command
@@ -252,6 +267,7 @@ def migrate(
     url: LogUrl = "",
     down: bool = False,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
+    output: Output = TEXT,
 ) -> None:
     """Bring a data folder to this version's names, or back to what 0.1.0 reads; with --log, make
     the tables of a log that machines share, or bring them to this version.
@@ -274,15 +290,16 @@ def migrate(
         if down:
             raise BadRequest("--down", "is only for a data folder; a log at a URL cannot go back")
         done = [migrate_log(url)] if from_ is None else migration.move_log(from_, url)
-        for sentence in done:
-            out.print(sentence, highlight=False, soft_wrap=True, markup=False)
+        _say_done(done, output)
         return
     if from_ is not None:
         raise BadRequest("--from", "expected --log URL beside it, the log that is to go on")
     if not data.is_dir():
         raise NotFound(f"{data}: no such folder; expected a data folder")
     done = migration.migrate_down(data) if down else migration.migrate(data)
-    for sentence in done:
-        out.print(sentence, highlight=False, soft_wrap=True, markup=False)
-    if not done:
-        out.print(f"{data}: nothing to do", highlight=False, soft_wrap=True, markup=False)
+    _say_done(done, output, nothing=f"{data}: nothing to do")
+
+
+def _say_done(done: Sequence[str], output: Output, nothing: str = "") -> None:
+    rows = [{"done": sentence} for sentence in done]
+    output.show(rows, lambda: say_all(done or [nothing]))

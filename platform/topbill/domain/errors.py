@@ -44,13 +44,29 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class FileProblem:
-    """One thing wrong in an experiment file: where, what was got, what was expected, what to do."""
+    """One thing wrong in an experiment file: where, what was got, what was expected, what to do.
+
+    Attributes:
+        file: The file's name.
+        path: The key in it, such as `variants.linucb.share`; empty where it is of the line alone.
+        line: The key's line, or that of what it is missing from; 0 where that is not known.
+        used_by: The file that was read when this one turned out to be wrong.
+    """
 
     file: str
     path: str
     got: str
     expected: str
     hint: str = ""
+    line: int = 0
+    used_by: str = ""
+
+    @property
+    def place(self) -> str:
+        """The file and the line, as editors take them."""
+        line = f":{self.line}" if self.line else ""
+        used_by = f" (used by {self.used_by})" if self.used_by else ""
+        return f"{self.file}{line}{used_by}"
 
     @property
     def message(self) -> str:
@@ -59,7 +75,8 @@ class FileProblem:
         return f"got {self.got}; expected {self.expected}{hint}"
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.path}: {self.message}"
+        path = f"{self.path}: " if self.path else ""
+        return f"{self.place}: {path}{self.message}"
 
 
 class SpecError(TopbillError):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
@@ -22,6 +21,7 @@ from topbill.domain.chance import hash64
 from topbill.domain.embedding import project
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Action, Actions, Floats
+from topbill.domain.suggestion import nearest
 
 FeatureKind = Literal["category", "number", "cycle", "vector", "flag", "hashed", "embedding", "id"]
 KINDS: tuple[FeatureKind, ...] = get_args(FeatureKind)
@@ -207,12 +207,11 @@ class Encoder:
             return FeatureProblem(
                 path, "an undeclared feature", "none: the experiment declares no features here"
             )
-        (nearest,) = get_close_matches(str(name)[:64], self._writers, n=1, cutoff=0.0)
         return FeatureProblem(
             path,
             "an undeclared feature",
             f"one of {', '.join(self._writers)}",
-            f"nearest is {nearest}",
+            nearest(str(name), self._writers),
         )
 
 

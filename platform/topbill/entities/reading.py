@@ -19,8 +19,9 @@ from topbill.domain.entity import LONGEST_ID, MOST_BYTES, MOST_ROWS, EntitySourc
 from topbill.domain.errors import BadData, LogError
 from topbill.domain.features import LARGEST, Encoder, Feature
 from topbill.domain.records import Floats, Indices
+from topbill.domain.suggestion import nearest
 from topbill.domain.table_source import DATABASES, TABLES
-from topbill.spec.fields import listed, nearest
+from topbill.spec.fields import listed
 
 _PART = 50_000
 """Rows that are in memory as Python's values at once."""
@@ -178,7 +179,8 @@ def _check_columns(source: EntitySource, names: Sequence[str], wanted: Sequence[
             got = f"column {name!r} twice" if name in names else f"no column {name!r}"
             hint = nearest(name, names)
             raise BadData(
-                source.described, f"got {got}; expected it once, among {listed(names)}; {hint}"
+                source.described,
+                f"got {got}; expected it once, among {listed(names)}" + f"; {hint}" * bool(hint),
             )
 
 

@@ -13,9 +13,10 @@ import msgspec
 
 from topbill.domain.errors import BadData
 from topbill.domain.records import Decision
+from topbill.domain.suggestion import nearest
 from topbill.formats.rows import ReadNotes, Row, text_of
 from topbill.spec import Experiment
-from topbill.spec.fields import NAME, listed, nearest
+from topbill.spec.fields import NAME, listed
 
 ACTION = "action"
 """Names what was shown, where no field is called so: in a plain A/B test each arm is an action."""

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from topbill.domain.cells import values_of
 from topbill.domain.errors import BadData
-from topbill.spec.fields import NAME, listed, nearest
+from topbill.domain.suggestion import nearest
+from topbill.spec.fields import NAME, listed
 
 REQUIRED = ("unit", "event", "action", "value", "at")
 OPTIONAL = ("unit_type", "event_id")

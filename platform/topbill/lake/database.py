@@ -168,6 +168,10 @@ _RENAMED = {
     "troubles": "problems",
 }
 """Columns, views and a schema that 0.1 called otherwise."""
+_RESERVED_COLUMN = re.compile(r'(?<![\w".])(at|default)(?![\w"(])', re.IGNORECASE)
+"""Names of columns, today or once, that DuckDB's grammar takes for something else where they stand
+bare.
+"""
 _UNKNOWN_NAME = re.compile(
     r'column "(\w+)" not found|column named "(\w+)"|'
     r'Table with name (\w+) does not exist!|schema "(\w+)" does not exist'
@@ -219,7 +223,8 @@ def read(connection: Connection, query: str, *, seconds: float | None = None) ->
     except duckdb.InterruptException as error:
         raise BadRequest("sql", f"took longer than {seconds:g} s; expected less") from error
     except duckdb.Error as error:
-        raise BadRequest("sql", _with_name_of_today(str(error))) from error
+        message = _with_name_of_today(str(error)) + _reserved_word(str(error), query)
+        raise BadRequest("sql", message) from error
     finally:
         timer.cancel()
 
@@ -276,7 +281,8 @@ def _check_select(connection: Connection, kind: duckdb.StatementType, text: str)
         raise
     except duckdb.Error as error:
         message = _LINE.sub(lambda line: f"LINE {int(line[1]) - 1}:", str(error))
-        raise BadRequest("sql", _with_name_of_today(message)) from error
+        message = _with_name_of_today(message) + _reserved_word(message, text)
+        raise BadRequest("sql", message) from error
     if _RUNS_OTHERS.search(plan):
         raise BadRequest("sql", f"got a SELECT that would write or run other SQL; {expected}")
     try:
@@ -285,6 +291,23 @@ def _check_select(connection: Connection, kind: duckdb.StatementType, text: str)
         connection.sql(f"FROM (\n{text}\n) LIMIT 0")
     except duckdb.Error as error:
         raise BadRequest("sql", f"{error}; {expected}") from error
+
+
+def _reserved_word(message: str, query: str) -> str:
+    """What to write of a column whose name SQL keeps for itself, where the parser may have stumbled
+    over it; nothing else.
+    """
+    bare = _RESERVED_COLUMN.search(query)
+    if bare is None or not ("Parser Error" in message or "DEFAULT clause" in message):
+        return ""
+    name = bare[0].lower()
+    if name in _RENAMED:
+        return f"\n{_is_called(name)}"
+    return f'\n{name} is a word of SQL: write the column as "{name}", in double quotes'
+
+
+def _is_called(name: str) -> str:
+    return f"{name} is called {_RENAMED[name]} today; write that instead"
 
 
 def _with_name_of_today(message: str) -> str:
@@ -296,7 +319,7 @@ def _with_name_of_today(message: str) -> str:
     name = next(filter(None, unknown.groups())) if unknown else ""
     if name not in _RENAMED:
         return message
-    return f"{message}\n{name} is called {_RENAMED[name]} today; write that instead"
+    return f"{message}\n{_is_called(name)}"
 
 
 def confine(connection: Connection, path: Path | None = None) -> None:

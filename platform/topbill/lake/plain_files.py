@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 
 from topbill.domain.errors import BadData, NotFound
 from topbill.domain.sql import identifier, quoted
+from topbill.domain.suggestion import nearest
 from topbill.lake.database import Connection, connect
 from topbill.lake.frames import relation_of
-from topbill.spec.fields import nearest
 
 Kind = Literal["label", "order", "number", "time"]
 """What a column is read as: as it is written; the same, but whole numbers by their size; as a

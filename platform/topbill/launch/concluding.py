@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from topbill.domain.errors import BadRequest, Conflict
+from topbill.domain.suggestion import nearest
 from topbill.log import ConclusionLine, Log, open_log_of
 from topbill.log.orders import as_its_file, order_of, orders_of, traffic_of, under
 from topbill.log.protocol import Order
@@ -14,7 +15,6 @@ from topbill.reporting import load_experiment_report
 from topbill.reporting.experiment.conclusion import frozen, standing_conclusion
 from topbill.reporting.queries.database import experiments, open_database
 from topbill.spec import Conclusion, Experiment, Status
-from topbill.spec.fields import nearest
 
 
 def conclude(

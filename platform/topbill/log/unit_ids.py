@@ -144,7 +144,7 @@ def _wanted(data: Path) -> bool | None:
     if not path.exists():
         return None
     try:
-        settings, problems = parse(contents(path), str(path))
+        settings, problems, _ = parse(contents(path), str(path))
     except SpecError as error:
         raise LogError(str(error)) from error
     if problems:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from topbill.domain.errors import BadData, BadRequest, NotFound, PolicyError
 from topbill.domain.records import Snapshot
+from topbill.domain.suggestion import nearest
 from topbill.log import open_log_of
 from topbill.ope.comparison import THE_LOG, EvaluationOptions, PairOfNames, compare_targets
 from topbill.ope.diagnostics import Diagnostics, Gates
@@ -31,7 +32,6 @@ from topbill.ope.replay.targets import Policy, TargetPolicy, resolve
 from topbill.ope.result import TEXT, Estimate, Estimates, refused, row_of
 from topbill.policies import policy_class
 from topbill.spec import Experiment
-from topbill.spec.fields import nearest
 from topbill.stats.frames import frame_of, html_of
 
 if TYPE_CHECKING:

@@ -13,18 +13,8 @@ import numpy as np
 
 from topbill.catalog import Bools, Catalog, names_in
 from topbill.domain.records import Floats
-from topbill.spec.fields import (
-    Id,
-    Key,
-    Location,
-    Moment,
-    Name,
-    Number,
-    Section,
-    Text,
-    Verbatim,
-    nearest,
-)
+from topbill.domain.suggestion import nearest
+from topbill.spec.fields import Id, Key, Location, Moment, Name, Number, Section, Text, Verbatim
 
 SUBJECTS = ("title", "genre", "franchise", "column")
 MOST = 5.0

@@ -11,12 +11,13 @@ import numpy as np
 from topbill.candidates import RowSource
 from topbill.catalog import Bools, Catalog
 from topbill.domain.errors import SpecError
+from topbill.domain.suggestion import nearest
 from topbill.pages import boosts
 from topbill.pages.features import PICTURE_KINDS, TITLE_FEATURES, column_features
 from topbill.pages.files import PageFile
 from topbill.rules import CompiledRules
 from topbill.spec import Experiment
-from topbill.spec.fields import Location, Verbatim, listed, nearest
+from topbill.spec.fields import Location, Verbatim, listed
 
 _NO_LAYERS: Mapping[str, Experiment] = {}
 _TITLE = "a title of the catalogue"

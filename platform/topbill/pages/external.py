@@ -11,9 +11,10 @@ from typing import NamedTuple
 from topbill.candidates import RowSource
 from topbill.catalog import Catalog
 from topbill.domain.errors import BadRequest
+from topbill.domain.suggestion import nearest
 from topbill.pages.candidate_table import CandidateTable
 from topbill.pages.request import PageRequest, ScoredTitle
-from topbill.spec.fields import listed, nearest
+from topbill.spec.fields import listed
 
 _TOLD = 3
 """Ids that are told one by one."""

@@ -22,13 +22,14 @@ from topbill.domain.features import FeatureKind
 from topbill.domain.profile import PROFILE_TYPE
 from topbill.domain.rewards import CLICK_MODELS
 from topbill.domain.slate import Length
+from topbill.domain.suggestion import nearest
 from topbill.pages import row_sources
 from topbill.pages.boosts import BOOST, Boost
 from topbill.pages.boosts import build as build_boosts
 from topbill.pages.features import TITLE_FEATURES
 from topbill.pages.viewing_history import PICK, SIGNALS
 from topbill.rules import RULE, PageShape, Rules, build
-from topbill.spec import Experiment, renames, yaml_in
+from topbill.spec import Experiment, renames, with_lines, yaml_in
 from topbill.spec import load_all as load_files
 from topbill.spec.fields import (
     INVALID,
@@ -48,7 +49,6 @@ from topbill.spec.fields import (
     Text,
     Verbatim,
     listed,
-    nearest,
     schema_document,
 )
 from topbill.spec.model import ClickModelName
@@ -322,7 +322,7 @@ def load_experiments(experiments: Path) -> list[Experiment]:
 def _click_models(path: Path) -> dict[str, str]:
     """Experiment → the click model that a page file says for it; nothing of a file that is wrong,
     which is told where pages are checked."""
-    raw, problems = parse(contents(path), path.name)
+    raw, problems, _ = parse(contents(path), path.name)
     model = raw.get("click_model") if isinstance(raw, dict) else None
     if problems or not isinstance(model, str) or model not in CLICK_MODELS:
         return {}
@@ -409,7 +409,7 @@ def load_each(
         else:
             expected = f"a key of its own: {owner} has this one already"
             problem = FileProblem(path.name, "page", repr(page.key), expected)
-            verdicts.append((path, SpecError([problem])))
+            verdicts.append((path, with_lines(SpecError([problem]), path)))
     return verdicts
 
 
@@ -419,8 +419,8 @@ def load(path: Path, known: Sequence[Experiment]) -> PageFile:
     Raises:
         SpecError: With every problem of the file.
     """
-    raw, problems = parse(contents(path), path.name)
-    at = Location(path.name, problems=problems)
+    raw, problems, lines = parse(contents(path), path.name)
+    at = Location(path.name, problems=problems, lines=lines)
     read = PAGE.read(raw, at)
     # What follows relies on every key being what it should be.
     if read is INVALID or at.problems:

@@ -12,11 +12,12 @@ import numpy as np
 from topbill.catalog import UNKNOWN_AGE, Catalog
 from topbill.catalog.column_features import ColumnFeature
 from topbill.domain.features import REST
+from topbill.domain.suggestion import nearest
 from topbill.pages.candidate_table import CandidateTable
 from topbill.pages.features import PictureFeatures, column_features
 from topbill.pages.files import PageFile
 from topbill.spec import Experiment
-from topbill.spec.fields import listed, nearest
+from topbill.spec.fields import listed
 
 _NO_TABLES: Mapping[str, CandidateTable] = {}
 _TOLD = 3
@@ -69,7 +70,7 @@ def _of_catalog(catalog: Catalog, declared: Collection[str]) -> Iterator[str]:
         yield catalog.lost_pictures
     for name in [name for name in catalog.unread if name not in declared]:
         hint = nearest(name, catalog.missing)
-        if hint.startswith("did you mean"):
+        if hint:
             yield f"column {name!r} of the catalogue is not read; {hint}"
     if catalog.commas_in_genres:
         count = catalog.commas_in_genres

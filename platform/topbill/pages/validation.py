@@ -12,7 +12,7 @@ from topbill.pages.candidate_table import read_tables
 from topbill.pages.compiled import CompiledPage
 from topbill.pages.files import PageFile, load_each
 from topbill.policies import AbsentPolicy
-from topbill.spec import Experiment
+from topbill.spec import Experiment, with_lines
 
 
 def validate_experiment(experiment: Experiment) -> Experiment | SpecError:
@@ -53,9 +53,8 @@ def _made_ready(path: Path, page: PageFile, engine: Engine) -> PageFile | SpecEr
     try:
         CompiledPage(page, engine, page.read_catalog(), tables=read_tables(page))
     except SpecError as error:
-        return error
+        return with_lines(error, path)
     except (BadData, NotFound) as error:
-        return SpecError(
-            [FileProblem(path.name, "catalogue", str(error), "a catalogue that can be read")]
-        )
+        problem = FileProblem(path.name, "catalogue", str(error), "a catalogue that can be read")
+        return with_lines(SpecError([problem]), path)
     return page

@@ -126,7 +126,7 @@ def _refusal(problem: FileProblem) -> PlanFinding:
         code="invalid",
         severity="harm",
         experiment="",
-        file=problem.file,
+        file=problem.place,
         path=problem.path,
         got=problem.got,
         sentence=f"expected {problem.expected}; services refuse it, and leave all as it is",

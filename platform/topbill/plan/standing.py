@@ -10,13 +10,14 @@ import msgspec
 
 from topbill.domain.formatting import several
 from topbill.domain.margin import Margin
+from topbill.domain.suggestion import nearest
 from topbill.plan.edit import Check, ExperimentEdit, served, shown_surely
 from topbill.plan.model import PlanFinding
 from topbill.plan.outlook import LARGEST_LIFT
 from topbill.policies import policy_class
 from topbill.spec import Experiment, Variant
 from topbill.spec.exploration import may_vanish
-from topbill.spec.fields import nearest, percent
+from topbill.spec.fields import percent
 
 NEVER_DAYS = 730.0
 """What takes two years at the traffic of today never comes."""

@@ -243,7 +243,12 @@ def _add_routes(app: FastAPI, backend: Backend, page_service: PageService) -> No
                 for key, compiled in engine.experiments.items()
             ],
             "problems": [
-                {"file": problem.file, "path": problem.path, "message": problem.message}
+                {
+                    "file": problem.file,
+                    "line": problem.line or None,
+                    "path": problem.path,
+                    "message": problem.message,
+                }
                 for problem in problems
             ],
             "notes": [

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import UnitEvent
+from topbill.domain.suggestion import nearest
 from topbill.engine import CompiledExperiment, new_id
 from topbill.log import Entry
 from topbill.log.tombstones import ErasedUnits
@@ -25,7 +26,7 @@ from topbill.service.bodies import (
     micros,
 )
 from topbill.service.page import PageService
-from topbill.spec.fields import listed, nearest
+from topbill.spec.fields import listed
 
 _MOST_NAMED = 10
 

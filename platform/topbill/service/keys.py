@@ -208,8 +208,8 @@ def check_mode(file: Path, what: str) -> None:
 def _listed(data: bytes, name: str) -> tuple[ApiKey, ...]:
     if len(data) > MAX_BYTES:
         raise TopbillError(f"{name}: {len(data):,} bytes; expected at most {MAX_BYTES:,}")
-    raw, problems = parse(data, name)
-    at = Location(name, problems=problems)
+    raw, problems, lines = parse(data, name)
+    at = Location(name, problems=problems, lines=lines)
     entries = _ENTRIES.read(raw, at)
     if entries is INVALID or at.problems:
         raise SpecError(at.problems)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Decision, RewardEvent
 from topbill.domain.rewards import IMPRESSIONS, SEEN
+from topbill.domain.suggestion import nearest
 from topbill.engine import new_id
 from topbill.log import Entry
 from topbill.service import telemetry
@@ -26,7 +27,7 @@ from topbill.service.bodies import (
 )
 from topbill.service.deferred import DeferredDecisions
 from topbill.service.turns import Turn
-from topbill.spec.fields import listed, nearest
+from topbill.spec.fields import listed
 
 _REMEMBERED = 50_000
 _MOST_ITEMS = 500_000

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -225,14 +227,14 @@ _NUMBERS = {"decisions": 9, "reward ± 95%": 15, "regret": 6, "closed": 6, "late
 """Headings of the table's columns of numbers, and how wide each is at least."""
 
 
-def _cells(line: ScoreLine) -> tuple[str | Text, ...]:
+def _cells(line: ScoreLine) -> tuple[str | _AsFits, ...]:
     """A line's cells of the table."""
     name = line.variant if line.policy == line.variant else f"{line.variant} ({line.policy})"
     half = ""
     if line.interval is not None:
         low, high = line.interval
         half = f" ± {(high - low) / 2.0:.4f}"
-    shares = ", ".join(f"{action} {share:.0%}" for action, share in line.shares.items())
+    shares = [f"{action} {share:.0%}" for action, share in line.shares.items()]
     return (
         f" {name}",
         f"{line.decisions:,}",
@@ -240,8 +242,26 @@ def _cells(line: ScoreLine) -> tuple[str | Text, ...]:
         f"{line.regret:.4f}",
         _percent(line.gap_closed),
         _percent(line.gap_closed_recently),
-        Text(shares, no_wrap=True, overflow="ellipsis"),
+        _AsFits(shares),
     )
+
+
+@dataclass(frozen=True)
+class _AsFits:
+    """As many words of a list as fit a line, each of them whole; the first one always."""
+
+    words: Sequence[str]
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        most = len(", ".join(self.words))
+        least = len(self.words[0]) if self.words else 0
+        return Measurement(least, max(least, most))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        count = len(self.words)
+        while count > 1 and len(", ".join(self.words[:count])) > options.max_width:
+            count -= 1
+        yield Text(", ".join(self.words[:count]))
 
 
 def _percent(share: float | None) -> str:

@@ -15,6 +15,7 @@ from topbill.spec.files import (
     marks_of,
     readable,
     validate,
+    with_lines,
     yaml_in,
 )
 from topbill.spec.launch import AdvanceIf, Gate, Hold, Launch
@@ -48,5 +49,6 @@ __all__ = [
     "marks_of",
     "readable",
     "validate",
+    "with_lines",
     "yaml_in",
 ]

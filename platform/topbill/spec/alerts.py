@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from topbill.domain.alarm import KINDS, AlarmKind
 from topbill.domain.errors import FileProblem, NotFound, SpecError
+from topbill.domain.suggestion import nearest
 from topbill.spec.fields import (
     INVALID,
     Choice,
@@ -31,7 +32,6 @@ from topbill.spec.fields import (
     Text,
     Verbatim,
     listed,
-    nearest,
     schema_document,
 )
 from topbill.spec.yaml import contents, parse
@@ -272,8 +272,8 @@ def read_settings(folder: Path) -> AlertSettings:
 
 def load_settings(path: Path) -> AlertSettings:
     """What a file says. Raises SpecError with every problem of it."""
-    raw, problems = parse(contents(path), path.name)
-    at = Location(path.name, problems=problems)
+    raw, problems, lines = parse(contents(path), path.name)
+    at = Location(path.name, problems=problems, lines=lines)
     parts = ALERTS.read(raw, at)
     if parts is not INVALID and not at.problems:
         _check_together(parts["alerts"]["channels"], at.key("alerts").key("channels"))

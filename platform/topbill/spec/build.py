@@ -15,12 +15,13 @@ from topbill.domain.features import REST, Encoder, Feature
 from topbill.domain.metric import METRIC_KINDS, Metric
 from topbill.domain.reading import ONE_LOOK, are_looks
 from topbill.domain.records import Action
+from topbill.domain.suggestion import nearest
 from topbill.policies import policy_class
 from topbill.spec.alerts import experiment_alerts
 from topbill.spec.conclusion import read_conclusion
 from topbill.spec.entities import features_of, read_entities, with_looked_up
 from topbill.spec.exploration import default_min_probability
-from topbill.spec.fields import Location, Verbatim, listed, nearest, percent
+from topbill.spec.fields import Location, Verbatim, listed, percent
 from topbill.spec.launch import read_launch
 from topbill.spec.model import Experiment, Guardrail, Override, Variant
 from topbill.spec.schema import DEFAULT_POLICY
@@ -226,7 +227,8 @@ def _metrics(content: Content, at: Location) -> tuple[Metric, ...]:
         if isinstance(covariate, str):
             _check_covariate(covariate, content.get("context", {}), where.key("covariate"))
         own_better, guardrail_better = parts.get("better"), guarded.get(name)
-        if name in guarded and name not in objective and not (own_better or guardrail_better):
+        unstated = name in guarded and name not in objective
+        if unstated and not (own_better or guardrail_better or where.has_problem("better")):
             # A direction that is guessed wrong would let the harm ship that the guardrail is for.
             where.key("better").wrong(
                 Verbatim("nothing"),

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from topbill.spec.fields import Key, Location, Name, Section, Text, listed, nearest
+from topbill.domain.suggestion import nearest
+from topbill.spec.fields import Key, Location, Name, Section, Text, listed
 
 Content = Mapping[str, Any]
 

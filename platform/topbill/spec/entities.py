@@ -7,8 +7,9 @@ from typing import Any
 
 from topbill.domain.entity import ACTION, MOST_NUMBERS, UNIT, EntitySource
 from topbill.domain.features import Feature
+from topbill.domain.suggestion import nearest
 from topbill.domain.table_source import DATABASES
-from topbill.spec.fields import Location, Verbatim, listed, nearest
+from topbill.spec.fields import Location, Verbatim, listed
 
 Content = Mapping[str, Any]
 _FILES = (".parquet", ".csv", *DATABASES)

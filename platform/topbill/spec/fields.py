@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Protocol
 
 import msgspec
@@ -18,6 +17,7 @@ import msgspec
 from topbill.domain.errors import BadRequest, FileProblem, SpecError
 from topbill.domain.instants import instant
 from topbill.domain.margin import EXPECTED, Margin
+from topbill.domain.suggestion import nearest, nearest_name
 from topbill.domain.zones import is_zone, nearest_zone
 
 MAX_TEXT = 512
@@ -48,6 +48,8 @@ class Location:
     file: str
     path: str = ""
     problems: list[FileProblem] = field(default_factory=list)
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """The line of each key and item by its path, where the text is known."""
 
     def key(self, name: str) -> Location:
         """The place of a key below this one."""
@@ -71,10 +73,21 @@ class Location:
         """
         # What is shown of a value is cut short: it may be a megabyte.
         words = str(got) if isinstance(got, Verbatim) else show(got)
-        self.problems.append(FileProblem(self.file, self.path or "file", words, expected, hint))
+        line = line_of(self.path, self.lines)
+        problem = FileProblem(self.file, self.path or "file", words, expected, hint, line)
+        self.problems.append(problem)
         if len(self.problems) >= MAX_PROBLEMS:
             raise SpecError(self.problems)
         return INVALID
+
+
+def line_of(path: str, lines: Mapping[str, int]) -> int:
+    """The line of a path. What is missing has none: that of what it is missing from is where to
+    write it. 0 where no line is known.
+    """
+    while path and path not in lines:
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return lines[path] if path else min(lines.values(), default=0)
 
 
 class Verbatim(str):
@@ -118,23 +131,6 @@ def listed(names: Iterable[str], most: int = 30) -> str:
 
 _ELSEWHERE = {"hash_units": "say it in settings.yaml of the data folder"}
 """Where a key is said that is of no file of experiments."""
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint that names the nearest of `names`, and asks whether it was meant when it is near
-    indeed.
-    """
-    names = list(names)
-    for other in names:
-        if other.casefold() == name.casefold():
-            return f"did you mean {other}?"
-    # Among few names even a far one helps; among many it would be one picked at random.
-    cutoff = 0.0 if len(names) <= 100 else 0.6
-    matches = get_close_matches(name[:64], names, n=1, cutoff=cutoff)
-    if not matches:
-        return ""
-    is_close = SequenceMatcher(None, name[:64], matches[0]).ratio() >= 0.6
-    return f"did you mean {matches[0]}?" if is_close else f"nearest is {matches[0]}"
 
 
 def percent(fraction: float) -> str:
@@ -551,9 +547,8 @@ class Section:
         for name in value:
             if name in self.keys:
                 continue
+            intended.add(nearest_name(name, self.keys))
             hint = _ELSEWHERE.get(name) or nearest(name, self.keys)
-            # Only of a sure guess: `nearest` words it so.
-            intended.add(hint.removeprefix("did you mean ").removesuffix("?"))
             at.key(name[:64]).wrong(Verbatim("an unknown key"), "one of " + listed(self.keys), hint)
         for name, key in self.keys.items():
             if key.is_missing(name, value) and name not in intended:
@@ -642,11 +637,21 @@ class Tagged:
             return at.key(self.tag).wrong(Verbatim("nothing"), "one of " + listed(self.sections))
         words = Choice(tuple(self.sections))
         if words.read(word, at.key(self.tag)) is INVALID:
+            self._read_shared(value, at)
             return INVALID
         section = self.sections[word]
         # The tag is one of the section's keys, so that unknown keys are compared with it as well.
         whole = Section({self.tag: Key(words, self.about), **section.keys}, section.renamed)
         return whole.read({self.tag: word} | value, at)
+
+    def _read_shared(self, value: Mapping[str, Any], at: Location) -> None:
+        """Note what is wrong with the keys that mean the same in every section: they are wrong
+        whatever the tag was meant to be.
+        """
+        first, *others = (section.keys for section in self.sections.values())
+        for name, key in first.items():
+            if name in value and all(keys.get(name) == key for keys in others):
+                key.field.read(value[name], at.key(name))
 
     def _misspelt_tag(self, value: Mapping[str, Any]) -> str | None:
         """The key that was meant to be the tag: it is spelt alike, and no section has it."""
@@ -654,8 +659,7 @@ class Tagged:
         for section in self.sections.values():
             names.update(section.keys)
         unknown = [name for name in value if name not in names]
-        matches = get_close_matches(self.tag, unknown, n=1)
-        return matches[0] if matches else None
+        return nearest_name(self.tag, unknown) or None
 
     def schema(self) -> JsonSchema:
         schemas = []

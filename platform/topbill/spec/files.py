@@ -4,7 +4,7 @@ layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import msgspec
 from topbill.domain.errors import FileProblem, SpecError
 from topbill.spec import alerts, library, own_models
 from topbill.spec.build import build
-from topbill.spec.fields import INVALID, Location, percent
+from topbill.spec.fields import INVALID, Location, line_of, percent
 from topbill.spec.library import MetricLibrary, uses_library
 from topbill.spec.model import Experiment
 from topbill.spec.renames import modern, with_defaults_of_first_version
@@ -27,11 +27,11 @@ Verdict = tuple[Path, Experiment | SpecError]
 
 def load(path: Path) -> Experiment:
     """The experiment in a file. Raises SpecError with every problem found in it."""
-    raw, problems = parse(contents(path), path.name)
+    raw, problems, lines = parse(contents(path), path.name)
     metrics = library.read(path.parent) if uses_library(raw) else MetricLibrary()
-    at = Location(path.name, problems=list(problems))
+    at = Location(path.name, problems=list(problems), lines=lines)
     raw = own_models.pinned(raw, path.parent, at)
-    experiment = from_raw(raw, path.name, at.problems, metrics)
+    experiment = from_raw(raw, path.name, at.problems, metrics, lines)
     own_models.check(experiment, at)
     if at.problems:
         raise SpecError(at.problems)
@@ -43,13 +43,14 @@ def from_raw(
     name: str,
     problems: Sequence[FileProblem] = (),
     metrics: MetricLibrary | None = None,
+    lines: Mapping[str, int] | None = None,
 ) -> Experiment:
     """The experiment that parsed YAML (or the audit's JSON) says; `name` is what its problems are
-    said of, `metrics` the library that it may refer to.
+    said of, `metrics` the library that it may refer to, `lines` those of its keys by their paths.
 
     Raises SpecError with every problem, after those already found.
     """
-    at = Location(name, problems=list(problems))
+    at = Location(name, problems=list(problems), lines=lines or {})
     metrics = metrics or MetricLibrary()
     raw, names = library.expanded(raw, metrics, at)
     # What could not be read doesn't stop the rest from being checked: all problems in one go.
@@ -73,6 +74,22 @@ def from_audit(spec: str, name: str, revision: str | None = None) -> Experiment:
     # Another fingerprint from the same words: they were read with other defaults.
     before = own_models.with_absent(from_raw(with_defaults_of_first_version(content), name), absent)
     return before if before.fingerprint == revision else experiment
+
+
+def with_lines(error: SpecError, path: Path) -> SpecError:
+    """The same problems, those of this file with their lines: where they turned out only after the
+    file was read.
+    """
+    try:
+        lines = parse(contents(path), path.name).lines
+    except SpecError:
+        return error
+    problems = []
+    for problem in error.problems:
+        if problem.file == path.name and not problem.line:
+            problem = replace(problem, line=line_of(problem.path, lines))
+        problems.append(problem)
+    return SpecError(problems)
 
 
 def audited(spec: str, name: str) -> dict[str, Any]:
@@ -257,4 +274,4 @@ class _Layers:
 
 
 def _refusal(path: Path, key: str, got: str, expected: str, hint: str = "") -> SpecError:
-    return SpecError([FileProblem(path.name, key, got, expected, hint)])
+    return with_lines(SpecError([FileProblem(path.name, key, got, expected, hint)]), path)

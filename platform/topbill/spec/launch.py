@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from topbill.domain.margin import Margin
+from topbill.domain.suggestion import nearest
 from topbill.spec.fields import (
     Choice,
     Duration,
@@ -23,7 +24,6 @@ from topbill.spec.fields import (
     Section,
     Verbatim,
     listed,
-    nearest,
     percent,
 )
 
@@ -139,7 +139,7 @@ class _Single(Location):
 
 
 def _single(at: Location) -> Location:
-    return _Single(at.file, at.path, at.problems)
+    return _Single(at.file, at.path, at.problems, at.lines)
 
 
 _GATE = Section(

@@ -8,14 +8,15 @@ the experiments that use it, and what the log keeps of an experiment needs no li
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from topbill.domain.errors import FileProblem, SpecError
-from topbill.spec.fields import INVALID, Location, listed, nearest
+from topbill.domain.suggestion import nearest
+from topbill.spec.fields import INVALID, Location, line_of, listed
 from topbill.spec.schema import LIBRARY, METRIC_LIBRARY
-from topbill.spec.yaml import contents, lines, parse
+from topbill.spec.yaml import contents, parse
 
 NAMES = ("metrics.yaml", "metrics.yml")
 """What a library's file is called. No experiment's file may be."""
@@ -37,16 +38,11 @@ class MetricLibrary:
     lines: dict[str, int] = field(default_factory=dict)
     problems: list[FileProblem] = field(default_factory=list)
 
-    def located(self, problem: FileProblem, file: str = "") -> FileProblem:
+    def located(self, problem: FileProblem, file: str) -> FileProblem:
         """The problem, said of the library's file and line; and of the experiment's `file` that
         uses the metric."""
-        path = problem.path
-        # What is missing has no line: that of what it is missing from is where to write it.
-        while path and path not in self.lines:
-            path = path.rpartition(".")[0]
-        where = f"{self.name}:{self.lines[path]}" if path else self.name
-        used = f" (used by {file})" if file else ""
-        return FileProblem(where + used, problem.path, problem.got, problem.expected, problem.hint)
+        line = line_of(problem.path, self.lines)
+        return replace(problem, file=self.name, line=line, used_by=file)
 
 
 def uses_library(raw: Any) -> bool:
@@ -69,18 +65,14 @@ def read(folder: Path) -> MetricLibrary:
     if path is None:
         return MetricLibrary()
     try:
-        data = contents(path)
-        content, problems = parse(data, path.name)
+        content, problems, lines = parse(contents(path), path.name)
     except SpecError as error:
         return MetricLibrary(path.name, problems=list(error.problems))
-    at = Location(path.name, problems=problems)
+    at = Location(path.name, problems=problems, lines=lines)
     is_readable = METRIC_LIBRARY.read(content, at) is not INVALID
     metrics = content.get("metrics") if is_readable else None
-    library = MetricLibrary(
-        path.name, metrics if isinstance(metrics, dict) else {}, lines(data, path.name)
-    )
-    library.problems.extend(library.located(problem) for problem in at.problems)
-    return library
+    metrics = metrics if isinstance(metrics, dict) else {}
+    return MetricLibrary(path.name, metrics, lines, at.problems)
 
 
 def expanded(raw: Any, library: MetricLibrary, at: Location) -> tuple[Any, list[str]]:

@@ -21,6 +21,7 @@ from topbill.domain.features import LARGEST
 from topbill.domain.metric import METRIC_KINDS, event_kinds
 from topbill.domain.reading import METHODS
 from topbill.domain.rewards import CLICK_MODELS
+from topbill.domain.suggestion import nearest
 from topbill.policies import KINDS, own_kinds, policy_class
 from topbill.spec import renames
 from topbill.spec.alerts import EXPERIMENT_ALERTS
@@ -52,7 +53,6 @@ from topbill.spec.fields import (
     TimeZone,
     Values,
     listed,
-    nearest,
     schema_document,
 )
 from topbill.spec.launch import LAUNCH

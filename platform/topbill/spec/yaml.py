@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
@@ -45,9 +45,19 @@ def contents(path: Path) -> bytes:
         raise SpecError([FileProblem(path.name, "file", got, "a readable YAML file")]) from None
 
 
-def parse(data: bytes, file: str) -> tuple[Any, list[FileProblem]]:
-    """The one document in `data`, and a problem for each key that is there twice (its last value is
-    taken).
+class ParsedYaml(NamedTuple):
+    """What a text says. `problems` are those that don't stop the reading: keys that are there twice
+    (the last value is taken). `lines` has the line of each key and item by its path
+    (`metrics.play.window`, `actions[2]`).
+    """
+
+    value: Any
+    problems: list[FileProblem]
+    lines: dict[str, int]
+
+
+def parse(data: bytes, file: str) -> ParsedYaml:
+    """The one document in `data`.
 
     Raises SpecError for what is not plain YAML.
     """
@@ -61,19 +71,12 @@ def parse(data: bytes, file: str) -> tuple[Any, list[FileProblem]]:
     except yaml.MarkedYAMLError as error:
         # The context is where the construct began; the problem is where it could not go on.
         mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "file"
+        where, line = (f"column {mark.column + 1}", mark.line + 1) if mark else ("file", 0)
         got = f"broken YAML ({error.problem or error.context})"
-        problem = FileProblem(file, where, got, "valid YAML", _syntax_hint(error))
+        problem = FileProblem(file, where, got, "valid YAML", _syntax_hint(error), line)
     except yaml.YAMLError as error:
         problem = FileProblem(file, "file", str(error).splitlines()[0], "valid YAML")
     raise SpecError([problem])
-
-
-def lines(data: bytes, file: str) -> dict[str, int]:
-    """The line of each key of plain YAML that `parse` has read, by its path (`metrics.play`)."""
-    reader = _Reader(file)
-    reader.read(data.decode("utf-8-sig"))
-    return reader.lines
 
 
 def _syntax_hint(error: yaml.MarkedYAMLError) -> str:
@@ -86,16 +89,14 @@ def _syntax_hint(error: yaml.MarkedYAMLError) -> str:
 
 
 class _Reader:
-    """Builds values from events. `problems` are those that don't stop the reading: keys that are
-    there twice.
-    """
+    """Builds values from events; see `ParsedYaml`."""
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.problems: list[FileProblem] = []
         self.lines: dict[str, int] = {}
 
-    def read(self, text: str) -> tuple[Any, list[FileProblem]]:
+    def read(self, text: str) -> ParsedYaml:
         self.events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
         value: Any = None
         documents = 0
@@ -108,11 +109,12 @@ class _Reader:
             if documents > 1:
                 self.stop(event, "a second document (`---`)", "one experiment a file")
             value = self.value(next(self.events), "", 0)
-        return value, self.problems
+        return ParsedYaml(value, self.problems, self.lines)
 
     def stop(self, event: Any, got: str, expected: str, hint: str = "") -> NoReturn:
-        where = f"line {event.start_mark.line + 1}"
-        raise SpecError([*self.problems, FileProblem(self.file, where, got, expected, hint)])
+        line = _line(event)
+        problem = FileProblem(self.file, "", got, expected, hint, line)
+        raise SpecError([*self.problems, problem])
 
     def value(self, event: Any, path: str, depth: int) -> Any:
         # A few lines of aliases of aliases expand to billions of values.
@@ -133,7 +135,9 @@ class _Reader:
     def sequence(self, path: str, depth: int) -> list[Any]:
         items: list[Any] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            items.append(self.value(event, f"{path}[{len(items)}]", depth + 1))
+            inner = f"{path}[{len(items)}]"
+            self.lines[inner] = _line(event)
+            items.append(self.value(event, inner, depth + 1))
         return items
 
     def mapping(self, path: str, depth: int) -> dict[str, Any]:
@@ -143,18 +147,24 @@ class _Reader:
             if not isinstance(event, yaml.ScalarEvent):
                 self.stop(event, "a key that is not text", "keys that are plain text")
             key = event.value
-            line = event.start_mark.line + 1 if event.start_mark else 0
+            line = _line(event)
             inner = f"{path}.{key}" if path else key
             if key in lines:
                 got = f"the key twice, in lines {lines[key]} and {line}"
                 self.problems.append(
-                    FileProblem(self.file, inner, got, "every key once", "remove one of the two")
+                    FileProblem(
+                        self.file, inner, got, "every key once", "remove one of the two", line
+                    )
                 )
             # The first line, so that a third one is told beside it too.
             lines.setdefault(key, line)
             self.lines.setdefault(inner, line)
             items[key] = self.value(next(self.events), inner, depth + 1)
         return items
+
+
+def _line(event: Any) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 0
 
 
 def _scalar(text: str) -> Any:

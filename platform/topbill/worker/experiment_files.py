@@ -88,7 +88,7 @@ class ExperimentFiles:
         # Only who publishes asks, and has the record's libraries.
         from topbill.lake import Problem
 
-        refused = [Problem("file", p.file, p.path, p.message) for p in self._refused]
+        refused = [Problem("file", p.place, p.path, p.message) for p in self._refused]
         return refused + [Problem("page", name, "", note) for name, note in self._notes]
 
     def _as_they_run(self, orders: Sequence[Order]) -> list[spec.Experiment]:

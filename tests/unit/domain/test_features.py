@@ -100,7 +100,7 @@ def test_a_cycle_returns_after_its_period_and_has_length_one(hour: float, turns:
         (
             {"devise": None},
             "$.context.devise: got an undeclared feature; "
-            "expected one of device, hour, taste, age, score, kids; nearest is device",
+            "expected one of device, hour, taste, age, score, kids; did you mean device?",
         ),
         (["tv"], "$.context: got a list; expected a mapping from feature name to value"),
     ],

@@ -240,7 +240,7 @@ def test_conditions_compare_values_as_what_they_are(condition: str, holds: bool)
     [
         ({"where": "devise=tv"}, r"where: got 'devise' in .*; expected one of device, hour, kids, "
          r"taste, more, variant, unit, revision; did you mean device\?"),
-        ({"where": "device=tw"}, r"got device=tw; expected one of tv, web.*; nearest is tv"),
+        ({"where": "device=tw"}, r"got device=tw; expected one of tv, web"),
         ({"where": "device>tv"}, "expected = or !=, as device has no order"),
         ({"where": "hour>=late"}, "expected a number, as hour is one"),
         ({"where": "hour>1,2"}, "expected a number"),
@@ -490,7 +490,7 @@ def test_a_callable_may_answer_by_name_in_any_order(published: Make) -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ({"a": 0.5, "e": 0.5}, r"got a probability for 'e'; expected some of a, b, c, d; nearest"),
+        ({"a": 0.5, "e": 0.5}, r"got a probability for 'e'; expected some of a, b, c, d$"),
         ({"a": 0.5}, "sum to 0.5"),
         (None, r"got an array of shape \(\); expected one dimension"),
         ("a", "got str; expected a probability for each action"),

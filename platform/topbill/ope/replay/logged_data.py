@@ -21,11 +21,11 @@ from topbill.domain.decision import (
 )
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import Decision, RewardEvent
+from topbill.domain.suggestion import nearest
 from topbill.entities import EntityStore
 from topbill.lake.buckets import BUCKETS, BucketWalk
 from topbill.lake.places import lake_place
 from topbill.spec import Experiment, from_audit
-from topbill.spec.fields import nearest
 
 _MINE = "experiment = $key AND ($below::VARCHAR IS NULL OR md5(unit) < $below)"
 _POLICY = "FROM decisions WHERE experiment = $key AND reason = 'policy'"

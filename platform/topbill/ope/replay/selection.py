@@ -19,8 +19,9 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.features import REST, Feature
 from topbill.domain.instants import instant
 from topbill.domain.records import Decision
+from topbill.domain.suggestion import nearest
 from topbill.spec import Experiment
-from topbill.spec.fields import listed, nearest
+from topbill.spec.fields import listed
 
 Moment: TypeAlias = str | date | None
 """A date or a time; what names no zone is UTC, and a date is its first moment."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -25,13 +24,13 @@ from topbill.domain.records import (
     Snapshot,
 )
 from topbill.domain.slate import choices, distribution, shifted, tilted
+from topbill.domain.suggestion import nearest
 from topbill.engine import CompiledExperiment, examples, logged_actions
 from topbill.entities import NO_TABLES, EntityStore, MissingVersion
 from topbill.ope.inputs import vector
 from topbill.ope.replay.logged_data import LoggedData, Offers, weight_of
 from topbill.ope.replay.shadows import ShadowPolicy
 from topbill.spec import Experiment, Variant, load
-from topbill.spec.fields import nearest
 
 Chooser: TypeAlias = Callable[[Mapping[str, Any], Sequence[str]], Any]
 """A policy as a function: from context and the actions that remain to their probabilities, in that
@@ -160,7 +159,7 @@ class VariantPolicy:
         self._notes: tuple[str, ...] = ()
         if self._unseen.ids:
             hint = nearest(self._unseen.ids[0], offers.counts)
-            asks = f" ({hint})" if hint.startswith("did you mean") else ""
+            asks = f" ({hint})" if hint else ""
             self._notes = (f"the log never offered {_some(self._unseen.ids)}{asks}",)
         self.name = f"{experiment.key}/{variant}"
         self.reward_delay: float | None = experiment.reward_delay
@@ -315,12 +314,11 @@ def always(action: str, offers: Offers) -> TargetPolicy:
 
 def _never_offered(action: str, offers: Offers) -> BadData:
     names = list(offers.counts)
-    matches = get_close_matches(action, names, n=1)
-    hint = f"; did you mean {matches[0]!r}?" if matches else ""
+    hint = nearest(action, names)
     return BadData(
         "policy",
         f"got unknown action {action!r}; expected one of {_some(names)}; "
-        f"it was offered in none of {offers.decisions:,} decisions{hint}",
+        f"it was offered in none of {offers.decisions:,} decisions" + f"; {hint}" * bool(hint),
     )
 
 

@@ -15,6 +15,7 @@ from topbill.ab import OBJECTIVE, Analysis, Method
 from topbill.domain.errors import BadRequest, LogError
 from topbill.domain.formatting import minute
 from topbill.domain.sql import quoted
+from topbill.domain.suggestion import nearest
 from topbill.lake import metric_of
 from topbill.lake.kept import DamagedSumsError, forget
 from topbill.reporting.experiment.analysis_rows import (
@@ -54,7 +55,6 @@ from topbill.reporting.queries.database import (
     open_database,
     retained_of,
 )
-from topbill.spec.fields import nearest
 
 _logger = logging.getLogger("topbill")
 Means = Mapping[tuple[str, str], MeanEstimate]

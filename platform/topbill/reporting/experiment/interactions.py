@@ -19,12 +19,12 @@ from topbill.ab import OBJECTIVE, Interaction, Method
 from topbill.domain import formatting
 from topbill.domain.errors import BadRequest
 from topbill.domain.sql import identifier
+from topbill.domain.suggestion import nearest
 from topbill.reporting.experiment import wording
 from topbill.reporting.experiment.analysis_rows import AnalysisRows, ExperimentTables
 from topbill.reporting.experiment.covariates import UNIT
 from topbill.reporting.experiment.day_sums import MOMENT, VARIANT
 from topbill.reporting.queries.database import open_database
-from topbill.spec.fields import nearest
 
 _OTHER, _ROWS = "@other", "interaction_rows"
 
@@ -121,8 +121,10 @@ def _metric(tables: ExperimentTables, metric: str | None) -> str:
     if metric is None:
         return str(weighted[0]) if len(weighted) == 1 else OBJECTIVE
     if metric != OBJECTIVE and metric not in names:
+        hint = nearest(metric, names)
         raise BadRequest(
-            "metric", f"got {metric!r}; {nearest(metric, names)}, of {', '.join(names)}"
+            "metric",
+            f"got {metric!r}; expected one of {', '.join(names)}" + f"; {hint}" * bool(hint),
         )
     return metric
 

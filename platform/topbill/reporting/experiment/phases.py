@@ -20,11 +20,11 @@ from topbill.domain.errors import BadRequest, SpecError
 from topbill.domain.instants import instant
 from topbill.domain.metric import window_over_sql
 from topbill.domain.sql import identifier, quoted
+from topbill.domain.suggestion import nearest
 from topbill.reporting.experiment.exclusion import Counted
 from topbill.reporting.queries.action_versions import revisions_of
 from topbill.reporting.queries.database import AnalyticsDatabase, DayPart
 from topbill.spec import from_audit
-from topbill.spec.fields import nearest
 
 PHASE = "@phase"
 """A column that no metric and no feature has."""

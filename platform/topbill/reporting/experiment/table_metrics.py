@@ -14,13 +14,14 @@ from topbill.domain.errors import BadData, BadRequest, FileProblem, LogError
 from topbill.domain.formatting import minute
 from topbill.domain.metric import Metric
 from topbill.domain.sql import identifier, quoted
+from topbill.domain.suggestion import nearest
 from topbill.domain.table_source import DATABASES, TABLES, TableSource
 from topbill.lake.engine import DuckDBEngine
 from topbill.log.unit_ids import UnitIds, known_unit_ids
 from topbill.reporting.experiment.model import Note
 from topbill.reporting.queries.database import AnalyticsDatabase
 from topbill.spec import Experiment
-from topbill.spec.fields import listed, nearest
+from topbill.spec.fields import listed
 
 _ROWS, _STAGED = "report_table_rows", "report_table_staged"
 _ANSWER = "report_table_answer"

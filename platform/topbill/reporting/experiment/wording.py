@@ -25,6 +25,7 @@ from topbill.ab.phases import shares_changed
 from topbill.domain import formatting
 from topbill.domain.margin import amount
 from topbill.domain.reasons import EXCLUDED, HOLDOUT_EXCLUDED, OUTSIDE
+from topbill.domain.suggestion import nearest
 from topbill.reporting.experiment.model import (
     REASONS,
     Health,
@@ -36,7 +37,6 @@ from topbill.reporting.experiment.model import (
     Report,
     VariantLine,
 )
-from topbill.spec.fields import nearest
 
 Tone = Literal["good", "promising", "neutral", "warning", "bad"]
 JOINED, FELL_BACK = 0.9, 0.01
