@@ -250,7 +250,7 @@ def test_a_wrong_file_changes_nothing_and_is_told(site: Site) -> None:
     site.alerts(CHANNEL.replace("webhook", "webhok") + "# longer\n")
     site.look()
     (problem,) = site.watcher.problems
-    assert (problem.kind, problem.subject) == ("file", "alerts.yaml")
+    assert (problem.kind, problem.subject) == ("file", "alerts.yaml:3")
     assert "did you mean webhook?" in problem.message
     site.hour()
     site.hour(lost)

@@ -228,7 +228,9 @@ def test_a_table_that_cannot_be_read_is_named_and_the_last_good_one_goes_on(
         path.write_text(text)
     (_, verdict), *_ = pages.validate(home.folder, home.experiments())
     assert isinstance(verdict, SpecError)
-    assert str(verdict).startswith("home.yaml: sources.theirs.file: got ")
+    (problem,) = verdict.problems
+    assert problem.line > 0
+    assert str(verdict).startswith(f"home.yaml:{problem.line}: sources.theirs.file: got ")
     assert says in str(verdict)
     assert len(kept.read(page)["theirs"].of("u")) == 3
     assert says in kept.problems["home", "theirs"]

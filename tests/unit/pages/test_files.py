@@ -97,7 +97,7 @@ def test_two_pages_of_one_key_are_refused(home: Any) -> None:
     folder = home.folder / "pages"
     (folder / "zz.yaml").write_text((folder / "home.yaml").read_text())
     with pytest.raises(
-        SpecError, match=r"zz\.yaml: page: got 'home'; expected a key of its own: home\.yaml has"
+        SpecError, match=r"zz\.yaml:2: page: got 'home'; expected a key of its own: home\.yaml has"
     ):
         pages.load_all(home.folder, spec.load_all(pages.experiment_folders(home.folder)))
 
@@ -107,7 +107,7 @@ def test_a_page_and_an_experiment_never_share_a_key(home: Any) -> None:
     path = home.folder / "pages" / "home.yaml"
     path.write_text(path.read_text().replace("page: home", "page: titles"))
     with pytest.raises(
-        SpecError, match=r"home\.yaml: page: got 'titles'; expected a key that no experiment has"
+        SpecError, match=r"home\.yaml:2: page: got 'titles'; expected a key that no experiment has"
     ):
         home.file()
     experiments = home.experiments()
@@ -130,8 +130,9 @@ def test_every_old_key_is_told_by_its_name_of_today(tmp_path: Path) -> None:
     (tmp_path / "home.yaml").write_text(text)
     with pytest.raises(SpecError) as caught:
         pages.load(tmp_path / "home.yaml", ())
+    lines = {line.partition(":")[0]: number for number, line in enumerate(text.splitlines(), 1)}
     assert sorted(str(problem) for problem in caught.value.problems) == sorted(
-        f"home.yaml: {old}: got a key that has another name today; expected {name}; "
+        f"home.yaml:{lines[old]}: {old}: got a key that has another name today; expected {name}; "
         f"write {name} instead of {old}"
         for old, name in OLD_KEYS.items()
     )

@@ -171,14 +171,14 @@ def test_a_mistake_that_the_experiment_makes_of_it_names_both(tmp_path: Path) ->
 def test_a_name_that_the_library_has_not_is_refused_with_the_nearest(tmp_path: Path) -> None:
     (line,) = told(folder(tmp_path, LIBRARY, "minute: library"))
     assert line == (
-        "home.yaml: metrics.minute: got 'library'; expected one of the metrics of metrics.yaml "
+        "home.yaml:7: metrics.minute: got 'library'; expected one of the metrics of metrics.yaml "
         "(minutes, visits); did you mean minutes?"
     )
 
 
 def test_without_a_library_nothing_can_be_taken_from_it(tmp_path: Path) -> None:
     (line,) = told(folder(tmp_path, None, "minutes: library"))
-    assert line.startswith("home.yaml: metrics.minutes: got 'library'; expected a library")
+    assert line.startswith("home.yaml:7: metrics.minutes: got 'library'; expected a library")
 
 
 @pytest.mark.parametrize("library", ["- 1", "metrics: 3", "a: b: c", "{}", "metrics: {m: library}"])

@@ -702,7 +702,7 @@ def test_a_layer_that_is_full_takes_no_more(directory: Callable[..., Path]) -> N
     with pytest.raises(SpecError) as caught:
         load_all([path])
     assert str(caught.value) == (
-        "b.yaml:6: traffic: got 40% where 30% of layer home is left; expected at most 100% in a "
+        "b.yaml:1: traffic: got 40% where 30% of layer home is left; expected at most 100% in a "
         "layer; "
         "lower the traffic, stop another experiment of this layer, or choose another layer"
     )

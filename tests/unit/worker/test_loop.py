@@ -51,7 +51,8 @@ def test_a_refused_edit_is_published_until_it_is_mended(
     for _ in range(3):
         worker.step()
     (found,) = problems(data)
-    assert (found.kind, found.subject, found.path) == ("file", "art.yaml", "slotz")
+    line = text.count("\n") + 1
+    assert (found.kind, found.subject, found.path) == ("file", f"art.yaml:{line}", "slotz")
     assert "did you mean slots?" in found.message
     assert caplog.text.count("slotz") == 1  # said once
     assert [line.slots for line in experiments(data)] == [1]
@@ -67,7 +68,7 @@ def test_a_page_file_that_is_wrong_is_published_too(
     (folder / "pages").mkdir()
     (folder / "pages" / "home.yaml").write_text("page: home\n")
     worker.step()
-    assert {found.subject for found in problems(tmp_path / "data")} == {"home.yaml"}
+    assert {found.subject for found in problems(tmp_path / "data")} == {"home.yaml:1"}
 
 
 def test_an_experiment_that_cannot_learn_is_published(worker: Worker, tmp_path: Path) -> None:
