@@ -1,6 +1,6 @@
-"""The TypeScript client: built, and run by Node against a live service, and by a browser.
+"""The TypeScript client: built, and run by Node and Deno against a live service, and by a browser.
 
-Needs node, and `TOPBILL_NODE_MODULES` naming a folder that holds TypeScript: `.ci/clients FOLDER`
+Needs node, and `TOPBILL_NODE_MODULES` naming a folder that holds TypeScript and Deno: `.ci/clients FOLDER`
 prints it.
 """
 
@@ -55,6 +55,30 @@ def test_node_decides_and_rewards(built: Path, service: str) -> None:
     )
     assert "# fail 0" in told
     assert "# pass 10" in told
+
+
+def test_deno_decides_and_rewards(built: Path, service: str) -> None:
+    deno = Path(os.environ["TOPBILL_NODE_MODULES"]) / "node_modules" / ".bin" / "deno"
+    if not deno.exists():
+        pytest.skip("needs Deno, which .ci/clients installs")
+    told = _run(
+        str(deno),
+        "test",
+        # The client itself needs the network alone; the test, where things lie.
+        "--allow-net=127.0.0.1",
+        "--allow-env",
+        f"--allow-read={built},{os.environ['TOPBILL_NODE_MODULES']}",
+        "--no-check",
+        "--no-lock",
+        "--cached-only",
+        str(CLIENT / "test" / "client.test.mjs"),
+        CLIENT=(built / "index.js").as_uri(),
+        TOPBILL=service,
+        NO_COLOR="1",
+        DENO_DIR=str(built / "deno"),
+        DENO_NO_UPDATE_CHECK="1",
+    )
+    assert "10 passed | 0 failed" in told
 
 
 _PAGE = """<!doctype html><title>Topbill</title><script type="module">
