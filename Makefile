@@ -32,7 +32,7 @@ check: $(READY)-dev  ## lint, formatting, types, and who may import whom
 	$(BIN)/python -m pytest -q -p no:xdist tests/unit/test_ranks.py
 
 docs: $(READY)-dev  ## the documentation and its reference as a site, in site/
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/zensical build --clean --strict
 
 bench: $(READY)  ## a durable decision over HTTP beside an empty FastAPI echo
 	$(BIN)/python -m benchmarks.service

@@ -17,10 +17,12 @@ _OPENING = """# The command line
 Every command with every option, as `topbill COMMAND --help` says them. This page is made by
 `python -m topbill.cli.reference`.
 
-Every command that prints a result also prints it as JSON (`--json`) and as a table for spreadsheets (`--csv`: the rows of the
-result, a row a line; nothing where there are none). The words that they use are in the [glossary](glossary.md).
+Every command that prints a result also prints it as JSON (`--json`) and as a table for spreadsheets
+(`--csv`: the rows of the result, a row a line; nothing where there are none). The words that they
+use are in the [glossary](glossary.md).
 
-`topbill completion bash --install` (or `zsh`, `fish`) has the shell complete commands, options and their values.
+`topbill completion bash --install` (or `zsh`, `fish`) has the shell complete commands, options and
+their values.
 
 Exit status: 0 where all went well; 1 where something is wrong, which is said in one message on
 standard error, or where what was asked for does not hold (`validate`, `verify`); 2 where a command

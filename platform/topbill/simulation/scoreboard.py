@@ -213,7 +213,7 @@ def table(lines: Iterable[ScoreLine], title: str = "") -> Table:
     rows.add_column("variant", no_wrap=True, min_width=18)
     for heading, width in _NUMBERS.items():
         rows.add_column(heading, justify="right", no_wrap=True, min_width=width)
-    rows.add_column("shown")  # the one column that gives way on a narrow terminal
+    rows.add_column("shown", overflow="fold")  # the one column that gives way on a narrow terminal
     experiment = ""
     for line in lines:
         if line.experiment != experiment:

@@ -25,7 +25,7 @@ from topbill.formats import registry
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 ADDRESS = "http://127.0.0.1:8600"
-PAGES = ("clients", "openfeature", "from-personalizer", "from-an-ab-tool")
+PAGES = ("clients", "openfeature", "from-personalizer", "from-an-ab-tool", "ten-minutes-service")
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -1,7 +1,7 @@
 """The TypeScript client: built, and run by Node and Deno against a live service, and by a browser.
 
-Needs node, and `TOPBILL_NODE_MODULES` naming a folder that holds TypeScript and Deno: `.ci/clients FOLDER`
-prints it.
+Needs node, and `TOPBILL_NODE_MODULES` naming a folder that holds TypeScript and Deno:
+`.ci/clients FOLDER` prints it.
 """
 
 from __future__ import annotations
