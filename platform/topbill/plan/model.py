@@ -24,6 +24,7 @@ class PlanFinding(msgspec.Struct, frozen=True, kw_only=True):
         got: What stands there.
         sentence: What follows from it.
         instead: What to do.
+        line: Where in the file, of one that could not be read; else 0.
     """
 
     code: str
@@ -34,6 +35,7 @@ class PlanFinding(msgspec.Struct, frozen=True, kw_only=True):
     got: str
     sentence: str
     instead: str = ""
+    line: int = 0
 
 
 class UnitMovement(msgspec.Struct, frozen=True, kw_only=True):

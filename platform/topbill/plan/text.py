@@ -181,7 +181,8 @@ def _launch_step(step: LaunchStep) -> str:
 
 
 def _finding(finding: PlanFinding) -> list[str]:
-    where = ": ".join(part for part in (finding.file, finding.path) if part)
+    file = f"{finding.file}:{finding.line}" if finding.line else finding.file
+    where = ": ".join(part for part in (file, finding.path) if part)
     verb = "HARM" if finding.severity == "harm" else "Note"
     text = [f"{verb} {finding.code}, {where}: {finding.got}. {_sentence(finding.sentence)}"]
     if finding.instead:

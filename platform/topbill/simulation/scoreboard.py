@@ -209,7 +209,7 @@ def table(lines: Iterable[ScoreLine], title: str = "") -> Table:
         caption_justify="left",
         box=SIMPLE_HEAD,
     )
-    rows.padding = (0, 1, 0, 0)
+    rows.padding = (0, 0, 0, 0)
     rows.add_column("variant", no_wrap=True, min_width=18)
     for heading, width in _NUMBERS.items():
         rows.add_column(heading, justify="right", no_wrap=True, min_width=width)

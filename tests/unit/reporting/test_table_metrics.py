@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -422,7 +423,7 @@ variants:
         cli.app(["validate", str(tmp_path)], result_action="return_value")
     said = capsys.readouterr().out
     assert "invalid" in said
-    assert "home.yaml: metrics.spent.from.sql: got " in said
+    assert re.search(r"home\.yaml:\d+: metrics\.spent\.from\.sql: got ", said)
     assert "(LINE 3: GROUP BY d.unti)" in said
     assert "valid   " in said  # the other one
 
