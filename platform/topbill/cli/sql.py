@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from topbill.cli.output import TEXT, Output, print_columns
-from topbill.cli.shell import DATA, Data, LakeUrl, app, out, say, use_engine, use_lake
+from topbill.cli.shell import DATA, Data, EngineUrl, LakeUrl, app, out, say, use_engine, use_lake
 from topbill.domain.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -23,7 +23,14 @@ _PLAIN = (bool, int, float, str)
 
 
 @app.command
-def sql(query: str, *, data: Data = DATA, lake_url: LakeUrl = "", output: Output = TEXT) -> None:
+def sql(
+    query: str,
+    *,
+    data: Data = DATA,
+    lake_url: LakeUrl = "",
+    engine: EngineUrl = "",
+    output: Output = TEXT,
+) -> None:
     """One reading statement on the record: views decisions, rewards, placements, feedback, units.
 
     Rows too wide for the terminal are shown one below the other, a column a line.
