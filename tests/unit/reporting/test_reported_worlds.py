@@ -222,7 +222,9 @@ def test_a_guardrail_that_says_no_direction_is_refused_before_the_launch(
         run("validate", tmp_path / "shop.yaml")
     assert ended.value.code == 1
     said = capsys.readouterr().out
-    assert "shop.yaml: metrics.buy.better: got nothing; expected higher or lower" in said
+    line = 1 + text.splitlines().index(next(li for li in text.splitlines() if "buy:" in li))
+    place = f"shop.yaml:{line}: metrics.buy.better"
+    assert f"{place}: got nothing; expected higher or lower" in said
 
 
 DEVICES = f"""
