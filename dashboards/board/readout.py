@@ -90,9 +90,9 @@ def notes(report: Report) -> None:
             st.caption(words.plain(note.sentence))
 
 
-def lifts(analysis: Analysis, grey: str) -> None:
+def lifts(analysis: Analysis, grey: str, *, csv: bool = True) -> None:
     """The primary metric: each variant's lift with its interval; the plain difference where no lift
-    can be said.
+    can be said. Without its `csv` where a table below has the same numbers.
     """
     primary = [c for c in analysis.comparisons if c.metric == analysis.primary]
     # Of a variant that moves what the metric divides by, the comparison of units stands for it.
@@ -121,7 +121,11 @@ def lifts(analysis: Analysis, grey: str) -> None:
     if not is_lift:
         form = charts.POINTS if primary[0].is_proportion else charts.NUMBER
     drawing = charts.lifts(numbers, names(analysis), grey, title, form)
-    pieces.chart(drawing, numbers, f"{analysis.experiment}-lifts", 46 * len(numbers) + 46)
+    name, height = f"{analysis.experiment}-lifts", 46 * len(numbers) + 46
+    if csv:
+        pieces.chart(drawing, numbers, name, height)
+    else:
+        charts.draw(drawing, height, pieces.described(name, numbers))
 
 
 def say_why_no_lift(comparisons: Sequence[Comparison]) -> None:

@@ -35,7 +35,7 @@ for (const button of document.querySelectorAll(".tb-share button"))
 
 def lifts(analysis: Analysis, grey: str) -> None:
     """The primary metric of each variant, as a chart and in a line."""
-    readout.lifts(analysis, grey)
+    readout.lifts(analysis, grey, csv=False)
     once = {c.variant: c for c in analysis.per_unit if c.metric == analysis.primary}
     lines = []
     for c in analysis.comparisons:
