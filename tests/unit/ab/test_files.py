@@ -234,7 +234,7 @@ def test_the_command_prints_verdict_metrics_and_split(
     )
     assert f"{path}: 2,000 rows, each a unit of its own" in text
     assert "new beats old" in text
-    assert "split of units: as intended" in text
+    assert "sample ratio (SRM check): as intended" in text
     assert "what units did before" in text
 
 
