@@ -120,6 +120,7 @@ _SCALARS: dict[FeatureKind, Callable[[Any], Any]] = {
     "number": cells.number,
     "cycle": cells.number,
     "flag": cells.flag,
+    "text": lambda cell: _text(cell),
 }
 
 

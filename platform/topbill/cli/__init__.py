@@ -30,6 +30,7 @@ from topbill.cli import (
     processes,
     sql,
     standing,
+    training,
     transfer,
 )
 from topbill.cli.renamed import todays_name
@@ -59,6 +60,7 @@ __all__ = [
     "processes",
     "sql",
     "standing",
+    "training",
     "transfer",
 ]
 

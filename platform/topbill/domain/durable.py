@@ -18,6 +18,18 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Put content into a file, on the disk, whole or not at all. Raises OSError."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(content)
+        sync(draft)
+        draft.replace(path)
+        sync(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def size_and_hash(path: Path) -> tuple[int, str]:
     """A file's bytes, and their SHA-256 in hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:

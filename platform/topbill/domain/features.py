@@ -22,8 +22,11 @@ from topbill.domain.embedding import project
 from topbill.domain.errors import BadRequest
 from topbill.domain.records import Action, Actions, Floats
 from topbill.domain.suggestion import nearest
+from topbill.domain.text_features import text_numbers
 
-FeatureKind = Literal["category", "number", "cycle", "vector", "flag", "hashed", "embedding", "id"]
+FeatureKind = Literal[
+    "category", "number", "cycle", "vector", "flag", "hashed", "text", "embedding", "id"
+]
 KINDS: tuple[FeatureKind, ...] = get_args(FeatureKind)
 LARGEST = 1e6
 """Numbers without declared bounds must lie within ±LARGEST: their squares still add up exactly
@@ -41,14 +44,14 @@ _Writer: TypeAlias = Callable[[list[float], Any], None]
 class Feature:
     """A declared feature. kind: category(values) | number(low?, high?) | cycle(period) |
     vector(keys) | flag
-    | hashed(size) | embedding(length, dimension) | id.
+    | hashed(size) | text(size) | embedding(length, dimension) | id.
 
     Encoded as: category one-hot; number as it is, or scaled from [low, high] to [-1, 1] and
     clipped; cycle as sine and cosine of 2π·value/period; vector one number per key; flag 0 or 1;
-    hashed any JSON, by `hashed_numbers`; embedding a list of `length` numbers, projected to
-    `dimension` where that is shorter (`embedding.project`); id nothing: it only names a row of a
-    table. Missing is 0 everywhere: the middle of a scaled number, no
-    category.
+    hashed any JSON, by `hashed_numbers`; text by its words (`text_numbers`); embedding a list of
+    `length` numbers, projected to `dimension` where that is shorter (`embedding.project`); id
+    nothing: it only names a row of a table. Missing is 0 everywhere: the middle of a scaled number,
+    no category.
     """
 
     name: str
@@ -73,7 +76,7 @@ class Feature:
             return f"{self.name}:sin", f"{self.name}:cos"
         if self.kind == "vector":
             return tuple(f"{self.name}:{key}" for key in self.keys)
-        if self.kind == "hashed":
+        if self.kind in ("hashed", "text"):
             return tuple(f"{self.name}:{i}" for i in range(self.size))
         if self.kind == "embedding":
             return tuple(f"{self.name}:{i}" for i in range(self.dimension))
@@ -348,6 +351,18 @@ def _hashed(feature: Feature, start: int) -> _Writer:
     return write
 
 
+def _text(feature: Feature, start: int) -> _Writer:
+    path, size = f".{feature.name}", feature.size
+
+    def write(row: list[float], value: Any) -> None:
+        if not isinstance(value, str):
+            raise FeatureProblem(path, _show(value), "text")
+        for column, number in text_numbers(value, size):
+            row[start + column] = number
+
+    return write
+
+
 def _embedding(feature: Feature, start: int) -> _Writer:
     path, length, dimension = f".{feature.name}", feature.length, feature.dimension
 
@@ -421,6 +436,7 @@ _COMPILERS: dict[FeatureKind, Callable[[Feature, int], _Writer]] = {
     "vector": _vector,
     "flag": _flag,
     "hashed": _hashed,
+    "text": _text,
     "embedding": _embedding,
     "id": _id,
 }

@@ -117,6 +117,10 @@ REASONS = MappingProxyType(
             "decisions to tell"
         ),
         "not_evaluable": "the log cannot be evaluated for this variant",
+        # A trained policy's certificate.
+        "gain_undecided": (
+            "the lower bound of what the policy earns more than its logger is not above zero"
+        ),
     }
 )
 """Code → sentence, of every part of Topbill; a package's own `REASONS` is a selection of it."""
@@ -168,6 +172,10 @@ REMEDIES = MappingProxyType(
         "no_finite_sample_interval": "Ask for ips or clipped-ips here, or for another interval.",
         "value_drifts": "Read dr, which is right whatever drifts, or look at a shorter span.",
         "unstable": "Look at the largest weights and rewards, or ask for another estimator.",
+        "gain_undecided": (
+            "Hold out more of the log (--held-out), log on, or keep what decides now: this policy "
+            "may be no better."
+        ),
     }
 )
 """Code → what to do where an estimate was refused for it, in whole sentences."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from topbill.domain.features import LARGEST, Feature
 from topbill.domain.records import Floats
+from topbill.domain.text_features import text_numbers
 
 Values: TypeAlias = Any
 """The typed values of one mapping: an instance of `TypedFeatures.type`."""
@@ -135,6 +136,18 @@ def _vector(feature: Feature) -> tuple[Any, _Writer]:
     return type_, write
 
 
+def _text(feature: Feature) -> tuple[Any, _Writer]:
+    size = feature.size
+
+    def write(matrix: Floats, values: Sequence[Any]) -> None:
+        for row, value in enumerate(values):
+            if value is not None:
+                for column, number in text_numbers(value, size):
+                    matrix[row, column] = number
+
+    return str, write
+
+
 def _as_they_are(matrix: Floats, values: Sequence[Any]) -> None:
     matrix[:, 0] = np.array(values, dtype=np.float64)
 
@@ -149,6 +162,7 @@ _KINDS: dict[str, Callable[[Feature], tuple[Any, _Writer]]] = {
     "cycle": _cycle,
     "vector": _vector,
     "flag": lambda _: (bool, _as_they_are),
+    "text": _text,
     "id": lambda _: (str, _nothing),
 }
 """The type of each kind in JSON, and what writes its columns. What is hashed may be anything, and

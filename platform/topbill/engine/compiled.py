@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import msgspec
 import numpy as np
 
-from topbill.domain.chance import hash64, throws, uniform
+from topbill.domain.chance import throws, uniform
 from topbill.domain.errors import BadRequest, PolicyError
 from topbill.domain.features import Encoder, Feature
 from topbill.domain.json_text import at_path
@@ -30,8 +30,9 @@ from topbill.engine.api import MOST_ACTIONS, OfferedAction
 from topbill.engine.forced import FORCED_VARIANTS
 from topbill.engine.lookup import NOTHING, EntityLookup, Tables
 from topbill.entities import NO_TABLES, EntityStore
-from topbill.policies import FOREIGN, AbsentPolicy, build_policy
+from topbill.policies import FOREIGN, AbsentPolicy
 from topbill.spec import LEARNS_NOTHING, WITHOUT_FEATURES, Experiment, Variant
+from topbill.spec.own_models import build_variant
 
 Admitted: TypeAlias = tuple[Variant | None, Reason]
 """The variant that decides, and why; None where no variant does."""
@@ -56,13 +57,8 @@ def build_policies(experiment: Experiment) -> dict[str, Policy]:
     """
     policies: dict[str, Policy] = {}
     for variant in experiment.variants:
-        # The seed follows from names alone: a worker, a service and a later check of the log build
-        # the same policy, bit by bit.
-        seed = hash64(experiment.key, variant.name)
         try:
-            policies[variant.name] = build_policy(
-                variant.policy, variant.params, experiment.feature_columns, seed
-            )
+            policies[variant.name] = build_variant(variant, experiment)
         except PolicyError as error:
             policies[variant.name] = AbsentPolicy(error)
     return policies

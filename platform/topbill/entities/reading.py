@@ -216,7 +216,7 @@ def _values(
     values: list[Any] = column.to_pylist()
     read = _READ[feature.kind]
     # Texts and truths fit as they are.
-    encoder = None if feature.kind in ("category", "flag") else Encoder((feature,))
+    encoder = None if feature.kind in ("category", "flag", "text") else Encoder((feature,))
     for row, value in enumerate(values):
         if value is None:
             continue
@@ -236,6 +236,7 @@ def _values(
 
 _READ: dict[str, Callable[[Any], Any]] = {
     "category": cells.text,
+    "text": cells.text,
     "number": cells.number,
     "cycle": cells.number,
     "flag": cells.flag,

@@ -108,11 +108,10 @@ class DuckDBEngine:
 
     def rows(self, query: str, params: Mapping[str, object]) -> Iterator[dict[str, Any]]:
         """See `RecordEngine`."""
-        cursor = self._connection.execute(query, dict(params))
-        names = [column[0] for column in cursor.description or ()]
-        while rows := cursor.fetchmany(2_000):
-            for row in rows:
-                yield dict(zip(names, row, strict=True))
+        # By way of Arrow, which makes lists of Python's own in half the time.
+        batches = self._connection.sql(query, params=dict(params)).to_arrow_reader(2_000)
+        for batch in batches:
+            yield from batch.to_pylist()
 
     def by_bucket(
         self,

@@ -15,6 +15,7 @@ from topbill.ope.paired_estimation import delta_ope
 from topbill.ope.result import Estimate, Estimates
 from topbill.ope.slate_estimation import estimate_slate
 from topbill.ope.table_estimation import estimate_table
+from topbill.ope.training import Certificate, Segment, Training, train
 
 __all__ = [
     "ASSUMPTIONS",
@@ -25,6 +26,7 @@ __all__ = [
     "REMEDIES",
     "SLATE_ESTIMATORS",
     "Assumption",
+    "Certificate",
     "Diagnostics",
     "Estimate",
     "Estimates",
@@ -32,11 +34,14 @@ __all__ = [
     "Evaluation",
     "Gates",
     "PairedDifference",
+    "Segment",
     "SlateEstimator",
+    "Training",
     "delta_ope",
     "estimate",
     "estimate_slate",
     "estimate_table",
     "evaluate",
     "evaluate_page",
+    "train",
 ]

@@ -33,6 +33,7 @@ REASONS: dict[str, str] = reasons(
     "no_finite_sample_interval",
     "value_drifts",
     "unstable",
+    "gain_undecided",
 )
 """The codes of off-policy estimates, each with the sentence that a person reads."""
 

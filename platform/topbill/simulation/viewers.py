@@ -161,6 +161,13 @@ def _embedding(feature: Feature, rng: np.random.Generator, size: int) -> _Observ
     return lambda _, who: [rows[i] for i in who]
 
 
+def _text(_: Feature, rng: np.random.Generator, size: int) -> _Observe:
+    """Three of fifty words."""
+    picked = rng.integers(0, 50, (size, 3)).tolist()
+    texts = [" ".join(f"word{number}" for number in numbers) for numbers in picked]
+    return lambda _, who: [texts[i] for i in who]
+
+
 def _id(feature: Feature, rng: np.random.Generator, size: int) -> _Observe:
     """One of a hundred ids."""
     ids = [f"{feature.name}-{number}" for number in rng.integers(0, 100, size).tolist()]
@@ -173,6 +180,7 @@ _OBSERVERS: dict[str, Callable[[Feature, np.random.Generator, int], _Observe]] =
     "vector": _vector,
     "number": _number,
     "flag": _flag,
+    "text": _text,
     "embedding": _embedding,
     "id": _id,
 }

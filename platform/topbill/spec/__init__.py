@@ -19,7 +19,15 @@ from topbill.spec.files import (
     yaml_in,
 )
 from topbill.spec.launch import AdvanceIf, Gate, Hold, Launch
-from topbill.spec.model import Experiment, Guardrail, Override, Status, Surface, Variant
+from topbill.spec.model import (
+    Experiment,
+    Guardrail,
+    Override,
+    StartFrom,
+    Status,
+    Surface,
+    Variant,
+)
 from topbill.spec.schema import json_schema
 
 __all__ = [
@@ -35,6 +43,7 @@ __all__ = [
     "Launch",
     "Metric",
     "Override",
+    "StartFrom",
     "Status",
     "Surface",
     "Variant",

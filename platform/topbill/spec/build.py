@@ -18,16 +18,19 @@ from topbill.domain.records import Action
 from topbill.domain.suggestion import nearest
 from topbill.policies import policy_class
 from topbill.spec.alerts import experiment_alerts
+from topbill.spec.canonical import LEARNS_NOTHING, WITHOUT_FEATURES
 from topbill.spec.conclusion import read_conclusion
 from topbill.spec.entities import features_of, read_entities, with_looked_up
 from topbill.spec.exploration import default_min_probability
 from topbill.spec.fields import Location, Verbatim, listed, percent
 from topbill.spec.launch import read_launch
-from topbill.spec.model import Experiment, Guardrail, Override, Variant
+from topbill.spec.model import Experiment, Guardrail, Override, StartFrom, Variant
 from topbill.spec.schema import DEFAULT_POLICY
 from topbill.spec.unit_scope import is_of_units, read_unit_scope
 
-_COMMON = ("policy", "share", "control", "min_probability", "evaluable", "training")
+_COMMON = (
+    *("policy", "share", "control", "min_probability", "evaluable", "training", "start_from"),
+)
 """Keys that every variant may have; its others are parameters of its policy."""
 _AS_READ = (
     *(
@@ -582,7 +585,34 @@ def _variant(name: str, parts: Content, ids: Sequence[str], at: Location) -> Var
         return None
     common = {key: parts[key] for key in ("control", "evaluable", "training") if key in parts}
     share = parts.get("share", 0.0)
-    return Variant(name, kind, params, share, min_probability=min_probability, **common)
+    start = _start_from(parts, kind, at.key("start_from"))
+    return Variant(
+        name, kind, params, share, min_probability=min_probability, start_from=start, **common
+    )
+
+
+def _start_from(parts: Content, kind: str, at: Location) -> StartFrom | None:
+    """Where a variant's policy starts; None where it says nothing, or after a problem."""
+    start: Content | None = parts.get("start_from")
+    if start is None or any(problem.path.startswith(at.path) for problem in at.problems):
+        return None
+    if kind in (*LEARNS_NOTHING, *WITHOUT_FEATURES):
+        at.wrong(Verbatim(f"one of {kind}"), f"none: {kind} learns nothing it could start from")
+        return None
+    if ("snapshot" in start) == ("log" in start):
+        both = Verbatim("both" if "log" in start else "neither of them")
+        at.wrong(both, "one of snapshot (a trained policy's file) and log (an experiment's key)")
+        return None
+    if "log" in start and "until" not in start:
+        at.key("until").wrong(
+            Verbatim("nothing"),
+            "the time before which decisions count, so that it starts from the same ever after",
+            "for example until: 2026-03-02",
+        )
+    for key, of in (("until", "log"), ("sha256", "snapshot")):
+        if key in start and of not in start:
+            at.key(key).wrong(start[key], f"none without {of}")
+    return StartFrom(**start)
 
 
 def _check_memory(

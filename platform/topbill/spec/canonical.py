@@ -36,6 +36,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
         *("name", "policy", "params", "share", "control"),
         *("min_probability", "evaluable", "training"),
     ),
+    "StartFrom": (),
     "Experiment": (
         *("key", "surface", "actions", "metrics", "objective", "variants", "title", "owner"),
         *("hypothesis", "unit", "status", "traffic", "layer", "holdout", "slots", "context"),
@@ -102,7 +103,7 @@ def learning_content(experiment: Any) -> str:
     variants = []
     for variant in sorted(experiment.variants, key=lambda one: one.name):
         params = None if variant.policy in still else _object(variant.params, variant.policy)
-        variants.append((variant.name, variant.policy, params, variant.training))
+        variants.append((variant.name, variant.policy, params, variant.training, *_start(variant)))
     return _digest({**_taught_in_any_order(experiment), "variants": variants})
 
 
@@ -118,6 +119,7 @@ def learning_fingerprint(experiment: Any) -> str:
             v.policy,
             None if v.policy in LEARNS_NOTHING else _object(v.params, v.policy),
             v.training,
+            *_start(v),
         )
         for v in experiment.variants
     ]
@@ -129,9 +131,17 @@ def variant_fingerprint(experiment: Any, variant: Any) -> str:
     of that.
     """
     params = _object(variant.params, variant.policy)
-    shows = (variant.name, variant.policy, params, variant.training, variant.min_probability)
+    shows = (
+        *(variant.name, variant.policy, params, variant.training, variant.min_probability),
+        *_start(variant),
+    )
     taught = {} if variant.policy in WITHOUT_FEATURES else _taught_in_any_order(experiment)
     return _digest({**taught, "shows": shows})
+
+
+def _start(variant: Any) -> list[Any]:
+    """What a variant's policy knows at the start; nothing where that is nothing."""
+    return [] if variant.start_from is None else [_form(variant.start_from)]
 
 
 def _taught_in_any_order(experiment: Any) -> dict[str, Any]:

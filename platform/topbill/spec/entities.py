@@ -113,7 +113,7 @@ def _check_features(
             expected = f"a name of its own: {owner} has this one already"
             at.key(feature.name).wrong(Verbatim("a name"), expected)
         if feature.kind in ("hashed", "id"):
-            expected = "category, number, cycle, vector, flag or embedding"
+            expected = "category, number, cycle, vector, flag, text or embedding"
             at.key(feature.name).key("type").wrong(feature.kind, expected)
         numbers += len(feature.columns)
     if numbers > MOST_NUMBERS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
 
@@ -37,6 +38,26 @@ class Guardrail:
 
 
 @dataclass(frozen=True)
+class StartFrom:
+    """What a variant's policy has learned before its first decision: the file of a trained policy
+    (`snapshot`, of that `sha256`), or what was decided in experiment `log` before `until` (seconds
+    since the epoch).
+    """
+
+    snapshot: str = ""
+    sha256: str = ""
+    log: str = ""
+    until: float = 0.0
+
+    def __str__(self) -> str:
+        """As a report says it, after "starts from"."""
+        if self.snapshot:
+            return f"{self.snapshot} (SHA-256 {self.sha256[:12]}…)"
+        at = datetime.fromtimestamp(self.until, UTC)
+        return f"the log of {self.log} before {at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+@dataclass(frozen=True)
 class Variant:
     """One side of the A/B test: a policy (kind and its frozen params) and a share of units."""
 
@@ -48,6 +69,7 @@ class Variant:
     min_probability: float = 0.0
     evaluable: bool = True
     training: Literal["own", "shared"] = "own"
+    start_from: StartFrom | None = None
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,34 @@ import msgspec
 import numpy as np
 
 from topbill.domain.chance import hash64
-from topbill.domain.errors import PolicyError
+from topbill.domain.errors import NotFound, PolicyError
+from topbill.domain.features import Feature
 from topbill.domain.records import Actions, Policy
 from topbill.domain.slate import distribution
-from topbill.policies import KINDS, build_policy, is_foreign, onnx, own_kinds, policy_class
+from topbill.policies import (
+    KINDS,
+    build_policy,
+    is_foreign,
+    onnx,
+    own_kinds,
+    policy_class,
+    trained,
+)
 from topbill.policies.installed import InstalledPolicy
 from topbill.policies.scored import is_model_name
+from topbill.policies.trained import is_snapshot_name
 from topbill.spec.fields import Location, Verbatim
 from topbill.spec.model import Experiment, Variant
+
+_SUFFIXES = (".onnx", ".policy", ".snapshot")
+"""How files of models and of trained policies end, those that are looked at for changes."""
 
 
 def files(folder: Path) -> Iterator[Path]:
     """The model files that experiments of a folder may name: beside them, or one folder down."""
-    yield from sorted(folder.glob("*.onnx"))
-    yield from sorted(folder.glob("*/*.onnx"))
+    for suffix in _SUFFIXES:
+        yield from sorted(folder.glob(f"*{suffix}"))
+        yield from sorted(folder.glob(f"*/*{suffix}"))
 
 
 def pinned(raw: Any, folder: Path, at: Location) -> Any:
@@ -43,11 +57,38 @@ def pinned(raw: Any, folder: Path, at: Location) -> Any:
     modern = {}
     for name, parts in variants.items():
         modern[name] = parts
-        if isinstance(parts, dict) and isinstance(parts.get("onnx"), str):
-            digest = _digest(parts, folder, at.key("variants").key(str(name)))
+        if not isinstance(parts, dict):
+            continue
+        where = at.key("variants").key(str(name))
+        if isinstance(parts.get("onnx"), str):
+            digest = _digest(parts, folder, where)
             if digest is not None:
                 modern[name] = parts | {"sha256": digest}
+        start = parts.get("start_from")
+        if isinstance(start, dict) and isinstance(start.get("snapshot"), str):
+            digest = _start_digest(start, folder, where.key("start_from"))
+            if digest is not None:
+                modern[name] = modern[name] | {"start_from": start | {"sha256": digest}}
     return raw | {"variants": modern}
+
+
+def _start_digest(start: dict[str, Any], folder: Path, at: Location) -> str | None:
+    """The SHA-256 of the snapshot that a variant starts from; None where its file is told to be
+    wrong.
+    """
+    name = start["snapshot"]
+    # Of a name that can't be, the schema tells.
+    if not is_snapshot_name(name):
+        return None
+    try:
+        digest = trained.remember(folder / name, folder)
+    except (PolicyError, NotFound) as error:
+        at.key("snapshot").wrong(Verbatim(str(error)), "the file of a trained policy")
+        return None
+    pin = start.get("sha256", digest)
+    if pin != digest:
+        at.key("sha256").wrong(pin, f"{digest}, which {name} has", "it is another file")
+    return digest
 
 
 def _digest(parts: dict[str, Any], folder: Path, at: Location) -> str | None:
@@ -72,6 +113,8 @@ def check(experiment: Experiment, at: Location) -> None:
     features, or can't say how probable some actions are.
     """
     for variant in experiment.variants:
+        if variant.start_from is not None and variant.start_from.snapshot:
+            _check_start(variant, experiment, at.key("variants").key(variant.name))
         if not is_foreign(variant.policy):
             continue
         try:
@@ -79,6 +122,62 @@ def check(experiment: Experiment, at: Location) -> None:
         except PolicyError as error:
             where = at.key("variants").key(variant.name)
             where.wrong(Verbatim(str(error)), "a policy that can decide for these features")
+
+
+def _check_start(variant: Variant, experiment: Experiment, at: Location) -> None:
+    """Note a snapshot that the variant's policy can't start from."""
+    at = at.key("start_from").key("snapshot")
+    assert variant.start_from is not None  # noqa: S101 (asked by the caller)
+    name = variant.start_from.snapshot
+    try:
+        found = trained.known(variant.start_from.sha256)
+    except PolicyError:
+        return  # told when it was read
+    if found.kind != variant.policy:
+        at.wrong(Verbatim(f"{name}, a policy of kind {found.kind}"), f"one of {variant.policy}")
+        return
+    for section in ("context", "action_features"):
+        own, learned = getattr(experiment, section), getattr(found, section)
+        if own != learned:
+            at.wrong(
+                Verbatim(f"{name}, whose {section} is {_features_text(learned)}"),
+                f"the file's own, in its order: {_features_text(own)}",
+                "declare the features that it learned on",
+            )
+            return
+    try:
+        build_variant(variant, experiment)
+    except PolicyError as error:
+        at.wrong(Verbatim(f"{name}: {error}"), "one of the same model and parameters")
+
+
+def _features_text(features: tuple[Feature, ...]) -> str:
+    """Features as a file declares them, but for what is as it is by default."""
+    texts = []
+    for feature in features[:20]:
+        parts = {
+            key: value
+            for key, value in msgspec.to_builtins(feature).items()
+            if key not in ("name", "kind") and value not in ([], (), 0, 0.0, None)
+        }
+        told = ", ".join(f"{key} {value}" for key, value in parts.items())
+        texts.append(f"{feature.name} ({feature.kind}{f': {told}' if told else ''})")
+    return ", ".join(texts) or "nothing"
+
+
+def build_variant(variant: Variant, experiment: Experiment) -> Policy:
+    """A variant's policy as it is before its first decision: as it comes, or as the snapshot has it
+    that it starts from. (What it learns of another log, the worker folds.)
+
+    Raises PolicyError where it can't be built, or its snapshot was not read here.
+    """
+    # The seed follows from names alone: a worker, a service and a later check of the log build the
+    # same policy, bit by bit.
+    seed = hash64(experiment.key, variant.name)
+    policy = build_policy(variant.policy, variant.params, experiment.feature_columns, seed)
+    if variant.start_from is not None and variant.start_from.snapshot:
+        policy.load(trained.known(variant.start_from.sha256).state)
+    return policy
 
 
 def _try(variant: Variant, experiment: Experiment) -> None:
@@ -127,6 +226,7 @@ class AbsentParams(msgspec.Struct, frozen=True):
 Absent = dict[str, dict[str, Any]]
 """Variant → what an audit says of it, where its policy's package is not here."""
 _SHARED = ("share", "control", "min_probability", "evaluable", "training")
+_OF_ALL = (*_SHARED, "policy", "start_from")
 
 
 def without_absent(content: dict[str, Any]) -> tuple[dict[str, Any], Absent]:
@@ -169,7 +269,7 @@ def with_absent(experiment: Experiment, absent: Absent) -> Experiment:
     for variant in experiment.variants:
         parts = absent.get(variant.name)
         if parts is not None:
-            own = {key: value for key, value in parts.items() if key not in (*_SHARED, "policy")}
+            own = {key: value for key, value in parts.items() if key not in _OF_ALL}
             variant = replace(variant, policy=parts["policy"], params=AbsentParams(own))
         variants.append(variant)
     return replace(experiment, variants=tuple(variants))

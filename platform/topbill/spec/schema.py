@@ -23,6 +23,7 @@ from topbill.domain.reading import METHODS
 from topbill.domain.rewards import CLICK_MODELS
 from topbill.domain.suggestion import nearest
 from topbill.policies import KINDS, own_kinds, policy_class
+from topbill.policies.trained import SNAPSHOT_NAME
 from topbill.spec import renames
 from topbill.spec.alerts import EXPERIMENT_ALERTS
 from topbill.spec.conclusion import CONCLUSION
@@ -44,6 +45,7 @@ from topbill.spec.fields import (
     Location,
     MapOf,
     MarginField,
+    Moment,
     Name,
     Number,
     Percent,
@@ -188,6 +190,32 @@ _VARIANT: dict[str, Key] = {
         Choice(("own", "shared")),
         "Whose decisions it learns from: its own (default) or every variant's.",
     ),
+    "start_from": Key(
+        Section(
+            {
+                "snapshot": Key(
+                    Text(
+                        200,
+                        SNAPSHOT_NAME,
+                        "a file beside the experiment's, or in a folder beside it",
+                    ),
+                    "The file of a trained policy, as `topbill train --out` writes it, beside the "
+                    "experiment's or in a folder beside it.",
+                ),
+                "sha256": Key(
+                    Text(64, "[0-9a-f]{64}", "64 hexadecimal digits"),
+                    "The SHA-256 that the snapshot's file must have.",
+                ),
+                "log": Key(Name, "The experiment of the same record whose log it learns first."),
+                "until": Key(
+                    Moment(),
+                    "Of that log, the time before which decisions count (UTC unless it says "
+                    "another zone).",
+                ),
+            }
+        ),
+        "What its policy has learned before its first decision: a snapshot, or a log.",
+    ),
 }
 
 # The same bounds as for numbers in requests: their squares must still add up exactly enough.
@@ -221,6 +249,15 @@ FEATURE = Tagged(
             {
                 "size": Key(
                     Number(1, 4096, whole=True), "How many columns any JSON is hashed into.", True
+                )
+            }
+        ),
+        "text": Section(
+            {
+                "size": Key(
+                    Number(1, 4096, whole=True),
+                    "How many columns its words, and pairs of words, are hashed into.",
+                    True,
                 )
             }
         ),

@@ -39,6 +39,7 @@ from topbill.entities import NO_TABLES, EntityStore
 from topbill.log import Log, Matured
 from topbill.policies import engine_of
 from topbill.spec import Experiment
+from topbill.worker import warm_start
 from topbill.worker.archive import Archive, Span, next_rows
 from topbill.worker.setting_aside import quarantined, set_aside, set_aside_decisions
 
@@ -93,6 +94,8 @@ class PolicyFold:
         self.careful = False
         self.problem = ""
         self._begins_anew = False
+        # What variants start from is learned before their first decision.
+        self._starts_warm = bool(warm_start.sources(experiment))
         # Up to here it reads from the lake what the log has let go: where a version that held it
         # can't be read, and while it reads what nobody keeps for it yet.
         self._recovers_through = 0
@@ -112,6 +115,8 @@ class PolicyFold:
             self._begin_anew(archive)
             return
         if snapshot is not None:
+            # It holds what its variants started from, too.
+            self._starts_warm = False
             self._begin_at(snapshot.watermark, snapshot.start, snapshot.refit_at)
             self._note_engines(snapshot)
         if adoption.problem and newest.fingerprint == self.live.experiment.learning_fingerprint:
@@ -173,6 +178,8 @@ class PolicyFold:
         `barrier` (µs) is the time up to which nothing can be committed any more: a decision that is
         old enough by then has all of its events in the log.
         """
+        if not warm_start.is_ready(self.live.experiment, barrier):
+            return 0
         if self._begins_anew:
             first = log.first_seq()
             if first is None:
@@ -180,6 +187,9 @@ class PolicyFold:
             # What the log had let go of before is not learned: whoever verifies begins here too.
             self._begin_at(first - 1, first - 1, 0)
             self._begins_anew = False
+        if self._starts_warm:
+            self.learned += warm_start.learn_first(self.live, log, self._archive)
+            self._starts_warm = False
         for age, reached in self.ages(barrier):
             rows = self._next_rows(log, age, reached, limit)
             rows = [row for row in rows if row[0] <= through]

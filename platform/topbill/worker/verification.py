@@ -17,6 +17,7 @@ from topbill.spec import Experiment
 from topbill.worker.archive import Archive, Span, next_rows
 from topbill.worker.policy_fold import BATCH, PolicyFold
 from topbill.worker.setting_aside import set_aside_decisions
+from topbill.worker.warm_start import learn_first, sources
 
 _ENGINE_OF_0_1 = "vowpal-wabbit-next"
 """What learned the states of Vowpal Wabbit that no engine is stored beside."""
@@ -82,7 +83,7 @@ def verify(
         comparisons[variant] = StateComparison(
             same=False, note="the experiment has no such variant"
         )
-    checkpoint = _checkpoint(log, snapshot)
+    checkpoint = _checkpoint(log, experiment, snapshot)
     erasure = None if checkpoint is None else checkpoint[0]
     return Verification(snapshot, states, comparisons, engines, erasure)
 
@@ -122,9 +123,11 @@ def fold_again(
 
     fold = PolicyFold(experiment, snapshot.start, snapshot.refit_at, tables)
     fold.set_aside = set_aside_decisions(log, experiment.key)
-    checkpoint = _checkpoint(log, snapshot)
+    checkpoint = _checkpoint(log, experiment, snapshot)
     if checkpoint is not None and fold.live.adopt(checkpoint[1]):
         fold.watermark = checkpoint[1].watermark
+    else:
+        learn_first(fold.live, log, archive)
     # The parts of a refit follow each other in the log: the older one is over before the other.
     for age, reached in fold.ages(log.barrier()):
         while True:
@@ -136,7 +139,9 @@ def fold_again(
     return snapshot, fold.states()
 
 
-def _checkpoint(log: Log, newest: Snapshot) -> tuple[Erasure, Snapshot] | None:
+def _checkpoint(
+    log: Log, experiment: Experiment, newest: Snapshot
+) -> tuple[Erasure, Snapshot] | None:
     """The last erasure during the fold that led to a snapshot, and the version that stood then.
     One that began later, such as a refit, never saw what was erased. None likewise where that
     version cannot be read.
@@ -148,6 +153,24 @@ def _checkpoint(log: Log, newest: Snapshot) -> tuple[Erasure, Snapshot] | None:
             continue
         if snapshot is not None and _is_of_fold(snapshot, newest):
             return erasure, snapshot
+    return _before_erasure_of_sources(log, experiment, newest)
+
+
+def _before_erasure_of_sources(
+    log: Log, experiment: Experiment, newest: Snapshot
+) -> tuple[Erasure, Snapshot] | None:
+    """The same where rows were erased of a log that variants started from: the newest version that
+    stood before.
+    """
+    for key in sources(experiment):
+        for erasure in reversed(log.erasures(key)):
+            for head in log.snapshot_heads(newest.experiment):
+                try:
+                    snapshot = log.snapshot(newest.experiment, head.version)
+                except DamagedSnapshot:
+                    continue
+                if snapshot and snapshot.at <= erasure.at and _is_of_fold(snapshot, newest):
+                    return erasure._replace(version=snapshot.version), snapshot
     return None
 
 

@@ -25,6 +25,7 @@ FEATURES = (
     Feature("taste", "vector", keys=("crime", "sci fi", "é")),
     Feature("kids", "flag"),
     Feature("title", "id"),
+    Feature("headline", "text", size=8),
 )
 TYPED = typed_features(FEATURES)
 ENCODER = Encoder(FEATURES)
@@ -54,6 +55,7 @@ fitting = st.fixed_dictionaries(
         ),
         "kids": st.none() | st.booleans(),
         "title": st.none() | st.text(max_size=3),
+        "headline": st.none() | st.text(max_size=12),
     },
 )
 

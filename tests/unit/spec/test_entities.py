@@ -109,7 +109,7 @@ def features(table: str, **parts: Any) -> Any:
         (
             features("people", all={"type": "hashed", "size": 8}),
             "people.features.all.type",
-            "got 'hashed'; expected category, number, cycle, vector, flag or embedding",
+            "got 'hashed'; expected category, number, cycle, vector, flag, text or embedding",
         ),
         (
             features("people", taste={"type": "embedding", "length": 100}),

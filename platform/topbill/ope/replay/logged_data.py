@@ -4,7 +4,7 @@ spec it ran under.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import isfinite
@@ -19,7 +19,7 @@ from topbill.domain.decision import (
     events_sql,
     read_sql,
 )
-from topbill.domain.errors import BadRequest, NotFound
+from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Decision, RewardEvent
 from topbill.domain.suggestion import nearest
 from topbill.entities import EntityStore
@@ -38,6 +38,22 @@ SELECT action, sum(n) FROM (
 """  # noqa: S608  (our own text; values are parameters)
 _HASHES = 2**128
 """MD5 gives whole numbers below this one, evenly, and the same ones on every engine."""
+
+
+_USABLE = """
+FROM decisions WHERE experiment = $key AND reason = 'policy'
+    AND list_contains($variants::VARCHAR[], variant)
+    AND ($since::BIGINT IS NULL OR epoch_us(decided_at) >= $since)
+    AND ($until::BIGINT IS NULL OR epoch_us(decided_at) < $until)
+"""
+
+
+class Usable(NamedTuple):
+    """Which part of a log there is to use: its first `seq`, its last, and how many decisions."""
+
+    first: int
+    last: int
+    count: int
 
 
 def _query() -> str:
@@ -225,6 +241,43 @@ class LoggedData:
         """Every decision in the order of the log, read in batches."""
         for row in self._engine.rows(f"{_query()} ORDER BY d.seq", self._parameters):
             yield logged_of(row)
+
+    def between(self, after: int, through: int) -> Iterator[LoggedDecision]:
+        """The decisions of after < seq ≤ through, in the order of the log, read in batches."""
+        span = {**self._parameters, "after": after, "through": through}
+        query = f"SELECT * FROM ({_query()}) WHERE seq > $after AND seq <= $through ORDER BY seq"  # noqa: S608  (our own text; values are parameters)
+        for row in self._engine.rows(query, span):
+            yield logged_of(row)
+
+    def usable(self, variants: Sequence[str], since: int | None, until: int | None) -> Usable:
+        """Of the decisions that policies of these variants made, from `since` on and before `until`
+        (µs): the first `seq`, the last, and how many they are. Raises BadData where there are none.
+        """
+        span = {"key": self.key, "variants": list(variants), "since": since, "until": until}
+        query = f"SELECT min(seq), max(seq), count(*) {_USABLE}"
+        ((first, last, count),) = self._rows(query, span)
+        if not count:
+            raise BadData(
+                "decisions",
+                f"got none of {self.key} by {', '.join(variants)} in that time; expected some",
+            )
+        return Usable(int(first), int(last), int(count))
+
+    def seq_at(
+        self, variants: Sequence[str], since: int | None, until: int | None, offset: int
+    ) -> int:
+        """The `seq` of one of those that `usable` counts, from 0 in the order of the log."""
+        span = {"key": self.key, "variants": list(variants), "since": since, "until": until}
+        query = f"SELECT seq {_USABLE} ORDER BY seq LIMIT 1 OFFSET {int(offset)}"
+        return self._number(query, span)
+
+    def decided_after(self, seq: int) -> int:
+        """When the next decision after `seq` was made (µs since the epoch)."""
+        query = (
+            "SELECT coalesce(min(epoch_us(decided_at)), 0) FROM decisions "
+            "WHERE experiment = $key AND seq > $seq"
+        )
+        return self._number(query, {"key": self.key, "seq": seq})
 
     @property
     def is_embedded(self) -> bool:

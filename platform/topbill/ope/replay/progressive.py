@@ -183,7 +183,7 @@ class ProgressivePass:
         self._with_unseen = with_unseen
         self._variant_code = {name: i for i, name in enumerate(sorted(self._variants))}
         # A stored policy may be scored only on what came after all that it learned from.
-        self._since = max(target.since for target in targets)
+        self._since = max([target.since for target in targets], default=0)
         self._compiled = CompiledExperiment(data.experiment, data.tables)
         self._model = RewardModel(
             self._compiled.encoder.size,
@@ -372,7 +372,7 @@ class ProgressivePass:
         except MissingVersion:
             self.left_out["of a lost version of a table"] += 1
             return
-        modelled = self._model.predict(x, actions, len(decision.slate)).T
+        modelled = self._modelled(decision, x, actions)
         # All before the first append, so that a target that fails leaves no row half written.
         probabilities = [target.probabilities(decision) for target in self.targets]
         choices = [len(candidates) for candidates in remaining(decision)]
@@ -410,6 +410,10 @@ class ProgressivePass:
         self.versions.add(decision.policy_version)
         self.first_at = self.first_at or decision.decided_at
         self.last_at = decision.decided_at
+
+    def _modelled(self, decision: Decision, x: Floats, actions: Actions) -> Floats:
+        """(positions × K) q̂ of the eligible actions."""
+        return self._model.predict(x, actions, len(decision.slate)).T
 
     def _append_log(
         self, decision: Decision, k: int, p: float, reward: float, modelled: float, choices: int

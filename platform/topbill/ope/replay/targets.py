@@ -177,7 +177,7 @@ class VariantPolicy:
 
     def probabilities(self, decision: Decision) -> list[Floats]:
         compiled, variant = self._compiled, self._variant
-        x = compiled.encoder.encode(msgspec.json.decode(decision.context))
+        x = self.encoded(decision)
         actions = self._offered(decision)
         row_of = {action: row for row, action in enumerate(actions.ids)}
         unknown = [action for action in decision.eligible if action not in row_of]
@@ -207,6 +207,10 @@ class VariantPolicy:
             probabilities[candidates] = p[: candidates.size]
             positions.append(probabilities)
         return positions
+
+    def encoded(self, decision: Decision) -> Floats:
+        """(d,) the context as its experiment encodes it. Raises BadRequest where it cannot."""
+        return self._compiled.encoder.encode(msgspec.json.decode(decision.context))
 
     def _offered(self, decision: Decision) -> Actions:
         """What the decision offered, and the file's own that the log had not."""

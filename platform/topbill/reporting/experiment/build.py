@@ -9,6 +9,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from topbill.ab import OBJECTIVE, Analysis, Method
@@ -284,6 +285,7 @@ def _report(
             *_other_control(tables, control),
             *notes(variants, checked, window, windows),
             *_little_left(explored),
+            *_warm_starts(tables),
             *changed_actions,
             *_sub_sampled(rows.weighted),
             *rows.outside.notes,
@@ -365,6 +367,25 @@ def _little_left(explored: Mapping[str, PolicyShares]) -> list[Note]:
     for variant in explored.values():
         if variant.sentence:
             noted.append(Note(code="little_left_to_policy", sentence=f"{variant.sentence}."))
+    return noted
+
+
+def _warm_starts(tables: ExperimentTables) -> list[Note]:
+    """A note for each variant that knew something before its first decision."""
+    noted = []
+    variants = msgspec.json.decode(tables.experiment["spec"]).get("variants") or {}
+    for name, parts in variants.items():
+        start = parts.get("start_from") if isinstance(parts, dict) else None
+        if not start:
+            continue
+        if "snapshot" in start:
+            what = f"{start['snapshot']}, a trained policy (SHA-256 {start['sha256'][:12]}…)"
+        else:
+            what = f"the log of {start.get('log')} before {start.get('until')}"
+        sentence = (
+            f"{name} starts from {what}: what it knew then no unit of this experiment paid for."
+        )
+        noted.append(Note(code="starts_from", sentence=sentence))
     return noted
 
 

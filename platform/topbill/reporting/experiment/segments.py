@@ -47,7 +47,7 @@ def context_struct(experiment: Experiment) -> str:
 def _shape(feature: Feature) -> object:
     if feature.kind == "vector":
         return dict.fromkeys(feature.keys, "DOUBLE")
-    shapes = {"category": "VARCHAR", "id": "VARCHAR", "flag": "BOOLEAN"}
+    shapes = {"category": "VARCHAR", "id": "VARCHAR", "text": "VARCHAR", "flag": "BOOLEAN"}
     return (shapes | {"hashed": "JSON", "embedding": "JSON"}).get(feature.kind, "DOUBLE")
 
 
