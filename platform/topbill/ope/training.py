@@ -49,10 +49,9 @@ MOST_MODELLED = 50_000
 """Of so many the reward model of dr learns."""
 LARGEST_WEIGHT = 10.0
 """No decision teaches as if it were more than so many."""
-CAREFUL = (-1.0, 0.0)
-"""Of a kind that has an `alpha`, bounds that come before its own: one standard deviation below the
-mean, which keeps to what the log has shown, and the mean. What a policy has learned is the same
-under each."""
+CAREFUL = (0.0,)
+"""Of a kind that has an `alpha`, what comes before its own: the mean, and nothing for what is not
+known of an action. What a policy has learned is the same under each."""
 MOST_SEGMENTS = 20
 """A feature with more values than these makes no segments."""
 _CHUNK = 2_000
@@ -627,7 +626,7 @@ def _of_kind(kind: str, data: LoggedData) -> list[_Setup]:
             try:
                 params = msgspec.convert({"alpha": value}, params_type)
             except msgspec.ValidationError:
-                continue  # not all of them go below the mean
+                continue  # a package's own may have other bounds
             named.append((f" with alpha {value:g}", params))
     named.append(("", own))
     least = default_min_probability(kind, len(logged.actions))
