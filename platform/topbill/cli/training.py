@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
     DATA,
     Data,
     EngineUrl,
-    Json,
     LakeUrl,
     LogUrl,
     app,
@@ -47,7 +46,7 @@ def train(
     url: LogUrl = "",
     lake_url: LakeUrl = "",
     engine: EngineUrl = "",
-    json_: Json = False,
+    output: Output = TEXT,
 ) -> None:
     """Train a policy on the earlier part of an experiment's log, and say what it would have earned
     on the later part, how sure it is to beat what decided there, or why that cannot be told.
@@ -90,15 +89,11 @@ def train(
         )
     if out_ is not None:
         training.write(out_)
-    if json_:
-        print(json.dumps(training.as_dict() | {"out": str(out_) if out_ else None}, indent=2))
-        return
-    _print(training)
-    if out_ is not None:
-        say(f"written to {out_}: a variant starts there with start_from: {{snapshot: {out_.name}}}")
+    told = training.as_dict() | {"out": str(out_) if out_ else None}
+    output.show(told, lambda: _print(training, out_))
 
 
-def _print(training: Training) -> None:
+def _print(training: Training, file: Path | None) -> None:
     policy, certificate = training.policy, training.certificate
     params = ", ".join(f"{name}: {value}" for name, value in policy.params.items())
     at = datetime.fromtimestamp(policy.until // 1_000_000, UTC)
@@ -126,6 +121,8 @@ def _print(training: Training) -> None:
         say(f"{certificate.reason}: {certificate.sentence}", "yellow")
     if training.segments:
         out.print("Each bound holds by itself: of many, some are wrong by chance.", style="dim")
+    if file is not None:
+        say(f"written to {file}: a variant starts there with start_from: {{snapshot: {file.name}}}")
 
 
 def _print_certificate(what: str, certificate: Certificate) -> None:

@@ -222,7 +222,7 @@ def test_a_wrong_start_is_told_by_its_place(
     path = tmp_path / "bad.yaml"
     params = text_of("bad", starts).replace("policy: linucb", f"policy: {policy}")
     path.write_text(params)
-    with pytest.raises(SpecError, match=f"bad.yaml: variants.ours.{message}"):
+    with pytest.raises(SpecError, match=f"bad.yaml:10: variants.ours.{message}"):
         spec.load(path)
 
 
