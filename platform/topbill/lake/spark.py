@@ -28,7 +28,7 @@ from topbill.domain.errors import LogError
 from topbill.domain.sql import identifier
 from topbill.lake import spark_sql
 from topbill.lake.buckets import BucketWalk
-from topbill.lake.database import Connection, confine, files_of, read, reading
+from topbill.lake.database import Connection, confine, files_of, read, reading, view_files
 from topbill.lake.spark_sql import Query, Source, Table
 from topbill.lake.views import table_types
 
@@ -71,7 +71,11 @@ _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     # Out of a list's bounds is nothing, and so is what is divided by 0, as DuckDB has it.
     "spark.sql.ansi.enabled": "false",
+    # An experiment's key is text, whatever it looks like.
+    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
 }
+_NO_DELTA = "DATA_SOURCE_NOT_FOUND"
+"""How Spark calls that it lacks what reads Delta tables."""
 _TYPES = {
     "string": "VARCHAR",
     "bigint": "BIGINT",
@@ -142,9 +146,7 @@ class SparkEngine:
             for setting, value in _SETTINGS.items():
                 session.conf.set(setting, value)
             for name in _TABLES:
-                table = session.read.format("delta")
-                table = table.option("versionAsOf", str(versions[f"{name}_version"]))
-                rows = table.load(f"{self._lake}/{name}")
+                rows = self._table(session, name, versions[f"{name}_version"])
                 columns = spark_sql.columns_of(table_types(name), rows.columns)
                 rows.selectExpr(*columns).createOrReplaceTempView(f"lake_{name}")
         except PySparkException as error:
@@ -153,6 +155,24 @@ class SparkEngine:
                 "that reads Delta tables and sees that folder under the same path"
             ) from error
         return session
+
+    def _table(self, session: SparkSession, name: str, version: int) -> Any:
+        """A table of the lake as it was published: by Delta, or where the server has not that, by
+        the files that the analytics database names."""
+        folder = f"{self._lake}/{name}"
+        rows = session.read.format("delta").option("versionAsOf", str(version)).load(folder)
+        try:
+            rows.columns  # noqa: B018  (asks the server)
+        except PySparkException as error:
+            if _NO_DELTA not in str(error):
+                raise
+        else:
+            return rows
+        files = view_files(self._local, name)
+        if not files:
+            return session.sql("SELECT 1 AS nothing WHERE false")
+        parquet = session.read.option("basePath", folder).option("mergeSchema", "true")
+        return parquet.parquet(*files)
 
     # --- What is asked
 
