@@ -48,7 +48,7 @@ def text_numbers(text: str, size: int) -> _Numbers:
         bits = hash64("text", gram)
         column = (bits >> 1) % size
         columns[column] = columns.get(column, 0.0) + (1.0 if bits & 1 else -1.0)
-    length = math.sqrt(math.fsum(number * number for number in columns.values()))
-    if length == 0.0:
+    norm = math.sqrt(math.fsum(number * number for number in columns.values()))
+    if norm == 0.0:
         return ()
-    return tuple((column, number / length) for column, number in columns.items() if number)
+    return tuple((column, number / norm) for column, number in columns.items() if number)

@@ -17,7 +17,7 @@ Value = str | bytes | int
 
 def checksum(values: Sequence[Value]) -> int:
     """The CRC-32 of a row's values, by which `damage` knows it."""
-    parts = []
+    parts: list[bytes] = []
     for value in values:
         content = value if isinstance(value, bytes) else str(value).encode()
         parts += (len(content).to_bytes(4, "little"), content)

@@ -25,6 +25,7 @@ from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.features import Feature
 from topbill.domain.instants import instant
 from topbill.domain.reasons import REASONS, REMEDIES
+from topbill.domain.suggestion import nearest
 from topbill.engine import CompiledExperiment, teach
 from topbill.ope.comparison import THE_LOG, EvaluationOptions, PairOfNames, compare_targets
 from topbill.ope.evaluation import THE_OBJECTIVE, explorers
@@ -37,7 +38,7 @@ from topbill.policies import KINDS, engine_of, learns, own_kinds, policy_class
 from topbill.policies.trained import TrainedPolicy
 from topbill.spec import Experiment, Variant, load
 from topbill.spec.exploration import default_min_probability
-from topbill.spec.fields import listed, nearest
+from topbill.spec.fields import listed
 
 MOST_HELD_OUT = 100_000
 """No more decisions are held out: what they leave undecided is too small to matter."""

@@ -32,6 +32,7 @@ import msgspec
 import pandas as pd
 import pyarrow as pa
 
+from topbill import __version__
 from topbill.domain.durable import sealed, unsealed
 from topbill.domain.errors import LogError, NotFound, TopbillError
 from topbill.reporting.experiment.build import load_experiment_report
@@ -139,9 +140,10 @@ class _RecordState(NamedTuple):
 
 class _AnswerFile(msgspec.Struct, frozen=True):
     """What a file holds: the answer (MessagePack, or an Arrow stream of a frame), to which
-    question, of which state.
+    question, of which state, and which version of Topbill worked it out: others have other columns.
     """
 
+    version: str
     question: Question
     published_at: datetime
     revision: str
@@ -175,6 +177,8 @@ def find(
     try:
         stored = unsealed(_path(data, question).read_bytes())
         file = msgspec.msgpack.decode(stored, type=_AnswerFile)
+        if file.version != __version__:
+            return None
         answer = _unpacked(file)
     except (OSError, ValueError, msgspec.DecodeError, pa.ArrowException):
         return None
@@ -275,7 +279,7 @@ def _work_out(data: Path | str, question: Question) -> None:
     if isinstance(answer, Report):
         # The worker may have published since the state was read: the report says of what it speaks.
         published_at = datetime.fromisoformat(answer.published_at).replace(tzinfo=None)
-    file = _AnswerFile(question, published_at, state.revision, _packed(answer))
+    file = _AnswerFile(__version__, question, published_at, state.revision, _packed(answer))
     # Renamed into place, so that a page reads the old answer or the new one, never half of it.
     temporary = path.with_suffix(f".{os.getpid()}")
     try:

@@ -130,6 +130,13 @@ def test_an_old_answer_one_of_another_revision_and_a_damaged_one_are_not_shown(
     assert answer_cache.find(folder, *question) is None
 
 
+def test_an_answer_of_another_version_is_not_shown(
+    answered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_cache, "__version__", "0.1.0")
+    assert answer_cache.find(answered, answer_cache.experiment_report, KEY) is None
+
+
 def test_on_a_small_lake_nothing_is_kept(demo: Path) -> None:
     answer_cache.refresh(demo)
     assert not (demo / "answers").exists()

@@ -53,7 +53,7 @@ class Usable(NamedTuple):
 
     first: int
     last: int
-    count: int
+    decisions: int
 
 
 def _query() -> str:

@@ -12,10 +12,14 @@ in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from topbill.domain.records import Floats, Indices
 from topbill.policies.linear import library
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LIBRARY = library.load()
 numba: Any = None
@@ -40,8 +44,8 @@ Given: TypeAlias = Floats
 """Float64 of one dimension, read-only and of any stride: whoever made them."""
 Places: TypeAlias = Indices
 """Integers in C order, writable."""
-Text: TypeAlias = bytes
-"""A text, encoded."""
+Text: TypeAlias = "bytes | NDArray[np.uint8]"
+"""A text, encoded; compiled code may cut it out of several."""
 
 
 def _types() -> dict[str, Any]:
