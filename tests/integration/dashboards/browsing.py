@@ -74,7 +74,7 @@ def opened(
         page.on("pageerror", lambda error: problems.append(str(error)))
     try:
         page.goto(url)
-        page.get_by_text(words).first.wait_for(timeout=60_000)
+        page.get_by_text(words).filter(visible=True).first.wait_for(timeout=60_000)
         page.wait_for_selector(RAN, timeout=60_000)
         yield page
     finally:

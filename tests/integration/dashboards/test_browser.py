@@ -96,7 +96,7 @@ def test_a_card_opens_its_experiment_and_other_pages_keep_it(browser: Any, addre
         page.get_by_text(PAGES["decisions"]).first.wait_for(timeout=60_000)
         heading.wait_for(timeout=60_000)
         assert "experiment=home-rows" in page.url
-        page.locator(".tb-table a").first.click()
+        page.locator(".tb-table td a").first.click()
         page.get_by_text("Candidates and their probabilities").wait_for(timeout=60_000)
         heading.wait_for(timeout=60_000)
 

@@ -68,6 +68,7 @@ QUESTIONS: dict[str, Callable[[Asked], Any]] = {
     "joins": lambda q: decisions.joins(q.data, q.key),
     "latest": lambda q: decisions.latest(q.data, q.key),
     "of_unit": lambda q: decisions.of_unit(q.data, q.unit),
+    "events_of_unit": lambda q: decisions.events_of_unit(q.data, q.unit),
     "drift": lambda q: drift.drift(q.data, q.key),
     "by_segment": lambda q: exposure.by_segment(q.data, q.key, q.variant, q.segment),
     "exploration": lambda q: exposure.exploration(q.data, q.key, q.variant),

@@ -42,8 +42,8 @@ def test_two_refreshes_leave_no_trace(browser: Any, demo: Path, tmp_path: Path) 
         served(data) as url,
         opened(browser, f"{url}/experiment?experiment=home-artwork", "What next?") as page,
     ):
-        page.get_by_text("Were units split as intended?").click()
-        page.get_by_text("Yes, as far as can be told").wait_for(timeout=60_000)
+        page.get_by_text("Sample ratio mismatch (SRM) check").click()
+        page.get_by_text("No mismatch shown.").wait_for(timeout=60_000)
         page.wait_for_timeout(500)
         page.evaluate(WATCH)
         for refresh in (1, 2):

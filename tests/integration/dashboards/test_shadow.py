@@ -41,7 +41,7 @@ def shadowed(examples: dict[str, Experiment], tmp_path_factory: pytest.TempPathF
 def test_health_tells_how_fast_they_were_and_what_they_would_show(shadowed: Path, open_app) -> None:
     app = open_app(shadowed, "health", experiment="home-artwork")
     assert [e.message for e in app.exception] == []
-    assert "Unseen: variants in shadow" in said(app)
+    assert "Shadow: variants that nobody sees yet" in said(app)
     assert "No decisions yet" not in said(app)
     table = next(table for table in tables(app) if "would show the same" in table)
     first = table.set_index("variant").loc["thompson"]
@@ -60,4 +60,4 @@ def test_the_record_gives_the_same_numbers(shadowed: Path) -> None:
 
 
 def test_where_nobody_was_in_shadow_nothing_is_said_of_it(demo: Path, open_app) -> None:
-    assert "Unseen" not in said(open_app(demo, "health", experiment="home-artwork"))
+    assert "Shadow: variants" not in said(open_app(demo, "health", experiment="home-artwork"))

@@ -108,6 +108,7 @@ EXAMPLES: dict[str, str] = {
     "srm": "test.csv --test test --units plays --period week",
     "status": "--data data",
     "stop": "art --now --data data",
+    "train": "art --policy linucb --data data",
     "unit": "u5 --data data",
     "validate": "experiments",
     "verify": "art --files --data data",

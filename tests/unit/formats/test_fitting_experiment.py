@@ -310,7 +310,7 @@ def test_the_file_of_any_log_can_be_read_and_takes_its_rows(rows: list[Any]) -> 
         shape.add(decision, events)
     content = shape.content("home", "log \u0085\ufeff é.csv")
     experiment = spec.from_raw(content, "home.yaml")
-    raw, problems = parse(yaml_of(content, "a\nb").encode(), "home.yaml")
+    raw, problems, _ = parse(yaml_of(content, "a\nb").encode(), "home.yaml")
     assert not problems
     assert spec.from_raw(raw, "home.yaml").fingerprint == experiment.fingerprint
     compiled = CompiledExperiment(experiment)

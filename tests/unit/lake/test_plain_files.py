@@ -145,7 +145,7 @@ def test_times_count_their_offset(tmp_path: Path) -> None:
         (b"", "got an empty file"),
         (b"\n\n  \n", "got an empty file"),
         (b"id,arm,minutes\n", "got no rows below the header"),
-        (b"user,arm,minutes\n1,old,2\n", r"id: no such column; the file has user, arm, minutes;"),
+        (b"user,arm,minutes\n1,old,2\n", "id: no such column; the file has user, arm, minutes$"),
         (b"1,old,2\n3,new,4\n", "id: no such column; the file has 1, old, 2"),
         (b"ids,arm,minutes\n1,old,2\n", "did you mean ids"),
         (b"id,arm,minutes,minutes\n1,old,2,3\n", "minutes: got 2 columns of that name"),

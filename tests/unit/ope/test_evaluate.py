@@ -458,7 +458,7 @@ def test_a_typo_in_always_is_refused_with_the_nearest_name(published: Make) -> N
     with pytest.raises(
         BadData,
         match=r"got unknown action 'limaa'; expected one of cairo, lima, oslo, rome; it was "
-        r"offered in none of 200 decisions; did you mean 'lima'\?",
+        r"offered in none of 200 decisions; did you mean lima\?",
     ):
         evaluate("home", "always limaa", world.data)
 

@@ -96,7 +96,13 @@ def test_policies_learn_the_same_bytes_and_decide_with_the_same_propensities(
     (experiment,) = spec.load_all([tmp_path])
     assert (experiment.fingerprint, experiment.learning_fingerprint) == FINGERPRINTS
     fold = PolicyFold(experiment)
-    engine = Engine([experiment], clock=lambda: 0.0)
+    # As 0.1.0 explored, at the parameter for good; what is learned does not depend on it.
+    (tmp_path / "pinned.yaml").write_text(
+        EXPERIMENT.replace("policy: linucb,", "policy: linucb, adaptive: false,").replace(
+            "policy: thompson,", "policy: thompson, adaptive: false,"
+        )
+    )
+    engine = Engine(spec.load_all([tmp_path]), clock=lambda: 0.0)
     propensities = blake2b(digest_size=8)
     rows: list[tuple[int, Decision, list[RewardEvent]]] = []
     for n in range(600):
