@@ -116,7 +116,7 @@ def _print(training: Training, file: Path | None) -> None:
     for segment in training.segments:
         _print_certificate(f"{segment.feature}={segment.value}", segment.certificate)
     for warning in certificate.warnings:
-        say(f"  note: {warning}", "yellow")
+        say(f"note: {warning}", "yellow")
     if certificate.reason is not None:
         say(f"{certificate.reason}: {certificate.sentence}", "yellow")
     if training.segments:
