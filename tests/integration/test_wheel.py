@@ -70,7 +70,7 @@ def run(
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,  # without a library it compiles for a minute on a busy machine
+        timeout=300,  # without a library it compiles, a minute or more beside others
     )
 
 

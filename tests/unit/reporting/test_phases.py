@@ -175,7 +175,9 @@ def test_shares_that_were_changed_and_put_back_withhold_nothing(tmp_path: Path) 
     withheld = msgspec.structs.replace(report, ab=msgspec.structs.replace(report.ab, verdict=off))
     # What the record itself tells of is no guess at bots.
     step = standing(withheld).next
-    assert step.startswith("Shares were changed on 2024-10-05 and 2024-10-06, and there is a sample ratio mismatch")
+    assert step.startswith(
+        "Shares were changed on 2024-10-05 and 2024-10-06, and there is a sample ratio mismatch"
+    )
     assert step.endswith("Read no lift before.")
     assert "bots" not in step
     as_json = json.loads(reporting.to_json(report))
