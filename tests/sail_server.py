@@ -22,15 +22,18 @@ def running() -> Iterator[str]:
     command = [sys.executable, "-m", "pysail", "spark", "server", "--port", str(port)]
     server = subprocess.Popen(command, env={**os.environ, "RUST_LOG": "error"})
     try:
-        _wait_for(port, server)
+        wait_for(port, server, _WAIT)
         yield f"sc://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait(_WAIT)
 
 
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + _WAIT
+def wait_for(port: int, server: subprocess.Popen[bytes], longest: float) -> None:
+    """Until a server listens on loopback; raises RuntimeError where it ends or takes longer than so
+    many seconds.
+    """
+    until = time.monotonic() + longest
     while time.monotonic() < until and server.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
@@ -38,4 +41,4 @@ def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
             time.sleep(0.05)
         else:
             return
-    raise RuntimeError(f"Sail does not listen on port {port}")
+    raise RuntimeError(f"{server.args} does not listen on port {port}")

@@ -7,12 +7,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.sail_server import wait_for
 
 _WAIT = 240.0
 _MAIN = "org.apache.spark.sql.connect.service.SparkConnectServer"
@@ -54,20 +54,8 @@ def running(folder: Path) -> Iterator[str]:
             [*command, "spark-internal"], cwd=folder, env=environment, stdout=log, stderr=log
         )
         try:
-            _wait_for(port, server)
+            wait_for(port, server, _WAIT)
             yield f"sc://127.0.0.1:{port}"
         finally:
             server.terminate()
             server.wait(60.0)
-
-
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + _WAIT
-    while time.monotonic() < until and server.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    raise RuntimeError(f"Spark does not listen on port {port}")

@@ -58,8 +58,7 @@ class TableHandle:
         and one look for the next commit says so.
         """
         if not is_newest(self.place, self.version):
-            self._table.update_incremental()
-            self._read()
+            self.table()
 
     def table(self) -> DeltaTable:
         """The newest version as Delta's library has it, to read and to commit with."""
@@ -134,8 +133,7 @@ class TableHandle:
                 self._partitions,
                 commit_properties=properties,
             )
-            self._table.update_incremental()
-            self._read()
+            self.table()
         return added
 
     def _caught_up(self, mark: Transaction, before: int) -> DeltaTable:

@@ -5,7 +5,6 @@ between.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from topbill.domain.records import Decision, Mask, Placement, RewardEvent
 from topbill.domain.rewards import item_rewards
 from topbill.engine import DecideRequest, Engine
 from topbill.lake import Lake
-from topbill.log import Erasure, Log, Matured, open_log
+from topbill.log import Erasure, Log, Matured
 from topbill.spec import Experiment, Metric
 from topbill.worker import archive
 from topbill.worker.learner import Learner
@@ -28,26 +27,9 @@ from topbill.worker.policy_fold import PolicyFold
 from topbill.worker.publisher import Publisher
 from topbill.worker.verification import fold_again
 
+from .conftest import Clock
+
 SECOND = 1_000_000
-
-
-class Clock:
-    """The log's clock, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 2_000_000 * SECOND
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def log(tmp_path: Path, clock: Clock) -> Iterator[Log]:
-    log = open_log(tmp_path / "log.sqlite", clock=lambda: clock.now)
-    yield log
-    log.close()
 
 
 def nothing_gone(*_: object) -> list[Matured]:

@@ -5,7 +5,6 @@ it predicts and weighs, which no restart and no other build of it changes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 
@@ -15,12 +14,14 @@ import pytest
 from topbill import spec
 from topbill.domain.records import RewardEvent
 from topbill.engine import DecideRequest, Engine
-from topbill.log import Log, Matured, open_log
+from topbill.log import Log, Matured
 from topbill.policies.vw import engine as vw_engine
 from topbill.policies.vw.engine import MODULES
 from topbill.spec import Experiment
 from topbill.worker.learner import Learner
 from topbill.worker.verification import Verification, verify
+
+from .conftest import Clock
 
 SECOND = 1_000_000
 FILE = """
@@ -36,23 +37,6 @@ variants:
   ours: {policy: linucb, share: 30%, min_probability: 5%}
   vw: {policy: vw, share: 30%, exploration: EXPLORATION}
 """
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 2_000_000 * SECOND
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def log(tmp_path: Path, clock: Clock) -> Iterator[Log]:
-    log = open_log(tmp_path / "log.sqlite", clock=lambda: clock.now)
-    yield log
-    log.close()
 
 
 def experiment(tmp_path: Path, exploration: str = "squarecb") -> Experiment:

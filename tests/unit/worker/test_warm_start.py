@@ -5,7 +5,6 @@ verification reaches bit by bit.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -17,12 +16,14 @@ from topbill import spec
 from topbill.domain.errors import PolicyError, SpecError
 from topbill.domain.records import RewardEvent
 from topbill.engine import CompiledExperiment, DecideRequest, Engine
-from topbill.log import Log, Matured, open_log
+from topbill.log import Log, Matured
 from topbill.policies.trained import TrainedPolicy
 from topbill.spec import Experiment
 from topbill.worker.archive import Span
 from topbill.worker.learner import Learner
 from topbill.worker.verification import verify
+
+from .conftest import Clock
 
 SECOND = 1_000_000
 START = 2_000_000
@@ -37,23 +38,6 @@ variants:
   control: {policy: uniform, share: 50%, control: true}
   ours: {policy: linucb, share: 50%, min_probability: 5%STARTS}
 """
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = START * SECOND
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def log(tmp_path: Path, clock: Clock) -> Iterator[Log]:
-    log = open_log(tmp_path / "log.sqlite", clock=lambda: clock.now)
-    yield log
-    log.close()
 
 
 def text_of(key: str, starts: str = "") -> str:
