@@ -35,6 +35,7 @@ from topbill.log.protocol import (
     Clock,
     ConclusionLine,
     Duty,
+    Ends,
     Heartbeat,
     Lease,
     Log,
@@ -322,6 +323,12 @@ class MemoryLog(Log):
             store.take(stamps)
             # One less: rows of this very microsecond may still come, and are stamped no earlier.
             return store.newest_stamp - 1
+
+    def ends(self) -> Ends:
+        """The last `seq` of each kind of row; see `Log.ends`."""
+        store = self._store
+        with store.lock:
+            return Ends(store.next_decision - 1, store.next_event - 1, store.next_unit_event - 1)
 
     def clock_steps(self) -> list[ClockStep]:
         """Where the machine's clock was set."""

@@ -46,7 +46,7 @@ from topbill.log.postgres_database import IN_ORDER, PostgresDatabase
 from topbill.log.postgres_leases import AdvisoryLease
 from topbill.log.postgres_listener import CHANNEL, SnapshotListener
 from topbill.log.postgres_schema import LOW_BITS, PLACE_IN_BUNDLE, SPAN
-from topbill.log.protocol import Clock, Matured, Named, now_micros
+from topbill.log.protocol import Clock, Ends, Matured, Named, now_micros
 from topbill.log.remembered_ids import digest
 from topbill.log.sql_database import checksum
 from topbill.log.stubs import LET_GO, packed_origin, unpacked_origin
@@ -384,6 +384,12 @@ class PostgresLog(TableLog):
                 break
             time.sleep(pause)
         return self._settled
+
+    def ends(self) -> Ends:
+        """The last `seq` that the last barrier leaves room for, of each kind; see `Log.ends`."""
+        # A `seq` begins with the milliseconds of its stamp, whatever kind of row it is of.
+        last = first_seq(self._settled + 1) - 1
+        return Ends(last, last, last)
 
     def clock_steps(self) -> list[ClockStep]:
         """None: the stamps are the times of the rows."""

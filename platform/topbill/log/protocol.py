@@ -59,6 +59,16 @@ def now_micros() -> int:
     return time.time_ns() // 1_000
 
 
+class Ends(NamedTuple):
+    """The last `seq` of a log's decisions, reward events and events of units, as of one moment; 0
+    where there was none.
+    """
+
+    decisions: int
+    events: int
+    unit_events: int
+
+
 class Matured(NamedTuple):
     """A decision that reached an age, and the reward events that had come by then; and what it
     offered, where that was read with it.
@@ -370,6 +380,13 @@ class Log(Protocol):
     def barrier(self) -> int:
         """A time such that every row stamped at or before it can be read now, and every row that is
         still to come is stamped after it.
+        """
+
+    @abstractmethod
+    def ends(self) -> Ends:
+        """The last `seq` of each kind of row as of one moment, no earlier than this handle's last
+        barrier: all that is stamped up to that is there, and the decision of every event. Who reads
+        up to there comes to an end, however much is written meanwhile.
         """
 
     @abstractmethod

@@ -46,6 +46,7 @@ from topbill.log.log_time import (
 )
 from topbill.log.protocol import (
     Clock,
+    Ends,
     Matured,
     Named,
     now_micros,
@@ -60,7 +61,10 @@ _NEWEST_STAMP = """SELECT max((SELECT at FROM clock),
     coalesce((SELECT at FROM unit_events ORDER BY seq DESC LIMIT 1), 0))"""
 _OFFSET = 'SELECT "offset" FROM clock_steps ORDER BY at DESC LIMIT 1'
 _LAST_SEQ = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{}'), 0)"
-_LAST_SEQS = f"SELECT {_LAST_SEQ.format('decisions')}, {_LAST_SEQ.format('reward_events')}"
+_LAST_SEQS = (
+    f"SELECT {_LAST_SEQ.format('decisions')}, {_LAST_SEQ.format('reward_events')}, "
+    f"{_LAST_SEQ.format('unit_events')}"
+)
 _ROWS_PER_STATEMENT = 128
 """Rows of one INSERT: SQLite works on a statement without the interpreter's lock, so that decisions
 go on meanwhile, and takes at most 32,766 values.
@@ -331,6 +335,13 @@ class SqliteLog(TableLog):
         self._barrier = at - 1
         return self._barrier
 
+    def ends(self) -> Ends:
+        """The last `seq` of each kind of row; see `Log.ends`."""
+        # Of one statement, and so of one moment: whoever drains meanwhile moves an event together
+        # with its decision, or after it.
+        (last,) = self._database.rows(_LAST_SEQS)
+        return Ends(*last)
+
     def _stamps(self) -> Stamps:
         """What stamps go on from, as the tables say now."""
         ((newest,),) = self._database.rows(_NEWEST_STAMP)
@@ -344,8 +355,8 @@ class SqliteLog(TableLog):
 
     def _note_step(self, stamps: Stamps) -> None:
         """Note that log time and clock part here, inside of the transaction that stamps so."""
-        (last,) = self._database.rows(_LAST_SEQS)
-        row = (stamps.newest, stamps.offset, *last)
+        last = self.ends()
+        row = (stamps.newest, stamps.offset, last.decisions, last.events)
         self._database.insert("clock_steps", [row], "replace")
 
     def clock_steps(self) -> list[ClockStep]:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -19,12 +19,13 @@ from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, QuarantinedRow, RewardEvent
 from topbill.lake import Lake, LaunchLine, Problem
 from topbill.lake.tables import Table, schemas
-from topbill.log import REMEMBERED_FOR, Log, Revision
+from topbill.log import REMEMBERED_FOR, Ends, Log, Revision
 from topbill.spec import Experiment, from_audit
 from topbill.worker import setting_aside
 from topbill.worker.setting_aside import convertible, quarantined, repeated_rows, set_aside
 
 _logger = logging.getLogger("topbill")
+_Record = TypeVar("_Record")
 BATCH = 20_000
 """Rows of the log per Delta commit."""
 CHUNK = 2_000
@@ -104,8 +105,9 @@ class Publisher:
         self._removed_once: dict[Revision, Experiment | None] = {}
 
     def step(self) -> int:
-        """Publish all that is committed, show it, and tidy up; returns how many rows went to the
-        lake.
+        """Publish all that is committed by now, show it, and tidy up; returns how many rows went to
+        the lake. What is committed meanwhile is left to the next step: a log that is written faster
+        than it can be published would keep this one for ever, and nothing would be shown.
 
         Raises LogError where log or lake fail; the next step then goes on from where the lake
         stands.
@@ -113,9 +115,10 @@ class Publisher:
         # Taken before anything is read: the database says of itself that it is as of this time, and
         # what is committed later may or may not be in it.
         barrier = self._log.barrier()
+        ends = self._log.ends()
         if self._steps % MINOR == 0:
             self.heal()
-        published = self._publish()
+        published = self._publish(ends)
         if published:
             self._lake.note()
         self._compact()
@@ -129,7 +132,7 @@ class Publisher:
         to the lake.
         """
         barrier = self._log.barrier()
-        published = self._publish()
+        published = self._publish(self._log.ends())
         self._show(self._experiments(), barrier)
         return published
 
@@ -246,19 +249,23 @@ class Publisher:
             self._lake.vacuum(thorough=is_major)
             self._vacuumed_at = time.monotonic()
 
-    def _publish(self) -> int:
-        """Events are read before the decisions that they belong to, and appended after them: so
+    def _publish(self, ends: Ends) -> int:
+        """Publish the rows up to these.
+
+        Events are read before the decisions that they belong to, and appended after them: so
         whoever sees a reward in the lake finds its decision there.
 
         Each append writes rows and position in one Delta commit, and the position is read back
         from the lake before the next: a publisher that dies between any two lines leaves each row
         in the lake exactly once.
         """
-        published = self._publish_unit_events()
+        published = self._publish_unit_events(ends.unit_events)
         while True:
-            events = self._log.read_events(self._lake.position("rewards"), BATCH)
+            after = self._lake.position("rewards")
+            events = _next_rows(self._log.read_events, after, ends.events, BATCH)
             # Most events follow soon on their decision, which need not be looked for then.
-            published += self._publish_decisions({event.decision_id for _, event in events})
+            rewarded = {event.decision_id for _, event in events}
+            published += self._publish_decisions(rewarded, ends.decisions)
             if events:
                 published += self._publish_rewards(events)
             self._origins.clear()
@@ -286,11 +293,12 @@ class Publisher:
         self._progressed()
         return len(table)
 
-    def _publish_unit_events(self) -> int:
+    def _publish_unit_events(self, end: int) -> int:
         """They belong to no decision, so they need not wait for one."""
         published = 0
         while True:
-            events = self._log.read_unit_events(self._lake.position("events"), BATCH)
+            after = self._lake.position("events")
+            events = _next_rows(self._log.read_unit_events, after, end, BATCH)
             if events:
                 table, refused = convertible(events, unit_event_rows)
                 aside = [quarantined(*row, "publish", error) for row, error in refused]
@@ -298,15 +306,17 @@ class Publisher:
             if len(events) < BATCH:
                 return published
 
-    def _publish_decisions(self, rewarded: Collection[str]) -> int:
-        """Publish all decisions, and have the origins of those that are `rewarded` at hand."""
+    def _publish_decisions(self, rewarded: Collection[str], end: int) -> int:
+        """Publish the decisions up to a `seq`, and have the origins of those that are `rewarded` at
+        hand.
+        """
         published = 0
         while True:
             through, count = self._lake.position("decisions"), 0
             tables: list[pa.Table] = []
             aside: list[QuarantinedRow] = []
             while count < BATCH:
-                rows = self._log.read_decisions(through, CHUNK)
+                rows = _next_rows(self._log.read_decisions, through, end, CHUNK)
                 if not rows:
                     break
                 # Of an experiment together, as they are stored: so nobody copies them once more.
@@ -319,8 +329,6 @@ class Publisher:
                         self._origins[decision.decision_id] = Origin.of(decision)
                 through = rows[-1][0]
                 count += len(rows)
-                # What comes while this is read is left to the next step: on a busy log, something
-                # always does.
                 if len(rows) < CHUNK:
                     break
             if tables:
@@ -408,6 +416,20 @@ class Publisher:
             or any(event.received_at < older for _, event in events)
             or any(event.received_at < older for _, event in unit_events)
         )
+
+
+def _next_rows(
+    read: Callable[[int, int], Sequence[tuple[int, _Record]]], after: int, end: int, limit: int
+) -> Sequence[tuple[int, _Record]]:
+    """The next rows of the log after a `seq` up to another, at most `limit`."""
+    # There are no more rows than numbers between the two.
+    limit = min(limit, end - after)
+    if limit <= 0:
+        return ()
+    rows = read(after, limit)
+    if rows and rows[-1][0] > end:
+        rows = [row for row in rows if row[0] <= end]
+    return rows
 
 
 def _experiment_of(row: tuple[int, Decision]) -> str:

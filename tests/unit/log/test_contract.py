@@ -32,7 +32,7 @@ from topbill.domain.records import (
 )
 from topbill.log import SCHEMES, Clock, Entry, Heartbeat, Log, Matured, Receipt, open_log
 from topbill.log.memory import MemoryLog
-from topbill.log.protocol import ConclusionLine, Duty, Lease, Named, Order
+from topbill.log.protocol import ConclusionLine, Duty, Ends, Lease, Named, Order
 from topbill.spec import Conclusion
 
 from ...processes import python
@@ -326,6 +326,34 @@ def stamps_never_fall_even_when_the_clock_does(world: World) -> None:
     assert stamps == [stamp(e) for _, e in events] == sorted(stamps)
     assert stamps[:2] == [1_000_000, 3_000_000]
     assert stamps[3] < 3_010_000, "what the clock says no more is as little later as may be"
+
+
+@law
+def what_is_there_at_a_barrier_ends_before_what_comes_later(world: World) -> None:
+    one, other = world.log(), world.log()
+    assert all_within(one) == ([], [], [])
+    one.append([decision("a"), decision("b")], [event("a", "1")], [of_unit("1")])
+    world.now = 6_000_000
+    one.barrier()
+    ends = one.ends()
+    there = (["a", "b"], ["1"], ["1"])
+    assert all_within(one) == there
+    world.now = 7_000_000
+    other.append([decision("c")], [event("c", "2")], [of_unit("2")])
+    assert all_within(one, ends) == there, "whatever comes meanwhile"
+    one.barrier()
+    assert all_within(one) == (["a", "b", "c"], ["1", "2"], ["1", "2"])
+    assert all(last >= first for first, last in zip(ends, one.ends(), strict=True))
+
+
+def all_within(log: Log, ends: Ends | None = None) -> tuple[list[str], list[str], list[str]]:
+    """The ids of a log's decisions, events and events of units up to its ends."""
+    decisions, events, unit_events = log.ends() if ends is None else ends
+    return (
+        [row.decision_id for seq, row in log.read_decisions(0, 99) if seq <= decisions],
+        [row.event_id for seq, row in log.read_events(0, 99) if seq <= events],
+        [row.event_id for seq, row in log.read_unit_events(0, 99) if seq <= unit_events],
+    )
 
 
 @law
@@ -1060,6 +1088,16 @@ class PromisesTheFuture(MemoryLog):
         return super().barrier() + 10_000
 
 
+class EndsTooSoon(MemoryLog):
+    def ends(self) -> Ends:
+        return super().ends()._replace(events=0)
+
+
+class NeverEnds(MemoryLog):
+    def ends(self) -> Ends:
+        return super().ends()._replace(decisions=2**62)
+
+
 class CommitsOutOfOrder(MemoryLog):
     """A bare sequence: the number is drawn before the row can be read, as in a database whose
     transactions end in another order than they began. A reader skips rows.
@@ -1282,6 +1320,8 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
         "after_a_barrier_nothing_is_added_at_or_before_it",
     },
     PromisesTheFuture: {"after_a_barrier_nothing_is_added_at_or_before_it"},
+    EndsTooSoon: {"what_is_there_at_a_barrier_ends_before_what_comes_later"},
+    NeverEnds: {"what_is_there_at_a_barrier_ends_before_what_comes_later"},
     CommitsOutOfOrder: {"writers_at_once_store_every_row_once_and_a_reader_skips_none"},
     CountsLateEvents: {"matured_gives_each_decision_the_events_that_had_come_at_that_age"},
     LearnsEverything: {"of_a_share_matured_gives_the_decisions_that_it_draws"},

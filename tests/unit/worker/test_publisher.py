@@ -96,22 +96,29 @@ def test_a_step_does_not_wait_for_a_log_that_goes_on_growing(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CHUNK", 3)
+    monkeypatch.setattr(module, "BATCH", 6)
     worker = publisher(tmp_path, log)
-    log.append([decision(number) for number in range(7)], [])
-    read, reads = log.read_decisions, itertools.count(7)
+    log.append([decision(n) for n in range(7)], [play(n) for n in range(7)], [back(0)])
+    numbers = itertools.count(7)
 
-    def read_and_grow(after_seq: int, limit: int) -> list[tuple[int, Decision]]:
-        rows = read(after_seq, limit)
-        number = next(reads)
-        assert number < 17, "goes on and on"
-        log.append([decision(number)], [])
-        return rows
+    def grow(read: Callable[[int, int], Any]) -> Callable[[int, int], Any]:
+        def read_and_grow(after_seq: int, limit: int) -> Any:
+            rows = read(after_seq, limit)
+            # More than any read takes away.
+            new = [next(numbers) for _ in range(10)]
+            assert new[-1] < 200, "goes on and on"
+            log.append([decision(n) for n in new], [play(n) for n in new], [back(new[0])])
+            return rows
 
-    monkeypatch.setattr(log, "read_decisions", read_and_grow)
-    assert worker.publish() >= 7
+        return read_and_grow
+
+    for name in ("read_decisions", "read_events", "read_unit_events"):
+        monkeypatch.setattr(log, name, grow(getattr(log, name)))
+    assert worker.publish() == 15, "what was there when it began"
+    assert (count(tmp_path, "decisions"), count(tmp_path, "rewards")) == (7, 7)
     monkeypatch.undo()
     worker.publish()
-    assert count(tmp_path, "decisions") == next(reads)
+    assert count(tmp_path, "decisions") == count(tmp_path, "rewards") == next(numbers)
 
 
 def test_a_new_publisher_goes_on_where_the_lake_stands(tmp_path: Path, log: Log) -> None:
