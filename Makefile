@@ -10,7 +10,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 TEST := $(BIN)/python -m pytest -q -n 4 --dist worksteal
 
 help:            ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 demo: $(READY)   ## start everything with simulated viewers and watch it learn
 	$(BIN)/topbill demo
@@ -19,9 +19,12 @@ up: $(READY)     ## start service, worker and dashboard on the example experimen
 	$(BIN)/topbill up
 
 test: $(READY)-dev   ## the tests
-	$(TEST) -m "not slow"
+	$(TEST) -m "not slow and not end_to_end"
 
-test-all: $(READY)-dev  ## the tests and the slow statistical simulations
+test-end-to-end: $(READY)-dev  ## browsers, wheels, other languages' clients and killed processes at work
+	$(TEST) -m "end_to_end and not slow"
+
+test-all: $(READY)-dev  ## all tests, the slow statistical simulations too
 	$(TEST)
 
 check: $(READY)-dev  ## lint, formatting, types, and who may import whom
@@ -69,4 +72,4 @@ $(READY)-dev: requirements-dev.lock $(READY)
 	$(INSTALL) --no-compile --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test test-all check docs bench bench-learning bench-regret lock
+.PHONY: help demo up test test-end-to-end test-all check docs bench bench-learning bench-regret lock

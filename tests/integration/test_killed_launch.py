@@ -23,6 +23,8 @@ from topbill.log.orders import as_its_file, orders_of, under
 from ..conftest import ARTWORK, write
 from ..processes import COMMAND_LINE, start
 
+pytestmark = pytest.mark.end_to_end
+
 RAMP = ("5%", "20%", "40%", "60%", "80%", "100%")
 LAUNCH = f"""
 launch:

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+pytestmark = pytest.mark.end_to_end
+
 CLIENT = Path(__file__).parents[3] / "clients" / "typescript"
 
 

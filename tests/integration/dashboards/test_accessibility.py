@@ -18,6 +18,8 @@ from browsing import RAN, opened, served
 
 from board.pages import PAGES
 
+pytestmark = pytest.mark.end_to_end
+
 VIOLATIONS = """async () => {
     const found = await axe.run(document, {resultTypes: ["violations"]});
     return found.violations

@@ -36,6 +36,7 @@ def answered(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.end_to_end
 def test_a_cached_answer_is_what_would_be_answered_now(answered: Path) -> None:
     questions = list(answer_cache.questions(answered, KEY))
     assert len(questions) > 25
@@ -98,6 +99,7 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+@pytest.mark.end_to_end
 def test_a_page_shows_what_is_kept_and_of_when_it_is(answered: Path, open_app) -> None:
     app = open_app(answered, "experiment", experiment=KEY)
     assert not app.exception

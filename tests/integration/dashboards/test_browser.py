@@ -16,6 +16,8 @@ from browsing import RAN, opened, served
 
 from board.pages import PAGES as ENTRIES
 
+pytestmark = pytest.mark.end_to_end
+
 PAGES = {page.path: page.landmark for page in ENTRIES}
 """Each page's path, and words that stand there once it is drawn."""
 WORDS = {

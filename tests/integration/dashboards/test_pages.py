@@ -35,7 +35,14 @@ OWN = {
     "always",
 }
 """Labels that need no explanation: an experiment's own names."""
-FOLDERS = ("demo", "empty", "alone", "uneven", "hushed", "phased")
+FOLDERS = [
+    "demo",
+    "empty",
+    *(
+        pytest.param(name, marks=pytest.mark.end_to_end)
+        for name in ("alone", "uneven", "hushed", "phased")
+    ),
+]
 
 
 def said(app: AppTest) -> str:

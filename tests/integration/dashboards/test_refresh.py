@@ -8,10 +8,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from browsing import opened, served
 
 from topbill.lake import Lake
 from topbill.reporting.queries import database
+
+pytestmark = pytest.mark.end_to_end
 
 WATCH = """() => {
     const seen = window.seen = {runs: 0, faded: 0, skeletons: 0, closed: 0, looks: 0};

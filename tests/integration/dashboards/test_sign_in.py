@@ -12,6 +12,8 @@ import pytest
 from browsing import free_port, served
 from provider import CLIENT, SECRET, Provider
 
+pytestmark = pytest.mark.end_to_end
+
 ANA = {"sub": "1", "email": "ana@example.com", "email_verified": True, "name": "Ana"}
 SECRETS = """
 [auth]

@@ -17,6 +17,8 @@ from topbill.cli.supervise import free_port
 
 from ...processes import topbill
 
+pytestmark = pytest.mark.end_to_end
+
 
 @contextmanager
 def service(

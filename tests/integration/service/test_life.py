@@ -31,6 +31,8 @@ from topbill.service.settings import Settings
 from topbill.worker import launching, publishing
 from topbill.worker.loop import Worker
 
+pytestmark = pytest.mark.end_to_end
+
 PAGE = Path(__file__).parents[3] / "docs" / "launch.md"
 BEGIN = datetime(2026, 12, 1, 9, 0, tzinfo=UTC)
 KEY = "home-artwork"

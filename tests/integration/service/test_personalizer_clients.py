@@ -26,6 +26,8 @@ from topbill import spec
 from topbill.cli.supervise import Processes, commands, free_port
 from topbill.simulation.environment import Environment
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).parents[3]
 ROUNDS = 2_000
 LONG_OR_SHORT = pytest.mark.parametrize(

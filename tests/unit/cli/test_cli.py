@@ -268,6 +268,7 @@ def test_a_simulation_prints_a_line_a_variant(folder: Path) -> None:
     assert {line["variant"] for line in lines} == {"editorial", "thompson", "uniform"}
 
 
+@pytest.mark.end_to_end
 def test_up_starts_everything_and_one_signal_ends_it(folder: Path, tmp_path: Path) -> None:
     port = free_port("127.0.0.1", 0)
     command = [

@@ -16,6 +16,8 @@ import pytest
 
 from topbill.cli.supervise import Processes, commands, free_port
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "five-minutes.md").read_text()
 BLOCKS = re.findall(r"^```(console|python)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
