@@ -223,12 +223,14 @@ def _hashes_of(columns: Sequence[Sequence[str | None]]) -> _Hashes | None:
     """The hashes of ids, column by column, as `IdHashes._hash` says them; None where some are
     missing.
     """
+    if any(None in column for column in columns):
+        return None
+    # Column by column, for there are thousands of rows and at most three of these.
+    parts = [[f"{len(text)}|{text}" for text in column if text is not None] for column in columns]
+    md5 = hashlib.md5
     digests = []
-    for key in zip(*columns, strict=True):
-        if None in key:
-            return None
-        text = "|".join([f"{len(part)}|{part}" for part in key])
-        digests.append(hashlib.md5(text.encode(), usedforsecurity=False).digest())
+    for text in map("|".join, zip(*parts, strict=True)):
+        digests.append(md5(text.encode(), usedforsecurity=False).digest())
     return np.frombuffer(b"".join(digests), dtype="<u8")[::2].astype(np.uint64)
 
 

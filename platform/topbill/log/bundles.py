@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from topbill.domain.packed import pack, unpack
 from topbill.domain.page_answer import PageAnswer, RowAnswer, Tile, cells_of
@@ -247,15 +248,15 @@ class OpenBundle:
             answer = _decode_answer(actions)
             answer = _with_rows(answer, map(_tiles, _decode_tiles(header.tiles)))
             actions, slate = _raw(answer), cells_of(answer)
-        return msgspec.structs.replace(
-            _decode_decision(header.decisions[index]),
-            decided_at=decided_at,
-            eligible=eligible,
-            slate=slate,
-            masks=lists.masks,
-            # The very object, by which encoders know that there is nothing to say.
-            actions=NULL if actions == NULL else actions,
-        )
+        decision = _decode_decision(header.decisions[index])
+        # Nobody else has it yet: it need not be copied.
+        force_setattr(decision, "decided_at", decided_at)
+        force_setattr(decision, "eligible", eligible)
+        force_setattr(decision, "slate", slate)
+        force_setattr(decision, "masks", lists.masks)
+        # The very object, by which encoders know that there is nothing to say.
+        force_setattr(decision, "actions", NULL if actions == NULL else actions)
+        return decision
 
 
 def _slate(lists: _Lists, eligible: Sequence[str]) -> tuple[Placement, ...]:

@@ -732,8 +732,12 @@ def _marks(count: int) -> str:
 
 
 def _stamped_event(at: int, body: bytes) -> RewardEvent:
-    return msgspec.structs.replace(_decode_event(body), received_at=at)
+    event = _decode_event(body)
+    msgspec.structs.force_setattr(event, "received_at", at)
+    return event
 
 
 def _stamped_unit_event(at: int, body: bytes) -> UnitEvent:
-    return msgspec.structs.replace(_decode_unit_event(body), received_at=at)
+    event = _decode_unit_event(body)
+    msgspec.structs.force_setattr(event, "received_at", at)
+    return event
