@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from topbill import spec
@@ -100,6 +102,17 @@ def hushed(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Experim
 def phased(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shares changed on the way, units held out and left out."""
     return record_phases(tmp_path_factory.mktemp("phased"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _components_are_looked_for_once() -> Iterator[None]:
+    """A test of the app starts a runtime each time, and that reads the metadata of each installed
+    package: half of what such a test takes.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        scan = functools.cache(manifest_scanner.scan_component_manifests)
+        patch.setattr(manifest_scanner, "scan_component_manifests", scan)
+        yield
 
 
 @pytest.fixture
