@@ -27,7 +27,9 @@ _logger = logging.getLogger("topbill")
 _CLOCK_TOLD = 86_400_000_000
 """µs for which a problem tells that the machine's clock was set."""
 PUBLISH_EVERY = 2.0
-"""Seconds between two publications: how old the lake is at most while it keeps up."""
+"""Seconds from one publication to the next: how old the lake is at most while it keeps up, but for
+what a publication takes.
+"""
 PUBLISH_TO_STORE_EVERY = 30.0
 """The same for a lake in an object store: of each table it gets a file for every bucket of every
 experiment, and each is paid for.
@@ -93,7 +95,7 @@ class Publishing:
         """Raises alarms, once it is started."""
         self._not_retained = ""
         """Why nothing is removed because of its age, where it was said."""
-        self._published_at = 0.0
+        self._publication_due = 0.0
         self._signals_due = 0.0
         self._kept_tables = KeptTables(data)
         self._collect_due = 0.0
@@ -109,9 +111,15 @@ class Publishing:
             check_keep(self._keep, self._files.experiments)
 
     def step(self) -> None:
-        """Publish, and see to launches, old rows and signals, each where it is time to."""
+        """Publish, and see to launches, old rows and signals, each where it is time to. From the
+        end of one publication to the next, whoever learns in this process has its turn.
+        """
+        self._step(rests=True)
+
+    def _step(self, *, rests: bool) -> None:
         self._beat()
-        if time.monotonic() - self._published_at >= self._between_publications:
+        began = time.monotonic()
+        if began >= self._publication_due:
             started = time.time_ns()
             self._note_horizon()
             rows = self.publisher.step()
@@ -120,7 +128,8 @@ class Publishing:
             self._retain()
             self._collect_tables()
             self._log.tend(thorough=True)
-            self._published_at = time.monotonic()
+            rested_from = time.monotonic() if rests else began
+            self._publication_due = rested_from + self._between_publications
         if time.monotonic() >= self._signals_due:
             self._refresh_signals()
 
@@ -138,11 +147,14 @@ class Publishing:
         return PUBLISH_TO_STORE_EVERY if lake_place(self._data).is_store else PUBLISH_EVERY
 
     def step_alone(self) -> None:
-        """Step where no other half takes over changed files."""
+        """Step where no other half takes over changed files, nor learns meanwhile: a publication
+        begins two seconds after the last one began. Two after its end, and one that takes 0.85 of
+        the time in which its rows came would find ever more of them, up to 13 seconds' worth.
+        """
         # First of all: where the log's files were replaced under it, nothing below may be written.
         self._log.check()
         self._files.reload()
-        self.step()
+        self._step(rests=False)
 
     def finish(self) -> None:
         """Publish what is committed."""

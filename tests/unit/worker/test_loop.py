@@ -5,8 +5,10 @@ loop.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -60,6 +62,28 @@ def test_a_refused_edit_is_published_until_it_is_mended(
     worker.step()
     assert problems(data) == []
     assert [line.slots for line in experiments(data)] == [2]
+
+
+@pytest.mark.parametrize(("is_alone", "begun"), [(True, [0, 2, 4, 6, 8]), (False, [0, 3, 6, 9])])
+def test_a_publication_begins_two_seconds_after_the_last_unless_others_need_their_turn(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, is_alone: bool, begun: list[int]
+) -> None:
+    publishing, now, times = worker._publishing, 0.0, list[float]()
+
+    def publish() -> int:
+        nonlocal now
+        times.append(now)
+        now += 1.0
+        return 0
+
+    clock = SimpleNamespace(monotonic=lambda: now, time_ns=time.time_ns, time=time.time)
+    monkeypatch.setattr("topbill.worker.publishing.time", clock)
+    monkeypatch.setattr("topbill.worker.publishing.PUBLISH_EVERY", 2.0)
+    monkeypatch.setattr(publishing.publisher, "step", publish)
+    while now < 10.0:
+        (publishing.step_alone if is_alone else publishing.step)()
+        now += 0.5
+    assert [int(at) for at in times] == begun
 
 
 def test_a_page_file_that_is_wrong_is_published_too(

@@ -192,7 +192,7 @@ def test_killed_after_any_step_it_ends_whole_when_run_again(
 def test_a_worker_does_it_once_a_day_and_goes_on(world: World) -> None:
     worker = Worker(world.experiments, world.data, keep=KEEP)
     worker.step()
-    worker._publishing._published_at = 0.0
+    worker._publishing._publication_due = 0.0
     worker.step()
     worker.finish()
     with closing(open_log(world.data / LOG_FILE)) as log:
