@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,9 @@ import numpy as np
 from topbill.candidates.cowatching import CoWatching, Likeness, Matrix, unit_length
 from topbill.candidates.signals import DEFAULT_WEIGHTS, EVIDENCE, Signals
 from topbill.catalog import Bools, Catalog
-from topbill.domain.chance import hash64
+from topbill.domain.chance import sample, uniforms
 from topbill.domain.records import Floats, Indices
+from topbill.policies.linear.drawing import load
 
 SOURCES = ("trending", "popular", "new", "similar", "watched")
 """What names candidates; each is a feature of the titles that it names."""
@@ -140,6 +141,8 @@ class CandidateModel:
                 of_region[rows] = plays_there[columns]
                 self._trending_in[region] = of_region
         self._regional_trending: dict[str, Indices] = {}
+        # Genres → the titles that have any of them; worked out when first asked for.
+        self._of_genres: dict[tuple[str, ...], Bools] = {}
         self._newest: Indices = np.argsort(-catalog.added, kind="stable")
         # How alike titles are says little of how likely each is played: the two together find most
         # (benchmarks).
@@ -153,6 +156,13 @@ class CandidateModel:
     def renewed(self, signals: Signals | None) -> CandidateModel:
         """The same catalogue with other signals."""
         return CandidateModel(self.catalog, signals, self.content)
+
+    def of_genres(self, genres: tuple[str, ...]) -> Bools:
+        """(T,) the titles that have any of these genres."""
+        titles = self._of_genres.get(genres)
+        if titles is None:
+            titles = self._of_genres[genres] = self.catalog.genre(genres)
+        return titles
 
     def has_trends(self, region: str) -> bool:
         """Whether enough was played in a region of late to say what is trending there."""
@@ -380,7 +390,7 @@ class Candidates:
         catalog = self._model.catalog
         if row_source.source == "genre":
             order = self._order()
-            return order[(self._allowed & catalog.genre(row_source.genres))[order]]
+            return order[(self._allowed & self._model.of_genres(row_source.genres))[order]]
         if row_source.source == "titles":
             # A list may name titles that the catalogue no longer has.
             listed = np.array(
@@ -437,23 +447,43 @@ class Candidates:
             most: How many.
         """
         members = self.members(row_source)
+        source, compiled = row_source.source, load()
+        is_by_merit = source not in (*_AS_GIVEN, "titles") and self._scores is None
+        if compiled is not None and is_by_merit:
+            spare, chance = _spare(most), np.zeros(2 * _spare(most))
+            if len(members) > most:
+                chance[:] = list(map(self._chance(row), range(2 * spare)))
+            pool = np.empty(most, dtype=np.intp)
+            is_new, merit = self._is_new, self.merit
+            size = compiled.fill_pool(members, taken, is_new, merit, most, spare, chance, pool)
+            return pool[:size]
         members = members[~taken[members]]
-        if row_source.source in _AS_GIVEN:
+        if source in _AS_GIVEN:
             return members[:most]
         # Editors' lists are taken as they are: nothing of chance between their titles.
-        if len(members) <= most or row_source.source == "titles":
+        if len(members) <= most or source == "titles":
             return self.in_order(members[:most])
-        spare = int(SPARE * most / 2)
+        spare = _spare(most)
         head, rest = members[: most - 2 * spare], members[most - 2 * spare :]
         new = self._is_new[rest].nonzero()[0][:spare]
         others = len(rest) - len(new)
-        # Drawn from the page's seed alone: the same page asked for again is the same.
-        rng = np.random.Generator(np.random.SFC64(hash64(self._seed, row)))
-        chance = rng.choice(others, size=min(others, most - len(head) - len(new)), replace=False)
+        count = min(others, most - len(head) - len(new))
+        chance = np.array(sample(others, count, self._chance(row)), dtype=np.intp)
         # Counted among the others: each new title above moves those below it down by one.
         for place in new.tolist():
             chance[chance >= place] += 1
         return self.in_order(np.concatenate([head, rest[new], rest[chance]]))
+
+    def _chance(self, row: str) -> Callable[[int], float]:
+        """What draws a row's spare titles: the page's seed alone, so that the same page asked for
+        again is the same.
+        """
+        return uniforms("pool", self._seed, row)
+
+
+def _spare(most: int) -> int:
+    """How many of a pool are new titles, and how many any titles."""
+    return int(SPARE * most / 2)
 
 
 def _align(signals: Signals, catalog: Catalog) -> tuple[Indices, Indices]:

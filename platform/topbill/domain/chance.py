@@ -66,6 +66,18 @@ def uniforms(*parts: str) -> Callable[[int], float]:
     return at
 
 
+def sample(count: int, size: int, uniform: Callable[[int], float]) -> list[int]:
+    """`size` of range(count) in rising order, any of them as likely as any others; `uniform` gives
+    as many numbers in [0, 1) (Floyd's algorithm F2: Bentley and Floyd 1987).
+    """
+    chosen: set[int] = set()
+    for k in range(size):
+        last = count - size + k
+        pick = int(uniform(k) * (last + 1))
+        chosen.add(last if pick in chosen else pick)
+    return sorted(chosen)
+
+
 def is_learned(decision_id: str, share: float) -> bool:
     """Whether policies learn from a decision where they learn from that share of them, in (0, 1].
     It follows from the id alone: the same decisions whoever asks, and those of a smaller share

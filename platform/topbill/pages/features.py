@@ -21,6 +21,7 @@ from topbill.catalog import Bools, Catalog, FieldKind, Picture
 from topbill.domain.features import REST, Encoder, Feature, FeatureKind
 from topbill.domain.records import Actions, EntityUse, Floats, Indices
 from topbill.engine import EntityLookup
+from topbill.policies.linear.drawing import load
 from topbill.spec import Experiment
 
 TITLE_FEATURES: dict[str, FeatureKind] = {
@@ -74,6 +75,8 @@ _NUMBERS = ("heat", "match", "merit", "short_term", "shown", *_KINDS)
 _SOURCE_BITS = 1 << np.arange(len(SOURCES))
 _DIGITS = 2
 """Decimals of those numbers, in the matrix as in the JSON: more would fill the log with noise."""
+_LONGEST_NUMBER = 16
+"""Bytes of the longest that a compiled call writes."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -101,6 +104,13 @@ class NumberScaling:
         self._scale, self._middle, self._most = np.array(scale), np.array(middle), np.array(bound)
         self._least = -self._most
 
+    @property
+    def numbers(self) -> Floats:
+        """(n × 3) middle, scale and bound of each: value → (value - middle) * scale, clipped to
+        ±bound.
+        """
+        return np.column_stack([self._middle, self._scale, self._most])
+
     def __call__(self, values: Floats) -> Floats:
         """(K × n) the values of K titles, scaled."""
         if self._is_identity:
@@ -118,7 +128,7 @@ class TitleFeatures:
 
     Attributes:
         declared: The experiment's features that pages fill by name, in the order of their values
-            in the JSON.
+            in the JSON: first those that are the title's own, whoever looks.
         column: The column of each encoded number in the matrix.
         matrix: (T × columns) every title's own numbers; what depends on the page is 0 here.
         static: Feature → its value for each title, as it goes into the JSON.
@@ -133,7 +143,11 @@ class TitleFeatures:
         self, experiment: Experiment, catalog: Catalog, lookup: EntityLookup | None = None
     ) -> None:
         self.catalog = catalog
-        self.declared = {feature.name: feature for feature in experiment.sent_action_features}
+        declared = {feature.name: feature for feature in experiment.sent_action_features}
+        # What is the title's own comes first: so its part of the JSON is written once.
+        own = [*_STATIC, *(feature.name for feature in column_features(declared.values()))]
+        order = dict.fromkeys([*own, *_NUMBERS, *declared])
+        self.declared = {name: declared[name] for name in order if name in declared}
         self.column = {name: j for j, name in enumerate(experiment.action_encoder.names)}
         self._encode_static(experiment.action_encoder)
         self.number_names = [name for name in _NUMBERS if name in self.declared]
@@ -154,6 +168,8 @@ class TitleFeatures:
         self.offer_struct = msgspec.defstruct(
             "Offer", [("id", str), ("features", self.features_struct)], gc=False
         )
+        # What requests say of titles is in the numbers of nobody else's pages.
+        self.parts = None if "score" in self.declared else OfferParts(self)
 
     def _encode_static(self, encoder: Encoder) -> None:
         """The numbers, and the values as JSON, of what is the title's own."""
@@ -217,14 +233,88 @@ class TitleFeatures:
         }
         for name, kind in _KINDS.items():
             by_name[name] = candidates.evidence[kind]
-        values = np.empty((len(match), len(self.number_names)))
+        values = np.empty((len(self.number_names), len(match)))
         for j, name in enumerate(self.number_names):
-            values[:, j] = by_name[name]
+            values[j] = by_name[name]
         return TitlesOnPage(self, values, candidates.sources, now, scores_of)
 
 
+class Tails(NamedTuple):
+    """The ends of titles' JSON one behind the other, where they end, after a 0, and how long the
+    longest is.
+    """
+
+    texts: bytes
+    ends: Indices
+    longest: int
+
+
+class OfferParts:
+    """The JSON of titles in the parts that a compiled call puts together: each part's texts one
+    behind the other, and where they end, after a 0.
+
+    Attributes:
+        heads, head_ends: Of each title, up to the last feature that is its own.
+        labels, label_ends: The names of the numbers that depend on the viewer.
+        columns: (n,) the column of each of these, with their `scaling` (n × 3).
+        flags: The column of each of SOURCES, and that of what is new; -1 where that is none.
+        room: Bytes that a title takes at most, but for its tail.
+    """
+
+    def __init__(self, titles: TitleFeatures) -> None:
+        self._declared = list(titles.declared)
+        self._sources_json = titles.sources_json
+        names = titles.number_names
+        heads = []
+        for row, name in enumerate(titles.catalog.ids):
+            own = {feature: values[row] for feature, values in titles.static.items()}
+            heads.append(b'{"id":%b,"features":%b' % (_encode(name), _encode(own)[:-1]))
+        self.heads, self.head_ends = _one_behind_the_other(heads)
+        labels = [self._label(name) for name in names]
+        self.labels, self.label_ends = _one_behind_the_other(labels)
+        self.columns = np.array([titles.column[name] for name in names], dtype=np.intp)
+        self.scaling = titles.scaling.numbers
+        self.flags: Indices = np.full(len(SOURCES) + 1, -1)
+        for j, column in titles.sources:
+            self.flags[j] = column
+        if "new" in titles.declared:
+            self.flags[-1] = titles.column["new"]
+        self._tails: dict[str, Tails] = {}
+        longest = max((len(head) for head in heads), default=0) + _LONGEST_NUMBER * len(names)
+        self.room = longest + len(self.labels)
+
+    def _label(self, name: str) -> bytes:
+        """A feature's name, behind what stands before it."""
+        comma = b"" if name == self._declared[0] else b","
+        return b"%b%b:" % (comma, _encode(name))
+
+    def tails(self, row: str) -> Tails:
+        """The ends of JSON in a row, by the bits of the sources that named a title and then of
+        whether it is new.
+        """
+        tails = self._tails.get(row)
+        if tails is None:
+            texts = []
+            for bits in range(2 << len(SOURCES)):
+                is_new, named_by = divmod(bits, 1 << len(SOURCES))
+                values = {"new": bool(is_new), "sources": self._sources_json[named_by], "row": row}
+                text = b""
+                for name in self._declared:
+                    if name in values:
+                        text += self._label(name) + _encode(values[name])
+                texts.append(text + b"}}")
+            longest = max(map(len, texts))
+            tails = self._tails[row] = Tails(*_one_behind_the_other(texts), longest)
+        return tails
+
+
+def _one_behind_the_other(texts: Sequence[bytes]) -> tuple[bytes, Indices]:
+    """The texts, and where each ends, after a 0."""
+    return b"".join(texts), np.cumsum([0, *map(len, texts)])
+
+
 class TitlesOnPage:
-    """What policies are told of titles on one page. `values` (T × n) are the numbers that depend on
+    """What policies are told of titles on one page. `values` (n × T) are the numbers that depend on
     the viewer.
     """
 
@@ -241,6 +331,9 @@ class TitlesOnPage:
 
     def of(self, pool: Indices, row: str) -> tuple[Actions, msgspec.Raw]:
         """The pool's titles in a row as encoded actions, and as the JSON that says the same."""
+        told = self._compiled(pool, row)
+        if told is not None:
+            return told
         titles, catalog = self._titles, self._titles.catalog
         # A copy, since the pool is a list of rows: what is filled in below is this page's alone.
         X = titles.matrix[pool]
@@ -265,6 +358,31 @@ class TitlesOnPage:
         ids = list(map(catalog.ids.__getitem__, indices))
         return Actions(ids, X), self._offers(ids, values)
 
+    def _compiled(self, pool: Indices, row: str) -> tuple[Actions, msgspec.Raw] | None:
+        """The same in a compiled call; None where there is no compiler, or something is said of
+        titles that it cannot write.
+        """
+        titles, compiled = self._titles, load()
+        parts = titles.parts
+        if compiled is None or parts is None:
+            return None
+        tails = parts.tails(row)
+        X = np.empty((len(pool), titles.matrix.shape[1]))
+        # Each has a comma or a bracket too, and the text one bracket more.
+        text = np.empty(len(pool) * (parts.room + tails.longest + 1) + 2, dtype=np.uint8)
+        size = compiled.tell_titles(
+            pool, titles.matrix, self._values, parts.columns, parts.scaling,
+            self._sources, titles.catalog.added, self._now, NEW_FOR, parts.flags,
+            parts.heads, parts.head_ends, parts.labels, parts.label_ends, tails.texts, tails.ends,
+            X, text,
+        )  # fmt: skip
+        if size < 0:
+            return None
+        if f"row={row}" in titles.column:
+            X[:, titles.column[f"row={row}"]] = 1.0
+        ids = map(titles.catalog.ids.__getitem__, pool.tolist())
+        return Actions(ids, X), msgspec.Raw(text[:size].tobytes())
+
     def entities(self, pool: Indices) -> tuple[EntityUse, ...]:
         """What was looked up of the pool's titles."""
         return self._titles.looked_up.uses(pool)
@@ -273,7 +391,7 @@ class TitlesOnPage:
         """Write the numbers that depend on the viewer into X; returns them for the JSON."""
         titles = self._titles
         # Adding 0 turns -0.0 into 0.0: JSON would keep the sign, and the log would look odd.
-        numbers = self._values[pool].round(_DIGITS)
+        numbers = self._values[:, pool].T.round(_DIGITS)
         numbers += 0.0
         X[:, titles.number_columns] = titles.scaling(numbers)
         return dict(zip(titles.number_names, numbers.T.tolist(), strict=True))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from topbill.catalog import Bools, Catalog
 from topbill.domain.records import Indices
+from topbill.policies.linear.drawing import load
 from topbill.rules.schema import Cap, Rules
 
 Counts = NDArray[np.int64]
@@ -116,6 +117,12 @@ class CompiledRules:
 
     def caps_of(self, titles: Indices) -> PoolCaps:
         """The caps that concern some titles."""
+        compiled = load()
+        if compiled is not None:
+            told = compiled.caps_of_pool(titles, self.members, self.ends, len(self.names))
+            end = 1 + int(told[0])
+            caps, last = told[1:end], end + len(titles)
+            return PoolCaps(caps, self._names[caps].tolist(), told[last:], told[end:last])
         members, counts = self._members_of(titles)
         # `np.unique` says the same, but sorts.
         is_there = np.zeros(len(self.names), dtype=bool)

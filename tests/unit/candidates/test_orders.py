@@ -4,20 +4,22 @@ stands for, to the last bit.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
+from scipy.stats import chisquare
 
 from topbill.candidates import SOURCES, CandidateModel, Candidates, Play, RowSource
 from topbill.candidates.cowatching import NEXT_PLAYS
 from topbill.candidates.fitting import learn
 from topbill.candidates.model import _falling
 from topbill.catalog import Catalog
-from topbill.domain.chance import hash64
+from topbill.domain.chance import hash64, sample, uniforms
 
 FILMS = Path(__file__).parents[3] / "experiments" / "catalogue.csv"
 NOW = 1_790_000_000.0
@@ -72,11 +74,37 @@ def test_spare_positions_are_drawn_of_all_that_is_left(model: CandidateModel, ro
         members = members[~taken[members]]
         head, rest = members[:48], members[48:]
         new = rest[found.sources[rest, SOURCES.index("new")]][:6]
-        rng = np.random.Generator(np.random.SFC64(hash64(f"page-{number}", row)))
         others = rest[~np.isin(rest, new)]
-        chance = rng.choice(others, size=60 - 48 - len(new), replace=False)
-        expected = found.in_order(np.concatenate([head, new, chance]))
+        chance = sample(len(others), 12 - len(new), uniforms("pool", f"page-{number}", row))
+        expected = found.in_order(np.concatenate([head, new, others[chance]]))
         assert found.pool(row, source, taken, 60).tolist() == expected.tolist()
+
+
+@given(seed=st.integers(0, 2**32), most=st.integers(1, 80), kept=st.floats(0.0, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_a_compiled_call_fills_a_pool_as_plain_code_does(
+    model: CandidateModel, seed: int, most: int, kept: float
+) -> None:
+    found = candidates(model, str(seed), [seed % 50])
+    taken = np.random.default_rng(seed).random(len(model.catalog)) >= kept
+    # Merits of which many are equal.
+    found.merit = np.round(found.merit)
+    for source in ("popular", "new", "similar", "mixed"):
+        compiled = found.pool("row", RowSource(source), taken, most)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("topbill.candidates.model.load", lambda: None)
+            plain = found.pool("row", RowSource(source), taken, most)
+        assert compiled.tolist() == plain.tolist()
+        assert len(compiled) == min(most, int((~taken[found.members(RowSource(source))]).sum()))
+
+
+def test_any_titles_are_as_likely_to_be_sampled_as_any_others() -> None:
+    counts = Counter(
+        tuple(sample(5, 2, uniforms("pool", "page", str(number)))) for number in range(4_000)
+    )
+    assert len(counts) == 10
+    assert chisquare(list(counts.values())).pvalue > 1e-3
+    assert sample(4, 4, uniforms("pool")) == [0, 1, 2, 3]
 
 
 def test_what_follows_is_the_sum_over_the_last_plays(model: CandidateModel) -> None:

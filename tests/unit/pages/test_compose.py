@@ -12,14 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
+from topbill.candidates import SOURCES
 from topbill.domain.chance import hash64
 from topbill.domain.records import Decision
 from topbill.domain.slate import choices, distribution
 from topbill.engine import logged_actions, offered
 from topbill.log.bundles import bundle_of, decisions_of
 from topbill.pages import CompiledPage, PageRequest, compose
+from topbill.pages.features import TitlesOnPage
 from topbill.pages.viewing_history import KnownViewer
 
 from ...small_page import PAGE
@@ -144,6 +148,40 @@ def test_what_policies_are_told_is_what_the_log_says(home: Any) -> None:
     assert all(
         np.unique(column[name]).size > 1 for name in ("similar", "new", "match", "popularity")
     )
+
+
+@given(data=st.data())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_compiled_call_says_of_titles_what_plain_code_says(home: Any, data: Any) -> None:
+    """To the last bit, and to the last byte of JSON; of numbers that it does not write, plain code
+    does.
+    """
+    compiled_page = home.compiled_page()
+    features = compiled_page.title_features(compiled_page.engine.find("titles"))
+    assert features.parts is not None
+    numbers = st.one_of(
+        st.floats(-20.0, 20.0),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.sampled_from([0.0, -0.0, -0.004, 0.005, 0.015, 9.995, 99.999, 1e7, math.inf, math.nan]),
+    )
+    size = len(compiled_page.catalog)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    values = rng.normal(0.0, 3.0, (len(features.number_names), size))
+    for _ in range(data.draw(st.integers(0, 5))):
+        values[rng.integers(len(values)), rng.integers(size)] = data.draw(numbers)
+    pool = rng.permutation(size)[: data.draw(st.integers(0, size))]
+    sources = rng.random((size, len(SOURCES))) < 0.5
+    row = data.draw(st.sampled_from(["best", "fun", "no such row"]))
+    on_page = TitlesOnPage(features, values, sources, home.now, lambda _: {})
+    actions, told = on_page.of(pool, row)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("topbill.pages.features.load", lambda: None)
+        plain, plainly_told = on_page.of(pool, row)
+    assert actions.ids == plain.ids
+    assert actions.features.tobytes() == plain.features.tobytes()
+    assert bytes(told) == bytes(plainly_told)
 
 
 @pytest.mark.parametrize("asked", [{}, {"kids": True, "maturity": 0}, {"region": "nowhere"}])

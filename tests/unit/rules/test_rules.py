@@ -378,8 +378,13 @@ def test_all_that_is_wrong_is_said_at_once(home: Any) -> None:
     assert len(told.splitlines()) == 3
 
 
-def test_caps_of_a_pool_are_those_of_its_titles(home: Any) -> None:
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_caps_of_a_pool_are_those_of_its_titles(
+    home: Any, is_compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home.write()
+    if not is_compiled:
+        monkeypatch.setattr("topbill.rules.compiled.load", lambda: None)
     rules, catalog = home.compiled_page().rules, home.catalog()
     rng = np.random.default_rng(1)
     counted = [

@@ -46,6 +46,13 @@ Places: TypeAlias = Indices
 """Integers in C order, writable."""
 Text: TypeAlias = "bytes | NDArray[np.uint8]"
 """A text, encoded; compiled code may cut it out of several."""
+Bytes: TypeAlias = "NDArray[np.uint8]"
+"""A text that is written."""
+Flags: TypeAlias = "NDArray[np.bool_]"
+FlagMatrix: TypeAlias = "NDArray[np.bool_]"
+"""Truths of one and of two dimensions in C order, read-only."""
+Singles: TypeAlias = "NDArray[np.float32]"
+"""Float32 of one dimension in C order, read-only."""
 
 
 def _types() -> dict[str, Any]:
@@ -58,6 +65,10 @@ def _types() -> dict[str, Any]:
         "Given": numba.types.Array(numba.float64, 1, "A", readonly=True),
         "Places": numba.intp[::1],
         "Text": numba.types.Bytes(numba.uint8, 1, "C"),
+        "Bytes": numba.uint8[::1],
+        "Flags": numba.types.Array(numba.boolean, 1, "C", readonly=True),
+        "FlagMatrix": numba.types.Array(numba.boolean, 2, "C", readonly=True),
+        "Singles": numba.types.Array(numba.float32, 1, "C", readonly=True),
         # Read-only and of any stride: whoever made them.
         "Indices": numba.types.Array(numba.intp, 1, "A", readonly=True),
         "float": numba.float64,

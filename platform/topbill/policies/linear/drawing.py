@@ -79,6 +79,27 @@ class Drawing:
         self._addresses = None if self._compiled is None else self._compiled.packed(*self.arrays)
         self._room = K * (2 + 2 * chances.normals.shape[2])
 
+    def of_others(self, index: ActionIndex) -> Drawing | None:
+        """The same for other actions, with what is not about actions as it is put together here;
+        None where how scores become probabilities depends on the actions.
+        """
+        if self._addresses is None or self._chances.kind == SHARES:
+            return None
+        K = len(index.rows)
+        other = object.__new__(Drawing)
+        other.index, other.has_more = index, self.has_more
+        other._chances, other._compiled, other._room = self._chances, self._compiled, 2 * K
+        before = np.zeros(K)
+        of_actions = (before, index.rows, index.rows, index.Z)
+        other.arrays = (self.arrays[0], *of_actions, *self.arrays[1 + len(of_actions) :])
+        addresses = self._addresses.copy()
+        rows_at = index.rows.ctypes.data
+        addresses[2:11] = (
+            before.ctypes.data, K, rows_at, K, rows_at, K, index.Z.ctypes.data, *index.Z.shape,
+        )  # fmt: skip
+        other._addresses = addresses
+        return other
+
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         # Addresses are of these very arrays: a copy of a policy puts its own together.
         return type(None), ()
@@ -226,13 +247,16 @@ def _slate_of(drawn: list[float], slots: int, size: int) -> Slate:
 
 
 class _Compiled(NamedTuple):
-    """The compiled functions that are called from here."""
+    """The compiled functions that are called from here, and those that pages call."""
 
     packed: Callable[..., Indices]
     score_and_draw: Callable[..., int]
     score_and_draw_each: Callable[..., int]
     draw_positions: Callable[..., int]
     score_and_draw_ruled: Callable[..., int]
+    fill_pool: Callable[..., int]
+    caps_of_pool: Callable[..., Indices]
+    tell_titles: Callable[..., int]
 
 
 @cache
@@ -245,6 +269,7 @@ def load() -> _Compiled | None:
     if not IS_COMPILED:
         return None
     from topbill.policies.linear.addresses import packed
+    from topbill.policies.linear.rows import caps_of_pool, fill_pool, tell_titles
     from topbill.policies.linear.ruled import score_and_draw_ruled
     from topbill.policies.linear.slates import (
         draw_positions,
@@ -253,5 +278,12 @@ def load() -> _Compiled | None:
     )
 
     return _Compiled(
-        packed, score_and_draw, score_and_draw_each, draw_positions, score_and_draw_ruled
+        packed,
+        score_and_draw,
+        score_and_draw_each,
+        draw_positions,
+        score_and_draw_ruled,
+        fill_pool,
+        caps_of_pool,
+        tell_titles,
     )

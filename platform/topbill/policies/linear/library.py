@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 JIT = "TOPBILL_JIT"
-MODULES = ("addresses", "hashing", "kernels", "ruled", "sampling", "slates")
+MODULES = ("addresses", "hashing", "kernels", "rows", "ruled", "sampling", "slates")
 """Those with compiled functions."""
 _OTHERS = ("chances", "compiled")
 """What the functions take from elsewhere."""

@@ -351,7 +351,10 @@ class LinearPolicy:
         """What draws slates of these, until something is learned."""
         drawing = self._drawing
         index = self.action_index(actions)
-        if drawing is None or drawing.index is not index:
+        if drawing is not None and drawing.index is not index:
+            # Those of a page are others with each row.
+            drawing = self._drawing = drawing.of_others(index)
+        if drawing is None:
             models, chances = Weighed(self.models, _ONE), self.chances(index)
             if self.fourier.count:
                 drawing = Drawing(index, chances, more=models)

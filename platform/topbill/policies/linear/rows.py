@@ -1,0 +1,257 @@
+"""What a row of a page is filled from, in compiled calls: the titles of its pool, the caps that
+these count in, and what a policy is told of them. Each says what plain code says where it is
+called, to the last bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from topbill.domain.records import Indices
+from topbill.policies.linear.compiled import (
+    Bytes,
+    FlagMatrix,
+    Flags,
+    Given,
+    Matrix,
+    Places,
+    Singles,
+    Text,
+    compiled,
+    part,
+)
+
+_LARGEST = 1e9
+"""Numbers from here on are written by others."""
+_MINUS, _POINT, _ZERO, _COMMA = ord("-"), ord("."), ord("0"), ord(",")
+_BEGIN, _END = ord("["), ord("]")
+
+
+@part
+def sampled(count: int, size: int, chance: Given) -> Places:
+    """`domain.chance.sample`: `size` of `count`, in rising order."""
+    chosen = np.empty(size, np.intp)
+    for k in range(size):
+        last = count - size + k
+        pick = int(chance[k] * (last + 1))
+        for i in range(k):
+            if chosen[i] == pick:
+                pick = last
+                break
+        i = k
+        while i > 0 and chosen[i - 1] > pick:
+            chosen[i] = chosen[i - 1]
+            i -= 1
+        chosen[i] = pick
+    return chosen
+
+
+@compiled
+def fill_pool(
+    members: Indices,
+    taken: Flags,
+    is_new: Flags,
+    merit: Singles,
+    most: int,
+    spare: int,
+    chance: Given,
+    pool: Places,
+) -> int:
+    """`Candidates.pool` where titles are in the order of their merit; how many they are.
+
+    Args:
+        members: What the row may be made of, first choice first.
+        taken: (T,) what stands on the page already.
+        is_new: (T,) the new titles.
+        merit: (T,) by what they are ordered.
+        most: How many,
+        spare: of which so many are new, and as many any titles, where there is a choice.
+        chance: (2 · spare,) uniforms, which say which these are.
+        pool: (most,) gets the titles.
+    """
+    free = 0
+    for row in members:
+        free += not taken[row]
+    head = most if free <= most else most - 2 * spare
+    size, seen, found = 0, 0, 0
+    skipped = np.empty(spare, np.intp)
+    for row in members:
+        if taken[row]:
+            continue
+        if seen < head:
+            pool[size] = row
+            size += 1
+        elif found < spare and is_new[row]:
+            pool[size] = row
+            size += 1
+            skipped[found] = seen - head
+            found += 1
+        seen += 1
+    if free > most:
+        chosen = sampled(free - head - found, min(free, most) - head - found, chance)
+        # Counted among the others: each new title above moves those below it down by one.
+        for place in skipped[:found]:
+            for i in range(chosen.size):
+                if chosen[i] >= place:
+                    chosen[i] += 1
+        seen, next_one = 0, 0
+        for row in members:
+            if next_one == chosen.size:
+                break
+            if taken[row]:
+                continue
+            if seen == head + chosen[next_one]:
+                pool[size] = row
+                size += 1
+                next_one += 1
+            seen += 1
+    # By falling merit, and equal ones by their row.
+    for last in range(1, size):
+        row, i = pool[last], last
+        while i > 0 and (
+            merit[pool[i - 1]] < merit[row]
+            or (merit[pool[i - 1]] == merit[row] and pool[i - 1] > row)
+        ):
+            pool[i] = pool[i - 1]
+            i -= 1
+        pool[i] = row
+    return size
+
+
+@compiled
+def caps_of_pool(titles: Indices, members: Indices, ends: Indices, count: int) -> Places:
+    """`CompiledRules.caps_of`: how many caps there are of all `count`, these, where those of each
+    title end, and of one title after the other which among the first they are.
+
+    Args:
+        titles: (P,) of the pool.
+        members: The caps that each title of the catalogue counts in, of one after the other.
+        ends: (T + 1,) where those of each end, after a 0.
+        count: How many caps there are.
+    """
+    column, caps, size = np.zeros(count, np.intp), 0, 0
+    for title in titles:
+        size += ends[title + 1] - ends[title]
+        for i in range(ends[title], ends[title + 1]):
+            column[members[i]] = 1
+    for cap in range(count):
+        caps += column[cap]
+    out = np.empty(1 + caps + titles.size + size, np.intp)
+    out[0], at = caps, 1
+    for cap in range(count):
+        if column[cap]:
+            out[at], column[cap] = cap, at - 1
+            at += 1
+    at += titles.size
+    first = at
+    for k in range(titles.size):
+        for i in range(ends[titles[k]], ends[titles[k] + 1]):
+            out[at] = column[members[i]]
+            at += 1
+        out[1 + caps + k] = at - first
+    return out
+
+
+@part
+def copied(source: Text, start: int, end: int, text: Bytes, at: int) -> int:
+    """Copy a part of a text to `at`; where it ends there."""
+    for i in range(start, end):
+        text[at] = source[i]
+        at += 1
+    return at
+
+
+@part
+def written(hundredths: float, text: Bytes, at: int) -> int:
+    """Write a number as JSON has it, with one or two decimals; where it ends."""
+    if hundredths < 0.0:
+        text[at] = _MINUS
+        at += 1
+    rest = int(abs(hundredths))
+    whole, rest = rest // 100, rest % 100
+    scale = 1
+    while scale * 10 <= whole:
+        scale *= 10
+    while scale:
+        text[at] = _ZERO + whole // scale % 10
+        at += 1
+        scale //= 10
+    text[at], text[at + 1] = _POINT, _ZERO + rest // 10
+    at += 2
+    if rest % 10:
+        text[at] = _ZERO + rest % 10
+        at += 1
+    return at
+
+
+@compiled
+def tell_titles(
+    pool: Indices,
+    matrix: Matrix,
+    numbers: Matrix,
+    columns: Indices,
+    scaling: Matrix,
+    named: FlagMatrix,
+    added: Given,
+    now: float,
+    new_for: float,
+    flags: Indices,
+    heads: Text,
+    head_ends: Indices,
+    labels: Text,
+    label_ends: Indices,
+    tails: Text,
+    tail_ends: Indices,
+    X: Matrix,
+    text: Bytes,
+) -> int:
+    """`TitlesOnPage.of` where nothing is said of titles by the request: how long the text is; -1
+    where a number is none that `written` writes.
+
+    Args:
+        pool: (P,) the titles.
+        matrix: (T × columns) what is each title's own.
+        numbers: (n × T) what depends on the viewer, not rounded.
+        columns: (n,) where that stands in the matrix.
+        scaling: (n × 3) `NumberScaling`: middle, scale and bound.
+        named: (T × sources) which sources named each title.
+        added: (T,) seconds since the epoch.
+        now: The same.
+        new_for: Seconds after which a title that was added is new no more.
+        flags: (sources + 1,) the column of each source, and of what is new; -1 for none.
+        heads: The beginnings of all titles' JSON,
+        head_ends: (T + 1,) where they end, after a 0.
+        labels: The names of the numbers,
+        label_ends: the same of them.
+        tails: The ends of JSON, by the bits of sources and of what is new,
+        tail_ends: the same of them.
+        X: (P × columns) gets the numbers.
+        text: Gets the JSON, for which it has to have room.
+    """
+    text[0], at = _BEGIN, 1
+    sources = named.shape[1]
+    for k in range(pool.size):
+        title = pool[k]
+        if k:
+            text[at] = _COMMA
+            at += 1
+        X[k] = matrix[title]
+        at = copied(heads, head_ends[title], head_ends[title + 1], text, at)
+        for j in range(columns.size):
+            hundredths = np.rint(numbers[j, title] * 100.0)
+            # So that NaN is none either.
+            if not abs(hundredths) < _LARGEST:
+                return -1
+            scaled = (hundredths / 100.0 + 0.0 - scaling[j, 0]) * scaling[j, 1]
+            X[k, columns[j]] = min(max(scaled, -scaling[j, 2]), scaling[j, 2])
+            at = copied(labels, label_ends[j], label_ends[j + 1], text, at)
+            at = written(hundredths, text, at)
+        bits, age = 0, now - added[title]
+        for j in range(sources + 1):
+            is_set = named[title, j] if j < sources else 0.0 <= age < new_for
+            bits |= is_set << j
+            if flags[j] >= 0:
+                X[k, flags[j]] = 1.0 if is_set else 0.0
+        at = copied(tails, tail_ends[bits], tail_ends[bits + 1], text, at)
+    text[at] = _END
+    return at + 1
