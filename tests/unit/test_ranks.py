@@ -54,6 +54,7 @@ ONE_PLACE = {
     "vowpal_wabbit_next": "policies/vw/next_engine.py",
     "vowpalwabbit": "policies/vw/mainline.py",
     "onnxruntime": "policies/onnx/runtime.py",
+    "tokenizers": "policies/onnx/texts.py",
     "pylibvw": "policies/vw/mainline.py",
     "statsmodels": "ab",
     "mcp": "cli/agents.py",

@@ -19,7 +19,7 @@ import numpy as np
 
 from topbill.domain.chance import hash64
 from topbill.domain.embedding import project
-from topbill.domain.errors import BadRequest
+from topbill.domain.errors import BadRequest, PolicyError
 from topbill.domain.records import Action, Actions, Floats
 from topbill.domain.suggestion import nearest
 from topbill.domain.text_features import text_numbers
@@ -44,11 +44,13 @@ _Writer: TypeAlias = Callable[[list[float], Any], None]
 class Feature:
     """A declared feature. kind: category(values) | number(low?, high?) | cycle(period) |
     vector(keys) | flag
-    | hashed(size) | text(size) | embedding(length, dimension) | id.
+    | hashed(size) | text(size, encoder?) | embedding(length, dimension) | id.
 
     Encoded as: category one-hot; number as it is, or scaled from [low, high] to [-1, 1] and
     clipped; cycle as sine and cosine of 2π·value/period; vector one number per key; flag 0 or 1;
-    hashed any JSON, by `hashed_numbers`; text by its words (`text_numbers`); embedding a list of
+    hashed any JSON, by `hashed_numbers`; text by its words, or by the
+    model `encoder`, a file with a `tokenizer` beside it where it takes tokens, known by `sha256`
+    (`text_numbers`); embedding a list of
     `length` numbers, projected to `dimension` where that is shorter (`embedding.project`); id
     nothing: it only names a row of a table. Missing is 0 everywhere: the middle of a scaled number,
     no category.
@@ -64,6 +66,9 @@ class Feature:
     size: int = 0
     length: int = 0
     dimension: int = 0
+    encoder: str = ""
+    tokenizer: str = ""
+    sha256: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -171,6 +176,9 @@ class Encoder:
                 self._row({name: value})
             except FeatureProblem as problem:
                 yield problem
+            except PolicyError:
+                # Of a model that is not here nobody knows; whoever reads an audit needs none.
+                continue
 
     def _row(self, mapping: Mapping[str, Any]) -> list[float]:
         # One list, filled in place by closures that know their columns: no vector is made for each
@@ -352,12 +360,12 @@ def _hashed(feature: Feature, start: int) -> _Writer:
 
 
 def _text(feature: Feature, start: int) -> _Writer:
-    path, size = f".{feature.name}", feature.size
+    path, size, encoder = f".{feature.name}", feature.size, feature.sha256
 
     def write(row: list[float], value: Any) -> None:
         if not isinstance(value, str):
             raise FeatureProblem(path, _show(value), "text")
-        for column, number in text_numbers(value, size):
+        for column, number in text_numbers(value, size, encoder):
             row[start + column] = number
 
     return write

@@ -137,12 +137,12 @@ def _vector(feature: Feature) -> tuple[Any, _Writer]:
 
 
 def _text(feature: Feature) -> tuple[Any, _Writer]:
-    size = feature.size
+    size, encoder = feature.size, feature.sha256
 
     def write(matrix: Floats, values: Sequence[Any]) -> None:
         for row, value in enumerate(values):
             if value is not None:
-                for column, number in text_numbers(value, size):
+                for column, number in text_numbers(value, size, encoder):
                     matrix[row, column] = number
 
     return str, write

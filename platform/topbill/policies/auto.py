@@ -34,6 +34,7 @@ from topbill.policies.linear.models import (
     extended_features,
 )
 from topbill.policies.linear.policy import Parts
+from topbill.policies.linear.prior import ActionPrior
 from topbill.policies.places import OPTIONAL, Places
 
 
@@ -308,6 +309,16 @@ class Auto:
         count = len(self.straight)
         return self.weights[:count], self.weights[count:]
 
+    def begin(self, prior: ActionPrior) -> None:
+        """Expect of actions what earlier experiments tell, before anything is learned. What
+        features tell is left out where the models see a mix of them.
+        """
+        self._drawing = None
+        if self._feature_sketch is not None:
+            prior = msgspec.structs.replace(prior, means=(), variances=())
+        self.straight.begin(prior)
+        self.curved.begin(prior)
+
     def update(self, examples: Sequence[Example]) -> None:
         self._drawing = None
         batch = ExampleBatch.of(examples, self.d, self.da)
@@ -379,7 +390,14 @@ class Auto:
             **self.straight.shapes("straight_"),
             **self.curved.shapes("curved_"),
         }
-        state = codec.load(self.kind, blob, arrays=shapes, numbers=(), optional=OPTIONAL)
+        optional = {
+            **OPTIONAL,
+            **self.straight.optional("straight_"),
+            **self.curved.optional("curved_"),
+        }
+        state = codec.load(self.kind, blob, arrays=shapes, numbers=(), optional=optional)
+        self.straight.check(state, "straight_")
+        self.curved.check(state, "curved_")
         codec.check_rows(state, self.kind)
         places = Places()
         places.restore(state)

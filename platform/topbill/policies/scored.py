@@ -21,15 +21,16 @@ from topbill.policies.uniform import Stateless
 
 _About = msgspec.Meta
 _NAME = "[A-Za-z0-9][A-Za-z0-9_.-]*"
-_FILE = rf"^{_NAME}(/{_NAME})?\.onnx$"
-_OnnxFile = Annotated[str, _About(max_length=200, pattern=_FILE)]
+MODEL_NAME = rf"{_NAME}(/{_NAME})?\.onnx"
+"""How a model's file may be called: beside the experiment's, or in a folder beside it."""
+_OnnxFile = Annotated[str, _About(max_length=200, pattern=f"^{MODEL_NAME}$")]
 _Sha256 = Annotated[str, _About(pattern="^[0-9a-f]{64}$")]
 _Column = Annotated[int, _About(ge=0)]
 
 
 def is_model_name(name: str) -> bool:
     """Whether a model's file may be called so."""
-    return len(name) <= 200 and re.fullmatch(_FILE, name) is not None
+    return len(name) <= 200 and re.fullmatch(MODEL_NAME, name) is not None
 
 
 class OwnScoresParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

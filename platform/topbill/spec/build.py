@@ -16,7 +16,7 @@ from topbill.domain.metric import METRIC_KINDS, Metric
 from topbill.domain.reading import ONE_LOOK, are_looks
 from topbill.domain.records import Action
 from topbill.domain.suggestion import nearest
-from topbill.policies import policy_class
+from topbill.policies import KINDS, policy_class
 from topbill.spec.alerts import experiment_alerts
 from topbill.spec.canonical import LEARNS_NOTHING, WITHOUT_FEATURES
 from topbill.spec.conclusion import read_conclusion
@@ -24,12 +24,13 @@ from topbill.spec.entities import features_of, read_entities, with_looked_up
 from topbill.spec.exploration import default_min_probability
 from topbill.spec.fields import Location, Verbatim, listed, percent
 from topbill.spec.launch import read_launch
-from topbill.spec.model import Experiment, Guardrail, Override, StartFrom, Variant
+from topbill.spec.model import Experiment, Guardrail, Override, PriorFrom, StartFrom, Variant
 from topbill.spec.schema import DEFAULT_POLICY
 from topbill.spec.unit_scope import is_of_units, read_unit_scope
 
 _COMMON = (
     *("policy", "share", "control", "min_probability", "evaluable", "training", "start_from"),
+    "prior",
 )
 """Keys that every variant may have; its others are parameters of its policy."""
 _AS_READ = (
@@ -48,6 +49,8 @@ _AS_READ = (
     *("feedback", "click_model", "refit", "learn_share", "personalizer", "budget_ms", "method"),
 )
 """Keys that become fields of the experiment without more ado."""
+_AS_SAID = ("values", "keys", "period", "size", "encoder", "tokenizer", "sha256")
+"""Keys that become fields of a feature without more ado."""
 LARGEST_COVARIANCES = 2**28
 """Numbers that a variant's policy may hold of how its weights vary together: 2 GiB."""
 _MOST_TOLD = 10
@@ -137,7 +140,9 @@ def _features(content: Content, at: Location) -> tuple[Feature, ...]:
         elif parts.get("type") == "embedding":
             features += _embedding(name, parts, at.key(name))
         elif "type" in parts:
-            rest = {key: parts[key] for key in ("values", "keys", "period", "size") if key in parts}
+            rest = {key: parts[key] for key in _AS_SAID if key in parts}
+            if "encoder" not in parts and rest.keys() & {"tokenizer", "sha256"}:
+                at.key(name).wrong(Verbatim("no encoder"), "one, or neither tokenizer nor sha256")
             features.append(Feature(name, parts["type"], low=low, high=high, **rest))
     return tuple(features)
 
@@ -530,6 +535,7 @@ def _variants(content: Content, raw: Content, at: Location) -> tuple[Variant, ..
         variant = _variant(name, parts, ids, at.key(name))
         if variant is not None:
             variants.append(variant)
+            _check_earlier(variant, content.get("experiment"), at.key(name))
     # Of a variant that could not be read, nobody knows the share or whether it is the control.
     if sections and len(sections) == len(raw["variants"]):
         _check_control(sections, raw["variants"], at)
@@ -586,8 +592,10 @@ def _variant(name: str, parts: Content, ids: Sequence[str], at: Location) -> Var
     common = {key: parts[key] for key in ("control", "evaluable", "training") if key in parts}
     share = parts.get("share", 0.0)
     start = _start_from(parts, kind, at.key("start_from"))
+    prior = _prior(parts, kind, params, at.key("prior"))
+    least = min_probability
     return Variant(
-        name, kind, params, share, min_probability=min_probability, start_from=start, **common
+        name, kind, params, share, min_probability=least, start_from=start, prior=prior, **common
     )
 
 
@@ -613,6 +621,34 @@ def _start_from(parts: Content, kind: str, at: Location) -> StartFrom | None:
         if key in start and of not in start:
             at.key(key).wrong(start[key], f"none without {of}")
     return StartFrom(**start)
+
+
+def _prior(parts: Content, kind: str, params: msgspec.Struct, at: Location) -> PriorFrom | None:
+    """Which experiments a variant's prior is from; None where it says none, or after a problem."""
+    prior: Content | None = parts.get("prior")
+    if prior is None or any(problem.path.startswith(at.path) for problem in at.problems):
+        return None
+    if not hasattr(policy_class(kind), "begin"):
+        able = [name for name, policy in KINDS.items() if hasattr(policy, "begin")]
+        expected = f"none, or a variant of {' or '.join(able)}"
+        at.wrong(Verbatim(f"one of {kind}"), expected, "it has no prior of actions that it shares")
+        return None
+    # A disjoint model has no base rate that its actions share, and a linear link another scale.
+    if getattr(params, "model", None) == "disjoint" or getattr(params, "link", None) == "linear":
+        got = "model: disjoint" if getattr(params, "model", None) == "disjoint" else "link: linear"
+        at.wrong(Verbatim(f"one of {got}"), "a logistic model that is hybrid or shared")
+        return None
+    if "start_from" in parts:
+        at.wrong(Verbatim("both prior and start_from"), "one of them", "a log is told more of")
+        return None
+    return PriorFrom(prior["from"], prior.get("until", 0.0))
+
+
+def _check_earlier(variant: Variant, key: str | None, at: Location) -> None:
+    """No experiment is earlier than itself."""
+    if variant.prior is not None and key in variant.prior.experiments:
+        place = variant.prior.experiments.index(key)
+        at.key("prior").key("from").item(place).wrong(key, "earlier experiments, not this one")
 
 
 def _check_memory(

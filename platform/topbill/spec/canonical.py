@@ -37,6 +37,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
         *("min_probability", "evaluable", "training"),
     ),
     "StartFrom": (),
+    "PriorFrom": (),
     "Experiment": (
         *("key", "surface", "actions", "metrics", "objective", "variants", "title", "owner"),
         *("hypothesis", "unit", "status", "traffic", "layer", "holdout", "slots", "context"),
@@ -141,7 +142,7 @@ def variant_fingerprint(experiment: Any, variant: Any) -> str:
 
 def _start(variant: Any) -> list[Any]:
     """What a variant's policy knows at the start; nothing where that is nothing."""
-    return [] if variant.start_from is None else [_form(variant.start_from)]
+    return [_form(start) for start in (variant.start_from, variant.prior) if start is not None]
 
 
 def _taught_in_any_order(experiment: Any) -> dict[str, Any]:

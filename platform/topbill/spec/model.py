@@ -58,6 +58,23 @@ class StartFrom:
 
 
 @dataclass(frozen=True)
+class PriorFrom:
+    """The earlier experiments that tell how much actions differ and which features of them told: by
+    what was decided in them before `until` (seconds since the epoch); 0 for before this experiment
+    was first read.
+    """
+
+    experiments: tuple[str, ...]
+    until: float = 0.0
+
+    def __str__(self) -> str:
+        """As a report says it, after "starts from"."""
+        count = len(self.experiments)
+        named = ", ".join(self.experiments)
+        return f"{count} earlier experiment{'s' * (count > 1)} ({named})"
+
+
+@dataclass(frozen=True)
 class Variant:
     """One side of the A/B test: a policy (kind and its frozen params) and a share of units."""
 
@@ -70,6 +87,7 @@ class Variant:
     evaluable: bool = True
     training: Literal["own", "shared"] = "own"
     start_from: StartFrom | None = None
+    prior: PriorFrom | None = None
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,14 @@ from topbill.policies import (
     trained,
 )
 from topbill.policies.installed import InstalledPolicy
+from topbill.policies.onnx import texts
+from topbill.policies.onnx.texts import is_tokenizer_name
 from topbill.policies.scored import is_model_name
 from topbill.policies.trained import is_snapshot_name
 from topbill.spec.fields import Location, Verbatim
 from topbill.spec.model import Experiment, Variant
 
-_SUFFIXES = (".onnx", ".policy", ".snapshot")
+_SUFFIXES = (".onnx", ".policy", ".snapshot", ".vw", ".model")
 """How files of models and of trained policies end, those that are looked at for changes."""
 
 
@@ -48,10 +50,13 @@ def files(folder: Path) -> Iterator[Path]:
 
 
 def pinned(raw: Any, folder: Path, at: Location) -> Any:
-    """What a file says, with the SHA-256 of each model that a variant scores by; notes those that
-    can't be used.
+    """What a file says, with the SHA-256 of each model that a variant scores by or starts from, or
+    that encodes texts; notes those that can't be used.
     """
-    variants = raw.get("variants") if isinstance(raw, dict) else None
+    if not isinstance(raw, dict):
+        return raw
+    raw = _with_encoders(raw, folder, at)
+    variants = raw.get("variants")
     if not isinstance(variants, dict):
         return raw
     modern = {}
@@ -70,6 +75,59 @@ def pinned(raw: Any, folder: Path, at: Location) -> Any:
             if digest is not None:
                 modern[name] = modern[name] | {"start_from": start | {"sha256": digest}}
     return raw | {"variants": modern}
+
+
+def _with_encoders(raw: dict[str, Any], folder: Path, at: Location) -> dict[str, Any]:
+    """The same with the SHA-256 of each encoder of texts."""
+    modern = dict(raw)
+    for section in ("context", "action_features"):
+        modern[section] = _pinned_features(raw.get(section), folder, at.key(section))
+        if modern[section] is None:
+            del modern[section]
+    tables = raw.get("entities")
+    if isinstance(tables, dict):
+        modern["entities"] = {}
+        for name, parts in tables.items():
+            where = at.key("entities").key(str(name)).key("features")
+            if isinstance(parts, dict) and "features" in parts:
+                parts = parts | {"features": _pinned_features(parts["features"], folder, where)}
+            modern["entities"][name] = parts
+    return modern
+
+
+def _pinned_features(features: Any, folder: Path, at: Location) -> Any:
+    if not isinstance(features, dict):
+        return features
+    modern = {}
+    for name, parts in features.items():
+        modern[name] = parts
+        if isinstance(parts, dict) and isinstance(parts.get("encoder"), str):
+            digest = _encoder_digest(parts, folder, at.key(str(name)))
+            if digest is not None:
+                modern[name] = parts | {"sha256": digest}
+    return modern
+
+
+def _encoder_digest(parts: dict[str, Any], folder: Path, at: Location) -> str | None:
+    """The SHA-256 of an encoder; None where its file is told to be wrong, or its name is."""
+    name, tokenizer = parts["encoder"], parts.get("tokenizer")
+    # Of names that can't be, and of other types, the schema tells.
+    named = tokenizer is None or is_tokenizer_name(tokenizer)
+    if parts.get("type") != "text" or not is_model_name(name) or not named:
+        return None
+    try:
+        beside = None if tokenizer is None else folder / tokenizer
+        digest, length = texts.read(folder / name, folder, beside)
+    except PolicyError as error:
+        at.key("encoder").wrong(Verbatim(f"{name}: {error}"), "a model that encodes texts")
+        return None
+    pin = parts.get("sha256", digest)
+    if pin != digest:
+        at.key("sha256").wrong(pin, f"{digest}, which {name} has", "it is another file")
+    size = parts.get("size")
+    if isinstance(size, int) and size > length:
+        at.key("size").wrong(size, f"at most {length}, the length of the vectors of {name}")
+    return digest
 
 
 def _start_digest(start: dict[str, Any], folder: Path, at: Location) -> str | None:
@@ -226,7 +284,7 @@ class AbsentParams(msgspec.Struct, frozen=True):
 Absent = dict[str, dict[str, Any]]
 """Variant → what an audit says of it, where its policy's package is not here."""
 _SHARED = ("share", "control", "min_probability", "evaluable", "training")
-_OF_ALL = (*_SHARED, "policy", "start_from")
+_OF_ALL = (*_SHARED, "policy", "start_from", "prior")
 
 
 def without_absent(content: dict[str, Any]) -> tuple[dict[str, Any], Absent]:

@@ -23,6 +23,8 @@ from topbill.domain.reading import METHODS
 from topbill.domain.rewards import CLICK_MODELS
 from topbill.domain.suggestion import nearest
 from topbill.policies import KINDS, own_kinds, policy_class
+from topbill.policies.onnx.texts import TOKENIZER_NAME
+from topbill.policies.scored import MODEL_NAME
 from topbill.policies.trained import SNAPSHOT_NAME
 from topbill.spec import renames
 from topbill.spec.alerts import EXPERIMENT_ALERTS
@@ -171,6 +173,8 @@ def _params(policy: str) -> dict[str, Key]:
     return keys
 
 
+MOST_EARLIER = 1_000
+"""Experiments that a prior may be estimated from."""
 # What every variant may say, whatever its policy; the policy's own parameters stand beside it.
 _VARIANT: dict[str, Key] = {
     "share": Key(
@@ -216,6 +220,24 @@ _VARIANT: dict[str, Key] = {
         ),
         "What its policy has learned before its first decision: a snapshot, or a log.",
     ),
+    "prior": Key(
+        Section(
+            {
+                "from": Key(
+                    ListOf(Name, MOST_EARLIER, 1, unique=True),
+                    "Experiments of the same record that ended.",
+                    True,
+                ),
+                "until": Key(
+                    Moment(),
+                    "The time before which their decisions count (UTC unless it says another "
+                    "zone); by default those whose rewards were in when this experiment was first "
+                    "read.",
+                ),
+            }
+        ),
+        "The earlier experiments that tell how much actions differ, and which features told.",
+    ),
 }
 
 # The same bounds as for numbers in requests: their squares must still add up exactly enough.
@@ -256,9 +278,22 @@ FEATURE = Tagged(
             {
                 "size": Key(
                     Number(1, 4096, whole=True),
-                    "How many columns its words, and pairs of words, are hashed into.",
+                    "How many columns its words, and pairs of words, are hashed into; or to how "
+                    "many numbers the encoder's vectors are projected.",
                     True,
-                )
+                ),
+                "encoder": Key(
+                    Text(200, MODEL_NAME, "an ONNX file beside the experiment's"),
+                    "A model that makes a vector of a text, in place of hashed words.",
+                ),
+                "tokenizer": Key(
+                    Text(200, TOKENIZER_NAME, "a tokenizer.json beside the experiment's"),
+                    "The tokenizer's file of an encoder that takes tokens.",
+                ),
+                "sha256": Key(
+                    Text(64, "[0-9a-f]{64}", "64 hexadecimal digits"),
+                    "The SHA-256 that the encoder must have.",
+                ),
             }
         ),
         "embedding": Section(

@@ -178,7 +178,7 @@ class PolicyFold:
         `barrier` (µs) is the time up to which nothing can be committed any more: a decision that is
         old enough by then has all of its events in the log.
         """
-        if not warm_start.is_ready(self.live.experiment, barrier):
+        if self._starts_warm and not warm_start.is_ready(self.live.experiment, log, barrier):
             return 0
         if self._begins_anew:
             first = log.first_seq()

@@ -243,7 +243,7 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         [
             "variants.editorial.shair: got an unknown key; expected one of policy, share, "
             "control, min_probability, evaluable, "
-            "training, start_from, order; did you mean share?"
+            "training, start_from, prior, order; did you mean share?"
         ],
     ),
     (

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from copy import copy
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -415,3 +416,34 @@ def test_the_commands_say_what_is_there_and_what_went(
     (tmp_path / "bad.jsonl").write_text("{")
     with pytest.raises(LogError, match=r"expected the tombstones\.jsonl"):
         erasure_cli.erase(tombstones=tmp_path / "bad.jsonl", data=world.data)
+
+
+@pytest.mark.parametrize(
+    "starts", ["start_from: {log: art, until: 'AT'}", "prior: {from: [art], until: 'AT'}"]
+)
+def test_who_started_from_what_was_erased_is_verified_from_before(
+    world: World, tmp_path: Path, starts: str
+) -> None:
+    """What it started from can't be read again: the version that stood then is where it begins."""
+    at = datetime.fromtimestamp(now_micros() / 1e6 - 60.0, UTC).isoformat()
+    text = world.file.read_text().replace("experiment: art", "experiment: new")
+    path = tmp_path / "new.yaml"
+    path.write_text(text.replace("policy: linucb", f"policy: linucb, {starts.replace('AT', at)}"))
+    new = spec.load(path)
+    reader = archive.reader(world.data)
+    with closing(open_log(world.place)) as log:
+        learner = Learner(log, [world.art, new], reader)
+        while learner.step():
+            pass
+        before = log.snapshot("new")
+        assert before is not None
+        plain = verify(log, new, reader)
+        assert plain.same
+        assert plain.erasure is None
+    erase_unit(world.data, VIEWER, experiments=lambda: [world.art, new])
+    with closing(open_log(world.place)) as log:
+        verification = verify(log, new, reader)
+        assert verification.same
+        assert verification.erasure is not None
+        assert verification.erasure.version == before.version
+        assert verification.states == before.states

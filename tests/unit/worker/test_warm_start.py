@@ -247,3 +247,110 @@ def test_who_has_not_read_the_file_says_so(tmp_path: Path) -> None:
     )
     with pytest.raises(PolicyError, match="load the experiment from its file"):
         CompiledExperiment(new).policies["ours"].dump()
+
+
+PRIOR = """
+experiment: KEY
+surface: titles
+action_features: {funny: {type: number}}
+actions: ACTIONS
+metrics: {play: {event: play, kind: binary, window: 5s}}
+objective: {play: 1.0}
+variants:
+  control: {policy: uniform, share: 50%, control: true}
+  ours: {policy: linucb, share: 50%, min_probability: 5%MORE}
+"""
+
+
+def titles(folder: Path, key: str, more: str = "") -> Experiment:
+    """Eight titles of its own; every other one is funny."""
+    actions = ", ".join(f"{{id: {key}{i}, features: {{funny: {i % 2}}}}}" for i in range(8))
+    path = folder / f"{key}.yaml"
+    text = PRIOR.replace("KEY", key).replace("ACTIONS", f"[{actions}]").replace("MORE", more)
+    path.write_text(text)
+    return spec.load(path)
+
+
+def note(log: Log, art: Experiment) -> None:
+    log.revise(art.key, art.fingerprint, "tests", json.dumps(art.raw))
+
+
+def laughed_through(log: Log, clock: Clock, art: Experiment, decisions: int) -> None:
+    """Who sees a funny title plays it nine times of ten, and any other one in ten."""
+    deciding = Engine([art])
+    for i in range(decisions):
+        body = {"experiment": art.key, "unit": f"u{i}", "decision_id": f"{art.key}{i}"}
+        decision = deciding.decide(msgspec.json.decode(json.dumps(body), type=DecideRequest))
+        log.append([decision])
+        clock.now += SECOND // 10
+        funny = int(decision.slate[0].action[-1]) % 2 == 1
+        if funny == (i % 10 > 0):
+            play = RewardEvent(decision_id=decision.decision_id, event_id="e", event="play")
+            log.append([], [play])
+    clock.now += 20 * SECOND
+
+
+@pytest.mark.parametrize("policy", ["linucb", "auto"])
+def test_a_prior_of_earlier_experiments_is_folded_bit_by_bit(
+    tmp_path: Path, log: Log, clock: Clock, policy: str
+) -> None:
+    earlier = [titles(tmp_path, key) for key in ("spring", "summer")]
+    for art in earlier:
+        note(log, art)
+        laughed_through(log, clock, art, 160)
+    titles(tmp_path, "new", ", prior: {from: [spring, summer]}")
+    path = tmp_path / "new.yaml"
+    path.write_text(path.read_text().replace("policy: linucb", f"policy: {policy}"))
+    new = spec.load(path)
+    # Nobody knows when it began until it is in the audit.
+    laughed_through(log, clock, new, 1)
+    run(log, [new])
+    assert log.snapshot("new") is None
+    note(log, new)
+    run(log, [new])
+    stored = log.snapshot("new")
+    assert stored is not None
+    assert verify(log, new, nothing).same
+    # What it believes of titles that nobody has seen.
+    compiled = CompiledExperiment(new)
+    ours = compiled.policies["ours"]
+    ours.load(stored.states["ours"])
+    eta = ours.score(compiled.encoder.encode({}), compiled.actions, 0).eta
+    assert eta[1::2].min() > eta[::2].max() + 1.0
+    # What was decided in an earlier one since then is not of it.
+    laughed_through(log, clock, titles(tmp_path, "spring"), 1)
+    laughed_through(log, clock, new, 30)
+    run(log, [new])
+    assert verify(log, new, nothing).same
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (", prior: {}", "variants.ours.prior.from: got nothing; expected this key, which"),
+        (", prior: {from: []}", r"variants.ours.prior.from: got .*expected a list of 1 to 1,000"),
+        (", prior: {from: [a, a]}", "every value once"),
+        (", prior: {from: [a, bad]}", r"prior.from\[1\]: got 'bad'; expected earlier experiments"),
+        (", prior: {from: [a], untl: 1}", "did you mean until"),
+        (", prior: {from: [a], until: soon}", "prior.until: got 'soon'; expected a date"),
+        (", model: disjoint, prior: {from: [a]}", "prior: got one of model: disjoint; expected a"),
+        (", link: linear, prior: {from: [a]}", "prior: got one of link: linear; expected a"),
+        (
+            ", prior: {from: [a]}, start_from: {log: a, until: 2026-01-01}",
+            "prior: got both prior and start_from; expected one of them",
+        ),
+    ],
+)
+def test_a_wrong_prior_is_told_by_its_place(tmp_path: Path, more: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as raised:
+        titles(tmp_path, "bad", more)
+    (found,) = raised.value.problems
+    assert found.line == 10
+
+
+def test_a_kind_without_a_prior_is_told(tmp_path: Path) -> None:
+    titles(tmp_path, "bad")
+    path = tmp_path / "bad.yaml"
+    path.write_text(path.read_text().replace("policy: uniform", "prior: {from: [a]}, policy: vw"))
+    with pytest.raises(SpecError, match="prior: got one of vw; expected none, or a variant"):
+        spec.load(path)

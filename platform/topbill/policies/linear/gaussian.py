@@ -38,6 +38,15 @@ class GaussianStack:
         self.size += 1
         return self.size - 1
 
+    def differ_by(self, variance: float) -> None:
+        """Let the first weights of rows differ by a prior variance; of all rows to come, and of
+        those that nothing was learned of."""
+        if not self.prior.shape[1]:
+            return
+        self.prior[:, 0] = variance
+        self.cov[0, :, 0, 0] = variance
+        self.cov[self.size :, :, 0, 0] = variance
+
     def used(self) -> tuple[Floats, Floats]:
         """Means and covariances of the rows in use."""
         return self.mean[: self.size], self.cov[: self.size]

@@ -19,6 +19,9 @@ from topbill.domain.example_batch import ExampleBatch
 from topbill.domain.records import Actions, Floats, Indices
 from topbill.policies.codec import PolicyState
 from topbill.policies.linear.gaussian import GaussianStack
+from topbill.policies.linear.prior import ActionPrior
+
+_ONE = np.ones(1)
 
 
 def extended(x: Floats, size: int, position: int) -> Floats:
@@ -164,7 +167,7 @@ class LinearModels:
         logistic: Whether the link is logistic; else it is linear.
     """
 
-    __slots__ = ("_keep", "_kernels", "_logistic", "own", "shared")
+    __slots__ = ("_keep", "_kernels", "_logistic", "_spread", "own", "shared")
 
     def __init__(self, own: Floats, shared: Floats, keep: Floats, logistic: bool = True) -> None:
         # Here, so that who only reads specs or writes reports need not load a compiler.
@@ -175,6 +178,8 @@ class LinearModels:
         self.shared = GaussianStack(shared)
         self._keep = keep
         self._logistic = logistic
+        # Of an action's own intercept, where earlier experiments told it.
+        self._spread: float | None = None
 
     def __len__(self) -> int:
         return len(self._keep)
@@ -213,6 +218,17 @@ class LinearModels:
         )  # fmt: skip
         return predicted
 
+    def begin(self, prior: ActionPrior) -> None:
+        """Expect of actions, before anything is learned, what earlier ones tell: how far their own
+        intercepts are apart, and what features add whatever the context is.
+        """
+        self._spread = prior.spread
+        self.own.differ_by(prior.spread)
+        # The first of a context is its intercept, and the first of features too.
+        columns = np.arange(1, 1 + len(prior.means))
+        self.shared.mean[0, :, columns] = np.array(prior.means)[:, None]
+        self.shared.cov[0, :, columns, columns] = np.array(prior.variances)[:, None]
+
     def forget(self, keep: float) -> None:
         """Keep that share of all evidence, and let the prior take the rest."""
         self.own.forget(keep)
@@ -222,12 +238,15 @@ class LinearModels:
         """All learned numbers, by name."""
         own_mean, own_cov = self.own.used()
         shared_mean, shared_cov = self.shared.used()
-        return {
+        arrays = {
             f"{prefix}own_mean": own_mean,
             f"{prefix}own_cov": own_cov,
             f"{prefix}shared_mean": shared_mean,
             f"{prefix}shared_cov": shared_cov,
         }
+        if self._spread is not None:
+            arrays[f"{prefix}spread"] = np.array([self._spread])
+        return arrays
 
     def shapes(self, prefix: str = "") -> dict[str, tuple[int | None, ...]]:
         """The shapes that `restore` takes: any number of rows of own weights, one of shared
@@ -240,7 +259,24 @@ class LinearModels:
             out[f"{prefix}{name}_cov"] = (rows, E, p, p)
         return out
 
+    @staticmethod
+    def optional(prefix: str = "") -> dict[str, tuple[int | None, ...]]:
+        """The shapes of arrays that a state may hold too."""
+        return {f"{prefix}spread": (1,)}
+
+    @staticmethod
+    def check(state: PolicyState, prefix: str = "") -> None:
+        """PolicyError for a state that `restore` cannot take over."""
+        spread = state.arrays.get(f"{prefix}spread", _ONE)[0]
+        if spread <= 0.0:
+            raise PolicyError(f"{prefix}spread is {spread}; expected a variance")
+
     def restore(self, state: PolicyState, prefix: str = "") -> None:
         """Take over what `arrays` gave, its shapes checked."""
+        spread = state.arrays.get(f"{prefix}spread")
+        self._spread = None if spread is None else float(spread[0])
+        if spread is not None:
+            # For rows to come; those that there are, the unseen one too, are of the state.
+            self.own.prior[:, :1] = spread[0]
         for name, stack in (("own", self.own), ("shared", self.shared)):
             stack.restore(state.arrays[f"{prefix}{name}_mean"], state.arrays[f"{prefix}{name}_cov"])

@@ -34,6 +34,7 @@ from topbill.policies.linear.models import (
     extended_contexts,
     extended_features,
 )
+from topbill.policies.linear.prior import ActionPrior
 from topbill.policies.places import OPTIONAL, Places
 
 SIGNAL = 30.0
@@ -367,6 +368,11 @@ class LinearPolicy:
         """How compiled calls make probabilities of scores."""
         raise NotImplementedError
 
+    def begin(self, prior: ActionPrior) -> None:
+        """Expect of actions what earlier experiments tell, before anything is learned."""
+        self._drawing = None
+        self.models.begin(prior)
+
     def update(self, examples: Sequence[Example]) -> None:
         """Fold examples in, in order. Raises PolicyError for contexts and actions of other
         sizes.
@@ -478,8 +484,13 @@ class LinearPolicy:
         """Restore what `dump` wrote, or raise PolicyError and change nothing."""
         shapes: dict[str, tuple[int | None, ...]] = {"residuals": (3,), **self.models.shapes()}
         state = codec.load(
-            self.kind, blob, arrays=shapes, numbers=("learned", "forgot_at"), optional=OPTIONAL
+            self.kind,
+            blob,
+            arrays=shapes,
+            numbers=("learned", "forgot_at"),
+            optional={**OPTIONAL, **self.models.optional()},
         )
+        self.models.check(state)
         learned = codec.number(state, "learned")
         codec.check_rows(state, self.kind)
         count = state.arrays["residuals"][0]

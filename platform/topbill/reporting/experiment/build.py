@@ -375,6 +375,15 @@ def _warm_starts(tables: ExperimentTables) -> list[Note]:
     noted = []
     variants = msgspec.json.decode(tables.experiment["spec"]).get("variants") or {}
     for name, parts in variants.items():
+        prior = parts.get("prior") if isinstance(parts, dict) else None
+        if prior:
+            count, named = len(prior["from"]), ", ".join(prior["from"])
+            sentence = (
+                f"{name} starts from {count} earlier experiment{'s' * (count > 1)} ({named}): what "
+                "they told of how much actions differ, and of their features, no unit of this "
+                "experiment paid for."
+            )
+            noted.append(Note(code="starts_from", sentence=sentence))
         start = parts.get("start_from") if isinstance(parts, dict) else None
         if not start:
             continue
