@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from board.style import GREY, NUMBER, RULE, colours, heat_scale, palette, text_on
+from board.style import GREY, NUMBER, colours, heat_scale, palette, text_on
+from topbill import charts
 
 
 def heat(
@@ -153,11 +154,6 @@ def segments(
         color=colours(variants, control),
         tooltip=tips,
     )
-    zero = (
-        alt.Chart(pd.DataFrame({"x": [0.0]}))
-        .mark_rule(strokeDash=[4, 4])
-        .encode(x="x:Q", color=RULE)
-    )
     rules = base.mark_rule(strokeWidth=4, opacity=0.45).encode(
         x=alt.X(
             "low:Q",
@@ -166,7 +162,9 @@ def segments(
         ),
         x2="high:Q",
     )
-    return zero + rules + base.mark_point(filled=True, size=70, opacity=1).encode(x="value:Q")
+    return (
+        charts.zero() + rules + base.mark_point(filled=True, size=70, opacity=1).encode(x="value:Q")
+    )
 
 
 def by_position(frame: pd.DataFrame, names: Sequence[str], control: str | None) -> alt.LayerChart:
@@ -236,30 +234,4 @@ def estimates(frame: pd.DataFrame, reference: str) -> alt.LayerChart:
     """Values with intervals; that of `reference` runs through as a band. Columns: name, value, low,
     high.
     """
-    tips = [
-        alt.Tooltip("name:N"),
-        alt.Tooltip("value:Q", format=".4f"),
-        alt.Tooltip("low:Q", format=".4f", title="from"),
-        alt.Tooltip("high:Q", format=".4f", title="to"),
-    ]
-    colour = alt.condition(
-        f"datum.name === {reference!r}", alt.value(GREY), alt.value(palette()[0])
-    )
-    base = alt.Chart(frame).encode(
-        y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=150)),
-        color=colour,
-        tooltip=tips,
-    )
-    # The reference's interval runs through all rows, so that overlaps are seen at a glance.
-    band = alt.Chart(frame[frame["name"] == reference]).mark_rect(opacity=0.13, color=GREY)
-    bars_ = base.mark_rule(strokeWidth=5, opacity=0.45).encode(
-        x=alt.X(
-            "low:Q",
-            title="objective per decision",
-            scale=alt.Scale(zero=False),
-            axis=alt.Axis(tickCount=6),
-        ),
-        x2="high:Q",
-    )
-    points = base.mark_point(filled=True, size=110, opacity=1).encode(x="value:Q")
-    return band.encode(x="low:Q", x2="high:Q") + bars_ + points
+    return charts.estimates(frame, reference, palette=palette())

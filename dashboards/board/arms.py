@@ -11,40 +11,15 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from board.style import GREY, NUMBER, RULE, colours, palette
+from board.style import GREY, colours, palette
+from topbill import charts
 
 
 def gaps(frame: pd.DataFrame) -> alt.LayerChart:
     """What variants add to the whole page, with intervals. Columns: name, layer, value, low, high,
     reading.
     """
-    tips = [
-        alt.Tooltip("name:N", title="variant"),
-        alt.Tooltip("value:Q", format="+.4f", title="more than the control"),
-        alt.Tooltip("low:Q", format="+.4f", title="from"),
-        alt.Tooltip("high:Q", format="+.4f", title="to"),
-    ]
-    # Green and orange are told apart by colour-blind readers too; what is inconclusive is grey.
-    scale = alt.Scale(
-        domain=["better", "worse", "inconclusive"], range=[palette()[2], palette()[5], GREY]
-    )
-    base = alt.Chart(frame).encode(
-        y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, labelFontSize=12)),
-        color=alt.Color(
-            "reading:N", scale=scale, title=None, legend=alt.Legend(orient="top", symbolOpacity=1)
-        ),
-        tooltip=tips,
-    )
-    zero = (
-        alt.Chart(pd.DataFrame({"x": [0.0]}))
-        .mark_rule(strokeDash=[4, 4])
-        .encode(x="x:Q", color=RULE)
-    )
-    axis = alt.Axis(labelExpr=NUMBER, tickCount=5)
-    bars = base.mark_rule(strokeWidth=5, opacity=0.45).encode(
-        x=alt.X("low:Q", title="difference per page", axis=axis), x2="high:Q"
-    )
-    return zero + bars + base.mark_point(filled=True, size=120, opacity=1).encode(x="value:Q")
+    return charts.gaps(frame, palette())
 
 
 def trade(

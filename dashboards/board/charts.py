@@ -24,6 +24,7 @@ from board.effects import (
     with_milestones,
 )
 from board.style import GREY, LIFT, NUMBER, POINTS, colours, draw
+from topbill.charts import estimate_frame, gap_frame
 
 __all__ = [
     "GREY",
@@ -37,9 +38,11 @@ __all__ = [
     "colours",
     "contributions",
     "draw",
+    "estimate_frame",
     "estimates",
     "events",
     "funnel",
+    "gap_frame",
     "gaps",
     "heat",
     "lifts",

@@ -10,6 +10,7 @@ import altair as alt
 import pandas as pd
 
 from board.style import GREY, LIFT, RULE, colours, palette, time_axis
+from topbill import charts
 
 Drawing = alt.Chart | alt.LayerChart | alt.FacetChart
 
@@ -20,24 +21,7 @@ def lifts(
     """Lift (or plain difference) with interval, a row for each name; `form` labels the axis.
     Columns: name, relative, low, high, text.
     """
-    axis = alt.Axis(labelExpr=form, tickCount=6)
-    y = alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=150, labelFontSize=13))
-    base = alt.Chart(frame).encode(y=y, color=colours(names, control).legend(None))
-    zero = (
-        alt.Chart(pd.DataFrame({"x": [0.0]}))
-        .mark_rule(strokeDash=[4, 4])
-        .encode(x="x:Q", color=RULE)
-    )
-    tips = [alt.Tooltip("name:N"), alt.Tooltip("text:N", title="effect")]
-    bars = base.mark_rule(strokeWidth=5, opacity=0.45, clip=True).encode(
-        x=alt.X("low:Q", title=title, axis=axis),
-        x2="high:Q",
-        tooltip=tips,
-    )
-    points = base.mark_point(filled=True, size=130, opacity=1, clip=True).encode(
-        x="relative:Q", tooltip=tips
-    )
-    return zero + bars + points
+    return charts.lifts(frame, names, control, title, form, palette())
 
 
 def past(frame: pd.DataFrame) -> alt.LayerChart:
@@ -46,18 +30,13 @@ def past(frame: pd.DataFrame) -> alt.LayerChart:
     """
     y = alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=260, labelFontSize=13))
     base = alt.Chart(frame).encode(y=y, tooltip=[alt.Tooltip("name:N"), alt.Tooltip("text:N")])
-    zero = (
-        alt.Chart(pd.DataFrame({"x": [0.0]}))
-        .mark_rule(strokeDash=[4, 4])
-        .encode(x="x:Q", color=RULE)
-    )
     axis = alt.Axis(labelExpr=LIFT, tickCount=6)
     bars = base.mark_rule(strokeWidth=5, opacity=0.45, color=palette()[0]).encode(
         x=alt.X("low:Q", title="lift over the control", axis=axis), x2="high:Q"
     )
     points = base.mark_point(filled=True, size=130, opacity=1, color=palette()[0])
     hollow = base.mark_point(filled=False, size=110, color=GREY)
-    return zero + bars + hollow.encode(x="measured:Q") + points.encode(x="relative:Q")
+    return charts.zero() + bars + hollow.encode(x="measured:Q") + points.encode(x="relative:Q")
 
 
 def funnel(

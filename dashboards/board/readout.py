@@ -94,10 +94,7 @@ def lifts(analysis: Analysis, grey: str, *, csv: bool = True) -> None:
     """The primary metric: each variant's lift with its interval; the plain difference where no lift
     can be said. Without its `csv` where a table below has the same numbers.
     """
-    primary = [c for c in analysis.comparisons if c.metric == analysis.primary]
-    # Of a variant that moves what the metric divides by, the comparison of units stands for it.
-    once = {c.variant: c for c in analysis.per_unit if c.metric == analysis.primary}
-    primary = [once.get(c.variant, c) for c in primary]
+    primary = analysis.comparisons_of(analysis.primary)
     label = words.label(analysis.primary)
     pieces.section(f"Lift of {label}", f"{TERMS['lift']} {TERMS['interval']}")
     if analysis.sample_ratio.alarm:

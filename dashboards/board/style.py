@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 from typing import Any
 
 import altair as alt
 import streamlit as st
 
-GREY = "#8A93A1"
-PALETTE = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#8C6BB1",
-    "#B8A100",
-    "#5A9E9E",
-    "#A65E2E",
-)
+from topbill import charts
+from topbill.charts import GREY, LIFT, NUMBER, PALETTE, POINTS, RULE
+
+__all__ = [
+    "GREY",
+    "LIFT",
+    "NUMBER",
+    "POINTS",
+    "RULE",
+    "colours",
+    "dark",
+    "draw",
+    "heat_scale",
+    "palette",
+    "text_on",
+    "time_axis",
+]
+
 _DARK = (
     "#56B4E9",
     "#E69F00",
@@ -36,18 +40,7 @@ _DARK = (
 )
 _HEAT = ("#EAF2FA", "#075085"), ("#1A2C40", "#97C5E8")
 _WRITTEN = "#17202E", "#FFFFFF"
-RULE = alt.value(GREY)
 _PADDING = {"left": 0, "top": 4, "right": 8, "bottom": 6}
-_PHONE = 250
-"""Pixels that a legend has on a phone."""
-LIFT = "datum.value === 0 ? '0%' : replace(format(datum.value, '+,.0%'), '-', '−')"
-"""How an axis of lifts is labelled."""
-POINTS = (
-    "(datum.value === 0 ? '0' : replace(format(100 * datum.value, '+,.3~f'), '-', '−')) + ' pp'"
-)
-"""How an axis of differences of rates is."""
-NUMBER = "datum.value === 0 ? '0' : replace(format(datum.value, '+,.3~f'), '-', '−')"
-"""How one of other differences is."""
 
 
 def dark() -> bool:
@@ -56,9 +49,7 @@ def dark() -> bool:
 
 
 def palette() -> tuple[str, ...]:
-    """Ten colours after Okabe & Ito (2008), told apart by colour-blind eyes too; lighter ones on a
-    dark page.
-    """
+    """The charts' ten colours; lighter ones on a dark page."""
     return _DARK if dark() else PALETTE
 
 
@@ -78,26 +69,7 @@ def colours(
     names: Sequence[str], control: str | None = None, *, title: str | None = None
 ) -> alt.Color:
     """A colour for each name, in the given order; the control and `(others)` are grey."""
-    # By the place in the list, so that a name has one colour on all charts of a page.
-    rest = cycle(palette())
-    grey = (control, "(others)", "(none)")
-    scale_colours = [GREY if name in grey else next(rest) for name in names]
-    scale = alt.Scale(domain=list(names), range=scale_colours)
-    return alt.Color(
-        "name:N",
-        scale=scale,
-        title=title,
-        legend=alt.Legend(
-            orient="top", columns=_legend_columns(names), labelLimit=140, symbolOpacity=1
-        ),
-    )
-
-
-def _legend_columns(names: Sequence[str]) -> int:
-    """As many beside each other as a phone has room for, three at most."""
-    # A sign and the gaps take some 28 pixels, a letter some 7.
-    longest = min(140, 7 * max((len(name) for name in names), default=1))
-    return max(1, min(3, _PHONE // (28 + longest)))
+    return charts.colours(names, control, title=title, palette=palette())
 
 
 def draw(

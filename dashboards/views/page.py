@@ -58,32 +58,24 @@ def recall(report: PageReport) -> list[tuple[str, str, str]]:
 def against_control(report: PageReport) -> None:
     """Each variant beside its layer's control, on the page's objective."""
     pieces.section("Each layer against its control", TERMS["against"])
-    lines, too_few = [], []
-    for arm in report.arms:
-        name = f"{arm.layer}: {words.label(arm.variant)}"
-        if arm.reason is not None:
-            too_few.append(name)
-        gap = arm.against_control.get(OBJECTIVE)
-        if gap is not None:
-            numbers = (gap.mean, gap.low, gap.high)
-            lines.append((name, arm.layer, *numbers, reading(gap)))
+    too_few = [
+        f"{arm.layer}: {words.label(arm.variant)}" for arm in report.arms if arm.reason is not None
+    ]
+    lines = []
+    for layer, variant, gap in report.gaps():
+        name = f"{layer}: {words.label(variant)}"
+        lines.append((name, layer, gap.mean, gap.low, gap.high, gap.reading))
     if too_few:
         listing = words.plain(words.listing(too_few, 8))
         st.caption(f"Not compared, as there are too few viewers yet: {listing}.")
     if not lines:
         return
-    gaps = pd.DataFrame(lines, columns=["name", "layer", "value", "low", "high", "reading"])
+    gaps = charts.gap_frame(lines)
     st.caption(
         "The page's objective beyond that with the layer's control (dashed). Thick bar: 95% "
         "interval, for one look."
     )
     pieces.chart(charts.gaps(gaps), gaps, f"{report.page}-layers", 34 * len(gaps) + 90)
-
-
-def reading(gap: PageMean) -> str:
-    if gap.low > 0:
-        return "better"
-    return "worse" if gap.high < 0 else "inconclusive"
 
 
 def standing(arm: LayerVariant) -> str:

@@ -140,7 +140,7 @@ def chart(name: str, estimates: Mapping[str, Estimate], logged: Estimate) -> Non
     # What was shown alone is nothing to compare.
     if len(lines) < 2:
         return
-    numbers = pd.DataFrame(lines, columns=["name", "value", "low", "high"])
+    numbers = charts.estimate_frame(lines)
     pieces.section("Off-policy value by estimator, beside the logged policy", TERMS["estimate"])
     height = 30 * len(numbers) + 50
     drawing = charts.estimates(numbers, LOGGED)

@@ -172,14 +172,21 @@ def temporary_lake(
         yield data
 
 
-def example_data(folder: Path | str, visits: int = 2_000, *, seed: int = 5) -> Path:
-    """A data folder with the record of Topbill's own examples: simulated viewers, decisions as the
-    engine makes them, rewards and what the policies learned.
+def example_data(
+    folder: Path | str,
+    visits: int = 2_000,
+    *,
+    seed: int = 5,
+    experiments: Sequence[Experiment] | None = None,
+) -> Path:
+    """A data folder with the record of experiments: simulated viewers, decisions as the engine
+    makes them, rewards and what the policies learned.
 
     Args:
         folder: The data folder to make. What stands there already is added to.
         visits: Homepages for each experiment; 1,000 take about a second.
         seed: Chooses the viewers.
+        experiments: Those that the viewers come to; None: Topbill's own examples.
 
     Returns:
         The folder, for `topbill.report`, `topbill.sql` and `topbill.evaluate`.
@@ -197,6 +204,6 @@ def example_data(folder: Path | str, visits: int = 2_000, *, seed: int = 5) -> P
     from topbill.simulation.recording import record_visits
 
     # Those without actions of their own wait for a caller's; no simulated viewer offers any.
-    every = spec.load_all([shipped("experiments")])
+    every = spec.load_all([shipped("experiments")]) if experiments is None else experiments
     experiments = [experiment for experiment in every if experiment.actions]
     return record_visits(Path(folder), experiments, visits, seed=seed)

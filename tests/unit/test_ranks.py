@@ -29,6 +29,7 @@ ORDER = [
     "engine",
     "pages",
     "stats",
+    "charts",
     "ope",
     "ab",
     "reporting",
@@ -45,6 +46,7 @@ ORDER = [
     "__main__",
 ]
 ONE_PLACE = {
+    "altair": "charts.py",
     "duckdb": "lake",
     "deltalake": "lake",
     "psycopg": "log",

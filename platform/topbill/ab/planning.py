@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -43,7 +43,11 @@ from topbill.domain.margin import Margin, MarginUnit
 from topbill.domain.reading import Method
 from topbill.domain.records import Floats
 from topbill.spec import Experiment
+from topbill.stats.frames import frame_of, html_of
 from topbill.stats.moments import regression_slope
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LIFTS = (0.01, 0.02, 0.05, 0.10)
 DAYS = (0, 7, 14, 28)
@@ -130,6 +134,25 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = reasons.OK
     rule: list[str] = []
     """By what rule the experiment is decided, a sentence each, where its file says it."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """What each lift takes, a row for each variant and lift, with a column for each field of
+        `PlannedRun`; `pandas.NA` where it cannot be said.
+        """
+        return frame_of([msgspec.structs.asdict(run) for run in self.runtimes], text=("variant",))
+
+    def _repr_html_(self) -> str:
+        if self.reason:
+            return html_of(
+                self.to_frame(), f"Nothing can be planned: {reasons.REASONS[self.reason]}."
+            )
+        least = frame_of([msgspec.structs.asdict(d) for d in self.detectable], text=("variant",))
+        of = self.experiment or "before launch"
+        return html_of(
+            self.to_frame(),
+            f"{of}: units and days until a lift of {self.metric} is found with "
+            f"{self.power:.0%} power",
+        ) + html_of(least, "minimum detectable effect (MDE)")
 
 
 class GuardrailAhead(NamedTuple):

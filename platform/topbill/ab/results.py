@@ -10,12 +10,16 @@ import msgspec
 
 from topbill.ab.core.effect import Effect
 from topbill.ab.phases import Phase
+from topbill.domain import formatting
+from topbill.domain.errors import NotFound
 from topbill.domain.margin import MarginUnit
 from topbill.domain.reading import Method
 from topbill.stats.frames import frame_of, html_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from topbill.charts import Chart
 
 _TEXT = ("metric", "variant", "reason", "better", "call", "per")
 
@@ -214,6 +218,46 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     excluded: dict[str, int] = {}
     """How many units were left out, by reason; reasons with none are not in it."""
 
+    def comparisons_of(self, metric: str) -> list[Comparison]:
+        """A metric's comparisons, one for each variant; where a variant moves what the metric
+        divides by, the one that counts each unit once stands for it.
+        """
+        once = {c.variant: c for c in self.per_unit if c.metric == metric}
+        return [once.get(c.variant, c) for c in self.comparisons if c.metric == metric]
+
+    def chart(self, metric: str = "") -> Chart:
+        """Each variant's lift on a metric with its interval, as an Altair chart.
+
+        Args:
+            metric: One of those compared; without it the primary one.
+
+        Returns:
+            Lifts over the control; plain differences where some variant has no lift. Without a bar
+            where units were not split as intended (SRM): then no lift can be trusted.
+
+        Raises:
+            NotFound: The metric was not compared.
+        """
+        from topbill import charts
+
+        metric = metric or self.primary
+        comparisons = self.comparisons_of(metric)
+        if not comparisons:
+            there = dict.fromkeys(c.metric for c in self.comparisons)
+            raise NotFound(f"{metric}: not compared; expected one of {', '.join(there)}")
+        title, form = f"{metric}: lift over {self.control}", charts.LIFT
+        is_lift = all(c.relative is not None for c in comparisons)
+        if not is_lift:
+            title = f"{metric}: difference from {self.control}"
+            form = charts.POINTS if comparisons[0].is_proportion else charts.NUMBER
+        if self.sample_ratio.alarm:
+            title, comparisons = f"{metric}: not trustworthy (SRM)", []
+        frame = charts.lift_frame(
+            (str(c.variant), *_bounds(c, is_lift), _in_words(c, is_lift)) for c in comparisons
+        )
+        drawing = charts.lifts(frame, list(self.units), self.control, title, form)
+        return drawing.properties(width=charts.WIDTH)
+
     def to_frame(self) -> pd.DataFrame:
         """The comparisons, a row each in their order, with a column for each field of `Comparison`;
         `pandas.NA` where a number is missing.
@@ -222,3 +266,21 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
 
     def _repr_html_(self) -> str:
         return html_of(self.to_frame(), self.verdict.sentence, *self.notes)
+
+
+Bounds = tuple[float | None, float | None, float | None]
+
+
+def _bounds(c: Comparison, is_lift: bool) -> Bounds:
+    if is_lift:
+        return c.relative, c.relative_low, c.relative_high
+    return c.difference, c.difference_low, c.difference_high
+
+
+def _in_words(c: Comparison, is_lift: bool) -> str:
+    value, low, high = _bounds(c, is_lift)
+    if is_lift:
+        said = formatting.lift(value)
+        return f"{said} ({formatting.lift_interval(low, high)})"
+    said = formatting.metric_difference(value, c.is_proportion)
+    return f"{said} ({formatting.metric_difference_interval(low, high, c.is_proportion)})"

@@ -37,6 +37,8 @@ from topbill.stats.frames import frame_of, html_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from topbill.charts import Chart
+
 THE_OBJECTIVE = "the objective"
 """What values are of, unless they are in a metric's own units."""
 SINGLE = (*DEFAULT, "adaptive-dr")
@@ -145,6 +147,44 @@ class Evaluation:
             names = {"target": pair.target, "baseline": pair.baseline}
             rows += [{**names, **row_of(each)} for each in pair.estimates.values()]
         return frame_of(rows, text=("target", "baseline", *TEXT))
+
+    def chart(self, target: str = "") -> Chart:
+        """Values with their intervals beside what the log earned, as an Altair chart.
+
+        Args:
+            target: One of the targets, by all its estimators; without it each target by the
+                estimate to speak of (`Estimates.recommended`).
+
+        Returns:
+            A row for each estimate that the log bears; the title names those that it does not.
+
+        Raises:
+            NotFound: There is no such target.
+        """
+        from topbill import charts
+
+        if target and target not in self.targets:
+            raise NotFound(f"{target}: not evaluated; expected one of {', '.join(self.targets)}")
+        chosen: dict[str, Estimate | None] = {}
+        if target:
+            chosen.update(self.targets[target])
+        else:
+            for name, estimates in self.targets.items():
+                chosen[name] = estimates.recommended
+        given: dict[str, Estimate] = {THE_LOG: self.logged}
+        missing = []
+        for name, estimate in chosen.items():
+            if estimate is None or estimate.value is None:
+                missing.append(name)
+            else:
+                given[name] = estimate
+        title = target or self.experiment
+        if missing:
+            title += f" (the log cannot tell: {', '.join(missing)})"
+        rows = [(name, each.value, each.low, each.high) for name, each in given.items()]
+        return charts.estimates(
+            charts.estimate_frame(rows), THE_LOG, f"{self.measured_in} per decision"
+        ).properties(title=title, width=charts.WIDTH)
 
     def _repr_html_(self) -> str:
         summary = f"{self.experiment}: {self.decisions:,} decisions of {self.units:,} units"

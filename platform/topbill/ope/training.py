@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -39,6 +39,10 @@ from topbill.policies.trained import TrainedPolicy
 from topbill.spec import Experiment, Variant, load
 from topbill.spec.exploration import default_min_probability
 from topbill.spec.fields import listed
+from topbill.stats.frames import frame_of, html_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_HELD_OUT = 100_000
 """No more decisions are held out: what they leave undecided is too small to matter."""
@@ -135,6 +139,28 @@ class Training:
         """Put the policy into a file, with its certificate."""
         self.policy.write(Path(path))
 
+    def to_frame(self) -> pd.DataFrame:
+        """The certificate as a table, a row for all decisions that were held out and one for each
+        segment.
+
+        Returns:
+            Columns decisions_of (`all`, or feature=value), policy (its value), policy_at_least (the
+            lower bound), logger, certified, decisions, units, ess, reason.
+        """
+        rows = [_row_of("all", self.certificate)]
+        for segment in self.segments:
+            rows.append(_row_of(f"{segment.feature}={segment.value}", segment.certificate))
+        return frame_of(rows, text=("decisions_of", "reason"))
+
+    def _repr_html_(self) -> str:
+        is_better = "is certified" if self.certificate.certified else "is not certified"
+        sentence = (
+            f"{self.policy.kind}, learned from {self.policy.decisions:,} decisions of "
+            f"{self.experiment}, {is_better} to earn more than what was logged, judged by "
+            f"{self.measured_in} on the later decisions. {self.certificate.sentence}"
+        )
+        return html_of(self.to_frame(), sentence.strip(), *self.certificate.warnings)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON: those of the certificate, and what it is of."""
         policy = self.policy
@@ -154,6 +180,20 @@ class Training:
                 for each in self.segments
             ],
         }
+
+
+def _row_of(decisions_of: str, certificate: Certificate) -> dict[str, Any]:
+    return {
+        "decisions_of": decisions_of,
+        "policy": certificate.value,
+        "policy_at_least": certificate.low,
+        "logger": certificate.logger,
+        "certified": certificate.certified,
+        "decisions": certificate.decisions,
+        "units": certificate.units,
+        "ess": certificate.ess,
+        "reason": certificate.reason or "",
+    }
 
 
 class _Setup(NamedTuple):

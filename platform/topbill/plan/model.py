@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Literal
 
 import msgspec
 
+from topbill import late
 from topbill.reporting.experiment.revising import RevisionChange
+
+# Made of plans, and so below them.
+_lines = late.name("topbill.plan.text", "lines")
 
 Severity = Literal["harm", "note"]
 ExperimentKind = Literal["new", "changed", "removed", "same"]
@@ -190,3 +195,7 @@ class FolderPlan(msgspec.Struct, frozen=True, kw_only=True):
     def harms(self) -> list[PlanFinding]:
         """Those that would harm."""
         return [finding for finding in self.findings if finding.severity == "harm"]
+
+    def _repr_html_(self) -> str:
+        text = "\n".join(_lines(self))
+        return f"<pre>{escape(text)}</pre>"

@@ -72,6 +72,13 @@ class TrainedPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     digest: str = ""
     state: bytes = b""
 
+    def __repr__(self) -> str:
+        """Without what was learned, which would be pages of bytes."""
+        said = ", ".join(
+            f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "state"
+        )
+        return f"TrainedPolicy({said})"
+
     def write(self, path: Path) -> None:
         """Put it into a file, whole or not at all."""
         head = msgspec.to_builtins(self)

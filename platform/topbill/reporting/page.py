@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -33,9 +34,12 @@ from topbill.reporting.queries.database import (
     published_experiment,
     published_us,
 )
-from topbill.stats.frames import frame_of, html_of
+from topbill.stats.frames import frame_of
 from topbill.stats.intervals import normal
 from topbill.stats.moments import Moments, ratio
+
+if TYPE_CHECKING:
+    from topbill.charts import Chart
 
 OBJECTIVE = "objective"
 _PLACES = """
@@ -76,6 +80,13 @@ class PageMean:
     mean: float
     low: float
     high: float
+
+    @property
+    def reading(self) -> str:
+        """What a difference says: better, worse or inconclusive."""
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -158,7 +169,8 @@ class PageReport:
     only. `recall`: what the candidates find of held-out plays, as the worker last measured it; None
     while there are too few.
 
-    In a notebook it shows itself as a table; `to_frame` gives its numbers.
+    In a notebook it shows itself as tables; `chart` draws what each variant adds to a page,
+    `to_frame` gives its numbers.
     """
 
     page: str
@@ -204,8 +216,31 @@ class PageReport:
                 )
         return frame_of(rows, text=("layer", "experiment", "variant", "metric", "standing"))
 
+    def gaps(self) -> list[tuple[str, str, PageMean]]:
+        """What each variant adds to the page's objective beyond its layer's control, with its
+        layer and name; of those that are compared.
+        """
+        compared = []
+        for arm in self.arms:
+            gap = arm.against_control.get(OBJECTIVE)
+            if gap is not None:
+                compared.append((arm.layer, arm.variant, gap))
+        return compared
+
+    def chart(self) -> Chart:
+        """What each variant adds to the page's objective beyond its layer's control, with its
+        interval, as an Altair chart.
+        """
+        from topbill import charts
+
+        rows = [
+            (f"{layer}: {variant}", layer, gap.mean, gap.low, gap.high, gap.reading)
+            for layer, variant, gap in self.gaps()
+        ]
+        return charts.gaps(charts.gap_frame(rows)).properties(width=charts.WIDTH)
+
     def _repr_html_(self) -> str:
-        return html_of(self.to_frame(), _head(self))
+        return html.part(_body(self))
 
 
 def load_page_report(
@@ -561,15 +596,19 @@ def render_page_report(report: PageReport, console: Console) -> None:
 
 def page_html(report: PageReport) -> str:
     """The report as a page of HTML, with neither script nor image from elsewhere."""
+    title = f"Page {report.page}"
+    return html.page(title, f"<h1>{escape(title)}</h1>{_body(report)}")
+
+
+def _body(report: PageReport) -> str:
     headings, rows = _variant_cells(report)
-    body = (
+    return (
         f"<p>{escape(_head(report))}</p>"
         f"<p class=dim>{escape(_recall_sentence(report.recall))}</p>"
         f"<p class=dim>{escape(_looks_sentence(report))}</p>"
         f"{html.table(headings, rows, 2, _caption(report))}"
         f"{html.table(_PLACE_HEADINGS, _place_cells(report.impressions), 1, _PLACES_CAPTION)}"
     )
-    return html.page(f"Page {report.page}", f"<h1>Page {escape(report.page)}</h1>{body}")
 
 
 def _head(report: PageReport) -> str:

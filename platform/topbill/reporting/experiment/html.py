@@ -24,13 +24,19 @@ from topbill.reporting.experiment.model import (
     VariantLine,
 )
 
-_STYLE = """
+_COLOURS = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --dim: #6b6b70; --line: #d9d9de; --page: #fff; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #ececf0; --dim: #a0a0a8; --line: #3a3a40; --page: #161618; }
 }
+"""
+
+_PAGE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page);
   max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
+"""
+
+_PARTS = """
 p { max-width: 60rem; }
 h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
 .dim, caption { color: var(--dim); } .note { border-left: 4px solid #e69f00; padding-left: .8rem; }
@@ -47,6 +53,12 @@ td.l, td.w { white-space: normal; } td.w { min-width: 14rem; }
 svg { width: 100%; min-width: 34rem; height: auto; font-size: 12px; fill: var(--ink); }
 svg .grid { stroke: var(--line); } svg .zero { stroke: var(--ink); }
 """
+
+# A notebook has a page and colours of its own; what is styled is this part of it alone.
+_IN_NOTEBOOK = (
+    ".topbill { --ink: currentColor; --dim: color-mix(in srgb, currentColor 65%, transparent); "
+    f"--line: color-mix(in srgb, currentColor 20%, transparent); {_PARTS} }}"
+)
 
 _LONG = 30
 """Characters beyond which a cell of numbers is words."""
@@ -75,13 +87,31 @@ def to_html(report: Report) -> str:
     return page(title, "".join(body))
 
 
+def summary(report: Report) -> str:
+    """The verdict, what makes it doubtful, the lifts with their chart, and the guardrails, as a
+    part of a notebook.
+    """
+    body = [_head(report, report.title or report.experiment)]
+    if report.ab is not None:
+        body.append(_verdict(report))
+    body += [f"<p class=note>{escape(note.sentence)}</p>" for note in report.notes]
+    if report.ab is not None:
+        body += [_effects(report.ab), _guardrails(report.ab)]
+    return part("".join(body))
+
+
+def part(body: str) -> str:
+    """What a notebook shows of a report, with the reports' style."""
+    return f"<div class=topbill><style>{_IN_NOTEBOOK}</style>{body}</div>"
+
+
 def page(title: str, body: str) -> str:
     """A whole page of HTML around `body`, with the reports' style."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(title)}</title>"
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body>{body}</body></html>\n"
+        f"<style>{_COLOURS}{_PAGE}{_PARTS}</style></head><body>{body}</body></html>\n"
     )
 
 

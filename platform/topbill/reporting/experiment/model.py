@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from topbill import late
 from topbill.ab import OBJECTIVE, Analysis, Comparison, Method, Novelty, Phase, SampleRatio
+from topbill.domain.errors import NotFound
 from topbill.domain.reasons import reasons
-from topbill.stats.frames import frame_of, html_of
+from topbill.stats.frames import frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from topbill.charts import Chart
+
+# Made of reports, and so below them.
+_summary = late.name("topbill.reporting.experiment.html", "summary")
 
 REASONS = reasons(
     "",
@@ -204,8 +211,8 @@ class ConclusionReading(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything Topbill has to say about one experiment, as of `published_at` (ISO 8601, UTC).
 
-    In a notebook it shows its verdict and its numbers, which `to_frame` gives as a table; for the
-    whole report with its charts see `reporting.to_html`.
+    In a notebook it shows its verdict, lifts and guardrails; `chart` draws one metric's lifts,
+    `to_frame` gives all numbers as a table. For the whole report see `reporting.to_html`.
     """
 
     experiment: str
@@ -248,6 +255,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     there was only one (`one_variant`), or in a phase with too few of one (`thin_strata`).
     """
 
+    def chart(self, metric: str = "") -> Chart:
+        """Each variant's lift on a metric with its interval, as an Altair chart: see
+        `Analysis.chart`. Raises NotFound where nothing is compared.
+        """
+        if self.ab is None:
+            raise NotFound(f"{self.experiment}: nothing is compared, so there is no lift to draw")
+        return self.ab.chart(metric)
+
     def to_frame(self) -> pd.DataFrame:
         """The numbers as a table, a row for each metric (the objective first) and variant.
 
@@ -286,10 +301,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return frame_of(rows, text=_TEXT)
 
     def _repr_html_(self) -> str:
-        sentences = [note.sentence for note in self.notes]
-        if self.ab is not None:
-            sentences.insert(0, self.ab.verdict.sentence)
-        return html_of(self.to_frame(), self.title or self.experiment, *sentences)
+        shown: str = _summary(self)
+        return shown
 
 
 _MEAN = ("units", "decisions", "value", "low", "high", "se", "reason")
