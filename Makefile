@@ -37,6 +37,9 @@ check: $(READY)-dev  ## lint, formatting, types, and who may import whom
 docs: $(READY)-dev  ## the documentation and its reference as a site, in site/
 	$(BIN)/zensical build --clean --strict
 
+screenshots: $(READY)-dev  ## the documentation's pictures of the dashboards, in docs/images/
+	TOPBILL_IMAGES=docs/images $(BIN)/python -m pytest -q -n 0 tests/integration/dashboards/test_docs_images.py
+
 bench: $(READY)  ## a durable decision over HTTP beside an empty FastAPI echo
 	$(BIN)/python -m benchmarks.service
 
@@ -72,4 +75,4 @@ $(READY)-dev: requirements-dev.lock $(READY)
 	$(INSTALL) --no-compile --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test test-end-to-end test-all check docs bench bench-learning bench-regret lock
+.PHONY: help demo up test test-end-to-end test-all check docs screenshots bench bench-learning bench-regret lock
