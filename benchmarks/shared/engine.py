@@ -4,8 +4,9 @@ long each took.
     python -m benchmarks.shared.engine --decisions 1000000 [--engine sc://HOST:15002]
 
 Without `--engine` it starts Sail (`pip install pysail`). The record is made for it: half as many
-units as decisions, three variants, a play for some; SQL passes are those of a report, and the walk
-is that of an evaluation of `uniform` over 64 buckets of units.
+units as decisions, two variants, a play for some; SQL passes are those of a report, and the walk
+is that of an evaluation of `uniform` over 64 buckets of units. The record is written, and each
+engine asked, by a process of its own, and the most memory of each is told.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -42,28 +45,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--decisions", type=int, default=1_000_000)
     parser.add_argument("--walk", type=int, default=0, help="also evaluate a sample of so many")
+    parser.add_argument("--no-report", action="store_true", help="the walk alone")
     parser.add_argument("--engine", default="")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        began = time.perf_counter()
-        publish(data, options.decisions)
-        print(f"{options.decisions:,} decisions written in {time.perf_counter() - began:.0f} s")
+        _, seconds, memory = apart(publish, data, options.decisions)
+        print(f"{options.decisions:,} decisions written in {seconds:.0f} s, {memory:.1f} GB")
         os.environ[SCRATCH_VARIABLE] = f"{folder}/scratch"
         Path(folder, "scratch").mkdir()
         with server(options.engine) as url:
-            compare("report", url, lambda: json.loads(reporting.to_json(report(data))))
+            if not options.no_report:
+                compare("report", url, report, data)
             if options.walk:
-                compare("evaluate", url, lambda: walk(data, options.walk))
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    others = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    print(
-        f"most memory: {own:.1f} GB here (DuckDB among it), {others:.1f} GB in a server we started"
-    )
+                compare("evaluate", url, walk, data, options.walk)
+            for process, memory in children():
+                print(f"most memory of the server, process {process}: {memory:.1f} GB")
+
+
+def apart(function: Callable[..., Any], *given: Any) -> tuple[Any, float, float]:
+    """What a function returns in a process of its own, in how many seconds, and with how many GB of
+    memory at most."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(_measured, function, *given).result()
+
+
+def _measured(function: Callable[..., Any], *given: Any) -> tuple[Any, float, float]:
+    began = time.perf_counter()
+    answer = function(*given)
+    seconds = time.perf_counter() - began
+    return answer, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def children() -> Iterator[tuple[int, float]]:
+    """The processes that this one started and that run, with the GB of memory that each had at
+    most."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            lines = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
+            if int(lines["PPid"]) == os.getpid() and "VmHWM" in lines:
+                yield int(lines["Pid"]), int(lines["VmHWM"].split()[0]) / 1e6
 
 
 def report(data: Path) -> Any:
-    return reporting.load_experiment_report(KEY, data, segments=[])
+    answer = reporting.load_experiment_report(KEY, data, segments=[])
+    return json.loads(reporting.to_json(answer))
 
 
 def walk(data: Path, most: int) -> Any:
@@ -128,14 +154,14 @@ def _set(rows: Any, name: str, column: Any) -> Any:
     )
 
 
-def compare(what: str, url: str, question: Callable[[], Any]) -> None:
+def compare(what: str, url: str, question: Callable[..., Any], *given: Any) -> None:
     answers = []
     for engine in ("", url):
         os.environ[ENGINE_VARIABLE] = engine
-        began = time.perf_counter()
-        answers.append(question())
+        answer, seconds, memory = apart(question, *given)
+        answers.append(answer)
         name = "Spark Connect" if engine else "DuckDB"
-        print(f"{what}: {name} {time.perf_counter() - began:.1f} s", flush=True)
+        print(f"{what}: {name} {seconds:.1f} s, {memory:.1f} GB here", flush=True)
     worst, numbers = difference(*answers)
     print(f"{what}: {numbers} numbers, worst difference {worst:.1e}", flush=True)
 

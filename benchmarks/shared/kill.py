@@ -1,7 +1,8 @@
 """Kill -9 of whatever the shared form consists of, under load over HTTP: is what was acknowledged
 there, once?
 
-    python -m benchmarks.shared.kill [--kill replica …] [--times 50] [--seed 1] [--patroni]
+    python -m benchmarks.shared.kill [--kill replica …] [--times 50] [--minutes 30] [--seed 1]
+        [--patroni]
 
 `deploy/local.sh` starts PostgreSQL with its synchronous standby, three replicas behind haproxy and
 two workers, and starts again whatever ends. Viewers decide, ask for pages, send rewards and events;
@@ -12,6 +13,9 @@ what was not answered is sent again until it is. Meanwhile one after the other i
     publisher   the process beside a worker that publishes
     standby     of PostgreSQL, with all its processes
     primary     likewise; the standby takes its place, and the former primary comes back as standby
+
+With --minutes nobody is killed any more after so long, and what came of the kills until then is
+told as ever.
 
 With --patroni that is left to Patroni and etcd, with deploy/patroni/, and a server's Patroni is
 killed with it.
@@ -25,6 +29,7 @@ something is lost, doubled or different, or does not verify, and leaves the fold
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import signal
@@ -231,9 +236,15 @@ def _verified(data: Path) -> dict[str, CompletedProcess[str]]:
 
 
 def run(
-    kinds: Sequence[str], times: int, seed: int, form: LocalForm, servers: Servers
+    kinds: Sequence[str],
+    times: int,
+    seconds: float,
+    seed: int,
+    form: LocalForm,
+    servers: Servers,
 ) -> list[str]:
-    """Kill each kind so many times, and say what came of it; what is wrong."""
+    """Kill each kind so many times, for so many seconds at most, and say what came of it; what is
+    wrong."""
     stop = threading.Event()
     viewers = [Viewer(number, form.ports(), seed, set(), stop) for number in range(VIEWERS)]
     ledgers = [TimedLedger() for _ in viewers]
@@ -245,10 +256,13 @@ def run(
             strikes = Strikes(form, servers, log, random.Random(seed))
             strikes.rest(REST)
             _say("nobody", strikes.at["nobody"], ledgers)
-            for kind in kinds:
-                for _ in range(times):
-                    strikes.strike(kind)
-                _say(kind, strikes.at[kind], ledgers)
+            strike_each(
+                kinds,
+                times,
+                seconds,
+                strikes.strike,
+                lambda kind: _say(kind, strikes.at[kind], ledgers),
+            )
             time.sleep(2.0)  # what was not answered is asked again
     finally:
         stop.set()
@@ -272,6 +286,27 @@ def run(
     return problems
 
 
+def strike_each(
+    kinds: Sequence[str],
+    times: int,
+    seconds: float,
+    strike: Callable[[str], None],
+    say: Callable[[str], None],
+) -> None:
+    """Kill each kind so many times, and say what came of it; no more when so many seconds are
+    over."""
+    last = time.monotonic() + seconds
+    for kind in kinds:
+        done = 0
+        while done < times and time.monotonic() < last:
+            strike(kind)
+            done += 1
+        if done:
+            say(kind)
+        else:
+            print(f"{kind}: the time was over", flush=True)
+
+
 def _say(kind: str, at: list[tuple[float, float]], ledgers: list[TimedLedger]) -> None:
     accepted = sorted(moment for ledger in ledgers for moment in list(ledger.accepted))
     found, took = pauses(accepted, at), [ended - began for began, ended in at]
@@ -287,6 +322,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--kill", choices=KINDS, nargs="+", default=KINDS)
     parser.add_argument("--times", type=int, default=50)
+    parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--patroni", action="store_true")
     arguments = parser.parse_args()
@@ -299,7 +335,14 @@ def main() -> int:
         form.run("up")
         os.environ.update(form.environment())
         servers = patroni or LocalServers(form)
-        problems = run(arguments.kill, arguments.times, arguments.seed, form, servers)
+        problems = run(
+            arguments.kill,
+            arguments.times,
+            60.0 * arguments.minutes,
+            arguments.seed,
+            form,
+            servers,
+        )
         form.kept = bool(problems)
     for problem in problems[:PROBLEMS_NAMED]:
         print("  ", problem[:1500])

@@ -11,7 +11,7 @@ import msgspec
 
 from topbill.ab.analysis import Design, analyse
 from topbill.ab.core.effect import Adjustment
-from topbill.ab.core.units import Covariates, columns_of, covariates_of, resolve
+from topbill.ab.core.units import PLACE, Covariates, columns_of, covariates_of, resolve
 from topbill.ab.judged import Direction, MetricDesign
 from topbill.ab.metrics import Metric, Proportion
 from topbill.ab.results import Analysis
@@ -21,6 +21,7 @@ from topbill.domain.margin import Margin
 from topbill.domain.reading import Method
 from topbill.domain.sql import identifier
 from topbill.domain.suggestion import nearest
+from topbill.lake.engine import sent
 from topbill.lake.plain_files import Kind, PlainTable, read_table
 
 MOST_VARIANTS = 100
@@ -114,45 +115,48 @@ def compare_file(
         _columns(unit, variant, metrics, covariates or {}, segments, time),
         required=(unit, variant),
     )
-    where = f"{path}: {variant}"
-    variants = _variants(table.relation, variant, where)
-    own = resolve(control, [each.value for each in variants])
-    names = {each.value: each.name for each in variants}
-    if own not in names:
-        raise BadData(where, _no_control(control, [*names.values()]))
-    by_name = _shares(names, shares, where)
-    excluded = dict(table.excluded)
-    for each in variants:
-        if each.name not in by_name:
-            excluded[f"variant {each.name}, which has no share"] = each.rows
-    if len(by_name) < 2:
-        raise BadData(where, f"got one variant, {names[own]}; expected another to compare it with")
-    design = _design(
-        key=Path(path).name,
-        control=names[own],
-        shares=by_name,
-        metrics=_designs(metrics, better or {}),
-        guardrails=dict(guardrails or {}),
-    )
-    try:
-        result = analyse(
-            _with_names(table.relation, variant),
-            design,
-            unit=unit,
-            variant=variant,
-            day=time,
-            segments=segments,
-            covariates=covariates,
-            method=method,
-            alpha=alpha,
-            adjust=adjust,
-            looks=looks,
+    with sent(table.relation, PLACE) as rows:
+        where = f"{path}: {variant}"
+        variants = _variants(rows, variant, where)
+        own = resolve(control, [each.value for each in variants])
+        names = {each.value: each.name for each in variants}
+        if own not in names:
+            raise BadData(where, _no_control(control, [*names.values()]))
+        by_name = _shares(names, shares, where)
+        excluded = dict(table.excluded)
+        for each in variants:
+            if each.name not in by_name:
+                excluded[f"variant {each.name}, which has no share"] = each.rows
+        if len(by_name) < 2:
+            raise BadData(
+                where, f"got one variant, {names[own]}; expected another to compare it with"
+            )
+        design = _design(
+            key=Path(path).name,
+            control=names[own],
+            shares=by_name,
+            metrics=_designs(metrics, better or {}),
+            guardrails=dict(guardrails or {}),
         )
-    except BadData as error:
-        # The same words, but of the file's columns.
-        raise BadData(f"{path}: {error.path.removeprefix('data.')}", error.message) from error
-    numbers = [name for each in metrics.values() for name in columns_of(each)]
-    return _of(path, table, excluded, result, _missing(table.relation, variant, numbers))
+        try:
+            result = analyse(
+                _with_names(rows, variant),
+                design,
+                unit=unit,
+                variant=variant,
+                day=time,
+                segments=segments,
+                covariates=covariates,
+                method=method,
+                alpha=alpha,
+                adjust=adjust,
+                looks=looks,
+            )
+        except BadData as error:
+            # The same words, but of the file's columns.
+            raise BadData(f"{path}: {error.path.removeprefix('data.')}", error.message) from error
+        numbers = [name for each in metrics.values() for name in columns_of(each)]
+        return _of(path, table, excluded, result, _missing(rows, variant, numbers))
 
 
 def _design(**fields: Any) -> Design:
@@ -236,8 +240,9 @@ def _variants(relation: Any, variant: str, where: str) -> list[_Variant]:
     column = identifier(variant)
     counts = relation.query(
         "t",
-        f"SELECT {column}, CAST({column} AS VARCHAR), count(*) FROM t "  # noqa: S608  (identifiers are quoted)
-        f"GROUP BY ALL ORDER BY {column} LIMIT {MOST_VARIANTS + 1}",
+        f'SELECT "@value", CAST("@value" AS VARCHAR) AS "@name", n '  # noqa: S608  (identifiers are quoted)
+        f'FROM (SELECT {column} AS "@value", count(*) AS n FROM t GROUP BY ALL) '
+        f'ORDER BY "@value" LIMIT {MOST_VARIANTS + 1}',
     ).fetchall()
     if len(counts) > MOST_VARIANTS:
         raise BadData(

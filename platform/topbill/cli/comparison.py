@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from topbill.cli.analysis import WHOLE, Method
 from topbill.cli.output import TEXT, Output
-from topbill.cli.shell import app, fraction, fractions, out, say
+from topbill.cli.shell import EngineUrl, app, fraction, fractions, out, say, use_engine
 
 if TYPE_CHECKING:
     from topbill.ab import ArchiveSplits, FileComparison, Metric
@@ -45,6 +45,7 @@ def compare(
     looks: tuple[str, ...] = WHOLE,
     adjust: Literal["cuped", "lin"] = "cuped",
     alpha: float = 0.05,
+    engine: EngineUrl = "",
     output: Output = TEXT,
 ) -> None:
     """An A/B table in a file, a row a unit or a row an event: verdict, metrics, split.
@@ -77,6 +78,7 @@ def compare(
     from topbill.ab import compare_file
     from topbill.domain.margin import Margin
 
+    use_engine(engine)
     result = compare_file(
         file,
         unit=unit,

@@ -8,6 +8,7 @@ them is computed here, so that no number depends on who added up, but for the la
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -164,10 +165,39 @@ def answer(path: Path, query: str, *, memory_limit: str = "4GB") -> pa.Table:
         engine.close()
 
 
+@contextmanager
+def sent(relation: Any, place: str) -> Iterator[Any]:
+    """The rows of a DuckDB relation, where the engine that this process is to ask answers about
+    them: as they are, or sent to the server, with a column `place` of where each stood, as rows
+    have no order there.
+
+    Raises:
+        LogError: the server cannot be reached, or cannot answer.
+        BadRequest: the engine's URL is none, or what speaks to it is not installed.
+    """
+    url = engine_url()
+    if not url:
+        yield relation
+        return
+    numbered = f"SELECT *, row_number() OVER () AS {identifier(place)} FROM sent_rows"  # noqa: S608  (identifiers are quoted)
+    rows = relation.query("sent_rows", numbered).to_arrow_table()
+    connection = connect()
+    server = _spark(url, connection).SparkServer(url, connection)
+    try:
+        yield server.rows_sent("sent_rows", rows)
+    finally:
+        server.close()
+
+
 def _on_spark(url: str, path: Path, connection: Connection) -> SparkEngine:
+    return _spark(url, connection).SparkEngine(url, path, connection)
+
+
+def _spark(url: str, connection: Connection) -> Any:
+    """What speaks to a server at `url`. `connection` is closed where it is not installed."""
     try:
         # Here, since few have it and it takes a second to load.
-        from topbill.lake.spark import SparkEngine
+        from topbill.lake import spark
     except ImportError as error:
         connection.close()
         raise BadRequest(
@@ -175,4 +205,4 @@ def _on_spark(url: str, path: Path, connection: Connection) -> SparkEngine:
             f"got {url.partition(';')[0]}, and {error.name} is not installed; expected it: "
             "pip install 'topbill[spark]'",
         ) from error
-    return SparkEngine(url, path, connection)
+    return spark

@@ -23,7 +23,7 @@ from topbill.domain.durable import sealed, unsealed
 Index = TypeVar("Index", bound=dict[str, Any])
 SUMS = "sums"
 """The folder inside a data folder."""
-_OTHERS = 600.0
+OTHERS = 600.0
 """Seconds for which files that one report does not read stay, as another one may."""
 _PATTERN = "*/*/*.parquet"
 
@@ -65,7 +65,7 @@ class KeptFiles:
 
     def delete_others(self, paths: Collection[Path]) -> None:
         """Delete what was kept in other states."""
-        before = time.time() - _OTHERS
+        before = time.time() - OTHERS
         for path in set(self._folder.iterdir()).difference(paths):
             try:
                 if path.stat().st_mtime < before:
@@ -123,9 +123,14 @@ def forget_until(data: Path, last: date) -> None:
             path.unlink(missing_ok=True)
 
 
+def folder_of(key: str) -> str:
+    """What an experiment's folder is called: by a hash, as a key may be too long for a name, or no
+    name that a system allows."""
+    return blake2b(key.encode(), digest_size=12).hexdigest()
+
+
 def _folder(data: Path, key: str) -> Path:
-    # By a hash, as a key may be too long for a name, or no name that a system allows.
-    return data / SUMS / blake2b(key.encode(), digest_size=12).hexdigest()
+    return data / SUMS / folder_of(key)
 
 
 def _name_of(path: Path) -> str:

@@ -17,6 +17,7 @@ import msgspec
 
 from topbill.domain.durable import size_and_hash, sync, with_checksum, without_checksum
 from topbill.domain.errors import LogError
+from topbill.lake.kept import SUMS
 
 SEALS = "seals.jsonl"
 _SEALED_ENDS = (".parquet", ".json")
@@ -139,7 +140,9 @@ class Seals:
 
     def _there(self) -> Iterator[str]:
         start = len(str(self.lake)) + 1
-        for folder, _, names in os.walk(self.lake):
+        for folder, below, names in os.walk(self.lake):
+            if folder == str(self.lake) and SUMS in below:
+                below.remove(SUMS)  # no record: reports make them anew
             for name in names:
                 # Delta writes a commit under a temporary name first.
                 if name.endswith(_SEALED_ENDS) and not name.startswith((".", "_commit_")):

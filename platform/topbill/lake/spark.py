@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from topbill.domain.engine_url import SCRATCH_VARIABLE, address_of
 from topbill.domain.errors import LogError
-from topbill.domain.sql import identifier
+from topbill.domain.sql import identifier, quoted
 from topbill.lake import spark_sql
 from topbill.lake.buckets import BucketWalk
 from topbill.lake.database import Connection, confine, files_of, read, reading, view_files
@@ -93,42 +93,30 @@ _TYPES = {
 """What DuckDB calls Spark's types."""
 
 
-class SparkEngine:
-    """The analytics database at `path`, open as `local`, whose lake a server reads. It is spoken to
-    when the first question for it comes; what it cannot do is a LogError then."""
+class SparkServer:
+    """A session on a server, and the tables of `local` that are asked of there: each is sent when
+    the first question for it comes. What the server cannot do is a LogError then.
+    """
 
-    is_embedded = False
-
-    def __init__(self, url: str, path: Path, local: Connection) -> None:
+    def __init__(self, url: str, local: Connection) -> None:
         self._url = url
         self._where = url.partition(";")[0]
         self._local = local
-        self._path = path
-        self._lake = files_of(path)
-        self._made: dict[str, Query] = {}
-        """What the server has under a name: the lake's tables, and what was made of them."""
-        self._views: dict[str, str] = {}
-        """The database's views, which read what others are made over them by then."""
-        self._columns: dict[str, list[str]] = {}
         self._uploaded: set[str] = set()
         self._numbers = count()
         self._scratch = ""
         if folder := os.environ.get(SCRATCH_VARIABLE, ""):
             self._scratch = f"{folder.rstrip('/')}/topbill-{uuid4().hex}"
-        for name in _TABLES:
-            table = spark_sql.table_named(f"lake_{name}")
-            self._made[name] = self._made[f"main.{name}"] = table
-        for schema, name, text in self._local.execute(_VIEWS).fetchall():
-            key = name if schema == "main" else f"{schema}.{name}"
-            if key not in self._made:
-                self._views[key] = text
 
     @cached_property
     def _session(self) -> SparkSession:
-        """A session of one's own, with the lake's tables at the versions that were published.
+        return self._new_session()
+
+    def _new_session(self) -> SparkSession:
+        """A session of one's own.
 
         Raises:
-            LogError: the server cannot be reached, or cannot read the lake.
+            LogError: the server cannot be reached.
         """
         try:
             # Spark's own client tries for minutes.
@@ -137,14 +125,126 @@ class SparkEngine:
             raise LogError(
                 f"{self._where}: cannot be reached: {error}; expected a Spark Connect server there"
             ) from error
+        with self._asked(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            session = SparkSession.builder.remote(self._url).create()
+            for setting, value in _SETTINGS.items():
+                session.conf.set(setting, value)
+        return session
+
+    def rows_sent(self, name: str, rows: pa.Table) -> SparkRelation:
+        """Rows of this process, to be asked of there."""
+        self._local.register(name, rows)
+        return SparkRelation(self, self._upload(name))
+
+    def kept(self, relation: SparkRelation) -> SparkRelation:
+        """A relation's answer, worked out once: in the folder for that, or by what the server can
+        hold (Spark; Sail works it out each time)."""
+        name = f"kept_{next(self._numbers)}"
+        frame = relation.frame
+        with self._asked():
+            if self._scratch:
+                frame.write.parquet(f"{self._scratch}/{name}")
+                # Of no rows there may be no file that says the columns.
+                read = self._session.read.schema(frame.schema)
+                frame = read.parquet(f"{self._scratch}/{name}")
+            else:
+                frame = frame.persist()
+            frame.createOrReplaceTempView(name)
+        return SparkRelation(self, spark_sql.table_named(name))
+
+    def close(self) -> None:
+        """Let go of the session."""
+        self._local.close()
+        if "_session" not in self.__dict__:
+            return
+        if self._scratch:
+            # Where it is a folder of this machine; object stores have rules for what is old.
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        try:
+            self._session.stop()
+        except PySparkException:
+            return  # a server that is gone has let go already
+
+    def _upload(self, name: str) -> Query:
+        """A table that was made here, on the server."""
+        if name not in self._uploaded:
+            rows = self._local.sql(f"FROM {identifier(name)}").to_arrow_table()
+            with self._asked():
+                frame = self._session.createDataFrame(*_for_spark(rows))
+                frame.createOrReplaceTempView(f"local_{name}")
+            self._uploaded.add(name)
+        return spark_sql.table_named(f"local_{name}")
+
+    def frame_of(self, query: Query) -> Any:
+        """The server's own frame of a query."""
+        with self._asked():
+            return self._session.sql(spark_sql.spark_sql(query))
+
+    def types_of(self, frame: Any) -> list[tuple[str, str]]:
+        """Names and types of a frame's columns, in Spark's words."""
+        with self._asked():
+            return list(frame.dtypes)
+
+    def pandas_of(self, table: pa.Table) -> pd.DataFrame:
+        """Rows as a pandas frame, of the types that DuckDB gives."""
+        frame: pd.DataFrame = self._local.from_arrow(table).df()
+        return frame
+
+    def answer(self, frame: Any) -> pa.Table:
+        """The rows of a frame, as DuckDB would give them."""
+        with self._asked():
+            return _like_duckdb(frame.toArrow())
+
+    @property
+    def _expected(self) -> str:
+        """What would have answered."""
+        return "Spark 4, or what speaks its language"
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Say whose error it is."""
+        try:
+            yield
+        except PySparkException as error:
+            raise LogError(
+                f"{self._where}: cannot answer: {_reason(error)}; expected {self._expected}"
+            ) from error
+
+
+class SparkEngine(SparkServer):
+    """The analytics database at `path`, open as `local`, whose lake a server reads. It is spoken to
+    when the first question for it comes; what it cannot do is a LogError then."""
+
+    is_embedded = False
+
+    def __init__(self, url: str, path: Path, local: Connection) -> None:
+        super().__init__(url, local)
+        self._path = path
+        self._lake = files_of(path)
+        self._made: dict[str, Query] = {}
+        """What the server has under a name: the lake's tables, and what was made of them."""
+        self._views: dict[str, str] = {}
+        """The database's views, which read what others are made over them by then."""
+        self._columns: dict[str, list[str]] = {}
+        for name in _TABLES:
+            table = spark_sql.table_named(f"lake_{name}")
+            self._made[name] = self._made[f"main.{name}"] = table
+        for schema, name, text in self._local.execute(_VIEWS).fetchall():
+            key = name if schema == "main" else f"{schema}.{name}"
+            if key not in self._made:
+                self._views[key] = text
+
+    def _new_session(self) -> SparkSession:
+        """A session of one's own, with the lake's tables at the versions that were published.
+
+        Raises:
+            LogError: the server cannot be reached, or cannot read the lake.
+        """
+        session = super()._new_session()
         published = self._local.sql("FROM published")
         versions = dict(zip(published.columns, published.fetchall()[0], strict=True))
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)
-                session = SparkSession.builder.remote(self._url).create()
-            for setting, value in _SETTINGS.items():
-                session.conf.set(setting, value)
             for name in _TABLES:
                 rows = self._table(session, name, versions[f"{name}_version"])
                 columns = spark_sql.columns_of(table_types(name), rows.columns)
@@ -224,21 +324,21 @@ class SparkEngine:
             answer = read(self._local, text)
         return answer
 
-    def kept(self, relation: SparkRelation) -> SparkRelation:
-        """A relation's answer, worked out once: in the folder for that, or by what the server can
-        hold (Spark; Sail works it out each time)."""
-        name = f"kept_{next(self._numbers)}"
-        frame = relation.frame
+    def append(self, root: str, query: str, column: str, value: str) -> None:
+        """Append an answer to the Delta table at `root`, which it makes where there is none: a
+        partition with that value in `column`."""
+        named = f"SELECT *, {quoted(value)} AS {identifier(column)} FROM ({query})"  # noqa: S608  (our own query)
+        frame = self.sql(named).frame
         with self._asked():
-            if self._scratch:
-                frame.write.parquet(f"{self._scratch}/{name}")
-                # Of no rows there may be no file that says the columns.
-                read = self._session.read.schema(frame.schema)
-                frame = read.parquet(f"{self._scratch}/{name}")
-            else:
-                frame = frame.persist()
-            frame.createOrReplaceTempView(name)
-        return SparkRelation(self, spark_sql.table_named(name))
+            frame.write.format("delta").mode("append").partitionBy(column).save(root)
+
+    def show(self, name: str, root: str, version: int) -> None:
+        """Let a version of the Delta table at `root` be asked of under a name."""
+        with self._asked():
+            read = self._session.read.format("delta").option("versionAsOf", str(version))
+            read.load(root).createOrReplaceTempView(name)
+        self._columns.pop(name, None)
+        self._made[name] = spark_sql.table_named(name)
 
     def _forget(self, name: str) -> None:
         """What a name stood for."""
@@ -293,19 +393,6 @@ class SparkEngine:
         self._forget(name)
         self._local.unregister(name)
 
-    def close(self) -> None:
-        """Let go of the session."""
-        self._local.close()
-        if "_session" not in self.__dict__:
-            return
-        if self._scratch:
-            # Where it is a folder of this machine; object stores have rules for what is old.
-            shutil.rmtree(self._scratch, ignore_errors=True)
-        try:
-            self._session.stop()
-        except PySparkException:
-            return  # a server that is gone has let go already
-
     # --- Who answers
 
     def _parsed(
@@ -347,46 +434,9 @@ class SparkEngine:
             self._columns[name] = SparkRelation(self, self._source(table)).columns
         return self._columns[name]
 
-    def _upload(self, name: str) -> Query:
-        """A table of the analytics database, or one that was made here, on the server."""
-        if name not in self._uploaded:
-            rows = self._local.sql(f"FROM {identifier(name)}").to_arrow_table()
-            with self._asked():
-                frame = self._session.createDataFrame(*_for_spark(rows))
-                frame.createOrReplaceTempView(f"local_{name}")
-            self._uploaded.add(name)
-        return spark_sql.table_named(f"local_{name}")
-
-    def frame_of(self, query: Query) -> Any:
-        """The server's own frame of a query."""
-        with self._asked():
-            return self._session.sql(spark_sql.spark_sql(query))
-
-    def types_of(self, frame: Any) -> list[tuple[str, str]]:
-        """Names and types of a frame's columns, in Spark's words."""
-        with self._asked():
-            return list(frame.dtypes)
-
-    def pandas_of(self, table: pa.Table) -> pd.DataFrame:
-        """Rows as a pandas frame, of the types that DuckDB gives."""
-        frame: pd.DataFrame = self._local.from_arrow(table).df()
-        return frame
-
-    def answer(self, frame: Any) -> pa.Table:
-        """The rows of a frame, as DuckDB would give them."""
-        with self._asked():
-            return _like_duckdb(frame.toArrow())
-
-    @contextmanager
-    def _asked(self) -> Iterator[None]:
-        """Say whose error it is."""
-        try:
-            yield
-        except PySparkException as error:
-            raise LogError(
-                f"{self._where}: cannot answer: {_reason(error)}; expected Spark 4, or what speaks "
-                f"its language, with {self._lake} in sight"
-            ) from error
+    @property
+    def _expected(self) -> str:
+        return f"{super()._expected}, with {self._lake} in sight"
 
 
 def _reason(error: Exception) -> str:
@@ -397,7 +447,7 @@ def _reason(error: Exception) -> str:
 class SparkRelation:
     """A query that a server answers, asked as DuckDB's relations are."""
 
-    def __init__(self, engine: SparkEngine, query: Query) -> None:
+    def __init__(self, engine: SparkServer, query: Query) -> None:
         self._engine = engine
         self.asked = query
 

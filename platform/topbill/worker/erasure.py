@@ -30,6 +30,8 @@ from topbill.lake.erasing import (
     units_in_lake,
 )
 from topbill.lake.kept import forget
+from topbill.lake.kept_tables import forget_tables
+from topbill.lake.places import lake_place
 from topbill.lake.published import forget_copies
 from topbill.log import Log, log_place, now_micros, open_log_of
 from topbill.log.erasing import (
@@ -231,6 +233,7 @@ def _leave_no_trace(data: Path, experiments: Callable[[], Sequence[Experiment]])
     """Have no file hold what was deleted from the tables."""
     shutil.rmtree(data / ANSWERS, ignore_errors=True)
     forget(data)
+    forget_tables(lake_place(data))
     forget_copies(data)
     take_history_away(data)
     # Which titles a sample of viewers has played stands there too; the worker makes them anew.

@@ -17,6 +17,8 @@ from topbill.domain.formatting import window
 from topbill.domain.metric import longest_window, microseconds
 from topbill.lake.erasing import AgedRows, aged_rows, delete_aged, has_newer_decisions
 from topbill.lake.kept import forget_until
+from topbill.lake.kept_tables import forget_tables_until
+from topbill.lake.places import lake_place
 from topbill.log import Log, log_place, open_log_of
 from topbill.log.erasing import aged_quarantine, end_retention, note_aged
 from topbill.log.protocol import Retention
@@ -81,7 +83,9 @@ def remove_aged(data: Path, log: Log, since: int) -> Retention:
     note_aged(log_place(data), aged.by_experiment, at)
     delete_aged(data, since)
     # Of whatever time zone days are, they hold nothing from before then that is left.
-    forget_until(data, datetime.fromtimestamp(since / 1e6, UTC).date() + timedelta(days=1))
+    last = datetime.fromtimestamp(since / 1e6, UTC).date() + timedelta(days=1)
+    forget_until(data, last)
+    forget_tables_until(lake_place(data), last)
     retention = _counted(data, aged, since, at)
     end_retention(log_place(data), retention)
     return retention

@@ -21,7 +21,7 @@ from topbill.candidates.fitting import learn
 from topbill.domain.engine_url import ENGINE_VARIABLE
 from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.records import RewardEvent
-from topbill.ope import estimate_slate
+from topbill.ope import estimate_slate, evaluate_page
 from topbill.reporting import page as report
 from topbill.service.app import create_app
 from topbill.service.settings import Settings
@@ -120,12 +120,22 @@ def test_a_spark_connect_server_says_the_same(
     pytest.importorskip("pysail", reason="no pysail: pip install -r requirements-dev.lock")
     pytest.importorskip("pyspark", reason="no pyspark: pip install 'topbill[spark]'")
     _, data, _ = served
-    here = msgspec.to_builtins(report.load_page_report("home", data))
+
+    def asked() -> dict[str, Any]:
+        return {
+            "report": msgspec.to_builtins(report.load_page_report("home", data)),
+            "instead": evaluate_page("home", {"artwork": "uniform"}, data).as_dict(),
+        }
+
+    here = asked()
     with sail_server.running() as url:
         monkeypatch.setenv(ENGINE_VARIABLE, url)
-        there = msgspec.to_builtins(report.load_page_report("home", data))
+        there = asked()
     assert differences(here, there) == []
-    assert here["arms"]
+    assert here["report"]["arms"]
+    # The half that the variant `any` decided.
+    assert here["instead"]["decisions"] > VIEWERS // 3
+    assert here["instead"]["targets"]["artwork: uniform"]
 
 
 def test_weights_can_be_changed_afterwards(served: tuple[Path, Path, int]) -> None:

@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import pandas as pd
 import pytest
 from tests import rich_lake, sail_server
 from tests.answers import differences
 
-from topbill import reporting
+from topbill import ab, reporting
+from topbill.ab.reasons import DENOMINATOR_DOUBTFUL
+from topbill.cli import app
 from topbill.domain.engine_url import ENGINE_VARIABLE, SCRATCH_VARIABLE, address_of
 from topbill.domain.errors import BadRequest, LogError
+from topbill.domain.reading import Method
 from topbill.lake import DATABASE, answer, open_engine
 from topbill.lake.engine import DuckDBEngine
 from topbill.ope import evaluate
@@ -232,6 +237,97 @@ def test_what_runs_is_read_the_same_by_a_server(
     here, there = answers(lambda: json.dumps(_units(data)), server, monkeypatch)
     assert here == there
     assert 20 <= len(here) <= 100
+
+
+@pytest.mark.parametrize("method", ["sequential", "bayes"])
+@pytest.mark.parametrize("rows", ["units", "events"])
+def test_a_file_is_compared_the_same_on_a_server(
+    rows: str, method: Method, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.csv"
+    _rows_of_units(4 if rows == "events" else 1).to_csv(path, index=False)
+
+    def compared() -> bytes:
+        result = ab.compare_file(
+            path,
+            unit="user",
+            variant="arm",
+            control="old",
+            metrics=FILE_METRICS,
+            covariates={"minutes": ["past", "visits"], "clicked": "past"},
+            segments=["device", "country"],
+            time="at",
+            shares={"old": 0.5, "new": 0.25, "other": 0.25},
+            guardrails={"p90": 0.02},
+            better={"p90": "lower"},
+            method=method,
+        )
+        assert result.row_is_unit == (rows == "units")
+        return msgspec.json.encode(result)
+
+    here, there = answers(compared, server, monkeypatch)
+    assert differences(here, there) == []
+    assert {line["metric"] for line in here["ab"]["comparisons"]} == FILE_METRICS.keys()
+    assert {line["reason"] for line in here["ab"]["comparisons"]} <= {"", DENOMINATOR_DOUBTFUL}, (
+        "there are numbers"
+    )
+    assert here["ab"]["heterogeneity"]
+    assert len(here["ab"]["sample_ratio"]["days"]) == 5
+
+
+def test_a_file_is_compared_by_the_engine_that_is_named(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.parquet"
+    _rows_of_units(2).to_parquet(path)
+    command = ["compare", str(path), "--unit", "user", "--variant", "arm", "--control", "old"]
+    command += ["--metric", "clicked=proportion:clicked", "--json"]
+    said = []
+    for engine in ([], ["--engine", server]):
+        # Set by the command, as for all that the process asks.
+        with monkeypatch.context() as patch:
+            patch.setenv(ENGINE_VARIABLE, "")
+            app(command + engine, result_action="return_value")
+        said.append(json.loads(capsys.readouterr().out))
+    assert differences(*said) == []
+
+
+FILE_METRICS: dict[str, ab.Metric] = {
+    "clicked": ab.Proportion("clicked"),
+    "minutes": ab.Mean("minutes"),
+    "mean of units": ab.Mean("minutes", "unit"),
+    "ever clicked": ab.Proportion("clicked", "unit"),
+    "total": ab.Sum("minutes"),
+    "rate": ab.Ratio("clicked", "visits"),
+    "p90": ab.Quantile("minutes", 0.9),
+    "median of visits": ab.Quantile("visits"),
+    "median of units": ab.Quantile("minutes", per="unit"),
+}
+
+
+def _rows_of_units(most: int) -> pd.DataFrame:
+    """Rows of 1,500 units, each with one to `most`, of which some lack a value and of one moment
+    there are several."""
+    rng = np.random.default_rng(19)
+    units = np.repeat(np.arange(1_500), rng.integers(1, most + 1, 1_500))
+    n = len(units)
+    by_unit = rng.random(1_500)[units]
+    arm = np.where(by_unit < 0.5, "old", np.where(by_unit < 0.75, "new", "other"))
+    minutes = rng.gamma(2.0, 5.0, n) + (arm == "new")
+    minutes[rng.random(n) < 0.03] = np.nan
+    return pd.DataFrame(
+        {
+            "user": [f"u{unit:04d}" for unit in units],
+            "arm": arm,
+            "clicked": (rng.random(n) < np.where(arm == "new", 0.3, 0.2)).astype(int),
+            "minutes": minutes.round(3),
+            "visits": rng.poisson(3.0, n),
+            "past": rng.gamma(2.0, 5.0, 1_500)[units].round(3),
+            "device": rng.choice(["tv", "phone"], n),
+            "country": rng.choice(["no", "se", None], n),
+            "at": [f"2026-03-0{day} 12:30:00" for day in rng.integers(1, 6, n)],
+        }
+    ).sample(frac=1.0, random_state=1)
 
 
 def _planned(data: Path) -> bytes:

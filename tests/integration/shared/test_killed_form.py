@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from benchmarks.shared import kill
 from benchmarks.shared.kill import KINDS, pauses
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,17 @@ def test_nothing_acknowledged_is_lost_whatever_of_the_shared_form_is_killed() ->
     assert int(counts[1].replace(",", "")) > 100
     for experiment in ("home-artwork", "home-rows", "home-titles", "page-titles"):
         assert f"{experiment} 0" in said
+
+
+def test_nobody_is_killed_when_the_time_is_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    struck: list[str] = []
+    now = iter(range(1_000))
+    monkeypatch.setattr(kill, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
+    kill.strike_each(["replica", "worker"], 5, 3.0, struck.append, lambda kind: print("said", kind))
+    assert struck == ["replica", "replica"]
+    assert capsys.readouterr().out == "said replica\nworker: the time was over\n"
 
 
 @given(MOMENTS.map(sorted))

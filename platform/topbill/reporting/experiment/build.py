@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace as replace_dataclass
 from datetime import date
 from functools import partial
@@ -13,12 +14,14 @@ import msgspec
 from msgspec.structs import replace
 
 from topbill.ab import OBJECTIVE, Analysis, Method
+from topbill.domain.engine_url import engine_url
 from topbill.domain.errors import BadRequest, LogError
 from topbill.domain.formatting import minute
 from topbill.domain.sql import quoted
 from topbill.domain.suggestion import nearest
-from topbill.lake import metric_of
+from topbill.lake import lake_place, metric_of
 from topbill.lake.kept import DamagedSumsError, forget
+from topbill.lake.kept_tables import forget_tables
 from topbill.reporting.experiment.analysis_rows import (
     AnalysisRows,
     ExperimentTables,
@@ -125,6 +128,12 @@ def load_experiment_report(
     except (OSError, LogError) as error:
         # The folder may be another user's, or full: what would be kept there only saves time.
         _logger.info("%s; all of the record is read instead of what was kept of it", error)
+        report = read(keep=None)
+        # The record can be read; tables of sums that could not would be in the way each time.
+        if engine_url():
+            with suppress(LogError):
+                forget_tables(lake_place(Path(data)), key)
+        return report
     return read(keep=None)
 
 
@@ -159,7 +168,7 @@ def _read(
             segments = tables.category_features()
         method, looks = reading = reading_asked(tables.spec, method, looks)
         counted = counted_decisions(database, key, tables.experiment["spec"])
-        if not database.connection.is_embedded or decisions_of(database, key) < LARGE:
+        if decisions_of(database, key) < LARGE:
             keep = None
         rows = AnalysisRows(database, tables, segments, excerpt, counted, keep)
         reference = _checked_control(tables, rows, control)

@@ -1,12 +1,14 @@
-"""Answers to parts of a report, kept for the days that are over: `DIR/sums`, a folder for each
-experiment, a Parquet file for each part and day. A report over many days reads those and asks the
-record for the last days alone.
+"""Answers to parts of a report, kept for the days that are over. DuckDB's are in `DIR/sums`, a
+folder for each experiment, a Parquet file for each part and day; those of a Spark Connect server in
+the lake, a Delta table for each part. A report over many days reads those and asks the record for
+the last days alone.
 
-A file is called by all that its answer depends on: the query (and so every metric's definition),
+A day's answer is called by all that it depends on: the query (and so every metric's definition),
 the day's very rows in the lake, and the audit's lines that they are read by. So a late reward, an
 erased viewer, rows removed by age, an import or another definition make another name: that day is
-asked anew, and what was kept under the old one is deleted. Nothing here is a record: all of it can
-be deleted at any time.
+asked anew, and what was kept under the old one is deleted. Which days are over, and which rows they
+have, DuckDB finds here, whoever answers, and reads but the files that are new since. Nothing here
+is a record: all of it can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -17,16 +19,20 @@ from datetime import date, timedelta
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
 from topbill.domain.sql import identifier, quoted
 from topbill.domain.zones import local_sql
-from topbill.lake import view_files
+from topbill.lake import DuckDBEngine, lake_place, view_files
 from topbill.lake.kept import KeptFiles, KeptIndex
+from topbill.lake.kept_tables import KEPT, KeptTable, kept_name, new_name
 from topbill.reporting.experiment.phases import Occurrence
 from topbill.reporting.queries.database import AnalyticsDatabase, DayPart
+
+if TYPE_CHECKING:
+    from topbill.lake.spark import SparkEngine
 
 FOREVER = 253_370_764_800_000_000
 """µs since the epoch of a moment at which every window of every decision is over."""
@@ -110,7 +116,8 @@ class _Day(NamedTuple):
 
 
 class KeptDays:
-    """The kept answers of one experiment, which the connection must show whole.
+    """The kept answers of one experiment, which the connection must show whole: in files of a data
+    folder, or where a server answers, in tables of the lake.
 
     Days are those of `zone`. A day is over when it is past at `now`, and so are all windows of its
     decisions (of at most `longest`); all times in µs. Of the others parts are asked as at `now`.
@@ -197,25 +204,56 @@ class KeptDays:
 
     def relation(self, part: DayPart) -> str:
         """SQL of a part's answer, to stand after FROM."""
-        text, files = part.sql(FOREVER), KeptFiles(self._data, self._key, part.name)
+        text = part.sql(FOREVER)
+        engine = self._database.connection
+        if isinstance(engine, DuckDBEngine):
+            kept = self._files(part.name, text)
+        else:
+            kept = self._table(cast("SparkEngine", engine), part.name, text)
+        with self._showing(self._open):
+            self._database.execute(
+                f"CREATE OR REPLACE TEMP TABLE {part.name} AS {part.sql(self._now)}"
+            )
+        return f"({kept} UNION ALL SELECT * FROM {part.name})" if kept else part.name  # noqa: S608  (our own name)
+
+    def _files(self, part: str, text: str) -> str:
+        """SQL of the kept answers, in files; nothing where no day is over."""
+        files = KeptFiles(self._data, self._key, part)
         paths = [
             files.path(one.day, _state(one, text), partial(self._write, one.span, text))
             for one in self._over
         ]
         files.delete_others(paths)
-        with self._showing(self._open):
-            self._database.execute(
-                f"CREATE OR REPLACE TEMP TABLE {part.name} AS {part.sql(self._now)}"
-            )
         if not paths:
-            return part.name
+            return ""
         listed = ", ".join(quoted(str(path)) for path in paths)
-        kept = f"FROM read_parquet([{listed}], hive_partitioning = false)"
-        return f"({kept} UNION ALL BY NAME FROM {part.name})"
+        return f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"  # noqa: S608  (quoted)
 
     def _write(self, span: _Span, text: str, path: Path) -> None:
         with self._showing(span):
             self._database.execute(f"COPY ({text}) TO {quoted(str(path))} (FORMAT parquet)")
+
+    def _table(self, engine: SparkEngine, part: str, text: str) -> str:
+        """The same, in a table."""
+        if not self._over:
+            return ""
+        table = KeptTable(lake_place(self._data), self._key, part, text)
+        wanted = {kept_name(one.day, _state(one, text)): one for one in self._over}
+        missing = [name for name in wanted if name not in table.names]
+        for name in missing:
+            with self._showing(wanted[name].span):
+                engine.append(table.root, text, KEPT, new_name(name))
+        if missing:
+            table.read()
+        # A day of which there is no row has no partition.
+        names = [table.names[name] for name in wanted if name in table.names]
+        table.delete_others(names)
+        if not names:
+            return ""
+        engine.show(f"kept_{part}", table.root, table.version)
+        listed = ", ".join(map(quoted, names))
+        column = identifier(KEPT)
+        return f"SELECT * EXCLUDE ({column}) FROM kept_{part} WHERE {column} IN ({listed})"  # noqa: S608  (quoted)
 
     @contextmanager
     def _showing(self, span: _Span) -> Iterator[None]:
@@ -230,8 +268,9 @@ class KeptDays:
         try:
             yield
         finally:
-            self._database.execute("DROP VIEW temp.decisions")
-            self._database.execute("DROP VIEW temp.rewards")
+            for table in ("decisions", "rewards"):
+                whole = f"SELECT * FROM {self._home}.main.{table}"  # noqa: S608  (our own names)
+                self._database.execute(f"CREATE OR REPLACE TEMP VIEW {table} AS {whole}")
 
 
 def _state(day: _Day, text: str) -> str:
