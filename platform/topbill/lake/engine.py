@@ -190,7 +190,8 @@ def sent(relation: Any, place: str) -> Iterator[Any]:
 
 
 def _on_spark(url: str, path: Path, connection: Connection) -> SparkEngine:
-    return _spark(url, connection).SparkEngine(url, path, connection)
+    engine: SparkEngine = _spark(url, connection).SparkEngine(url, path, connection)
+    return engine
 
 
 def _spark(url: str, connection: Connection) -> Any:
