@@ -19,9 +19,12 @@ import msgspec
 from topbill.domain.durable import write_whole
 from topbill.domain.errors import NotFound, PolicyError
 from topbill.domain.features import Feature
+from topbill.policies.vw.model_file import is_model, read_head, try_out
 
 FORMAT = "topbill-policy-1"
 """What the first line of such a file says that it is."""
+VW_FORMAT = "vowpal-wabbit"
+"""What a model that Vowpal Wabbit wrote is said to be, which has no such line."""
 LARGEST_FILE = 2**32
 """Bytes that are read of one: 4 GiB, twice what a policy may hold."""
 _NAME = "[A-Za-z0-9][A-Za-z0-9_.-]*"
@@ -44,7 +47,7 @@ class TrainedPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A policy that was trained from a log.
 
     Attributes:
-        format: FORMAT.
+        format: FORMAT; VW_FORMAT for a model of Vowpal Wabbit, whose file is the state.
         kind: The policy's, as variants name it.
         params: Its parameters, as a variant says them.
         context, action_features: The features whose numbers it learned on, in their order.
@@ -116,6 +119,19 @@ def parse_trained(content: bytes, name: str) -> TrainedPolicy:
     """The trained policy in the bytes of a file called `name`. Raises PolicyError as `read_trained`
     does.
     """
+    if is_model(content):
+        engine = f"VW {read_head(content, name).version}"
+        digest = sha256(content).hexdigest()
+        return TrainedPolicy(
+            format=VW_FORMAT,
+            kind="vw",
+            params={},
+            context=(),
+            action_features=(),
+            engine=engine,
+            digest=digest,
+            state=content,
+        )
     line, _, state = content.partition(b"\n")
     try:
         head = msgspec.json.decode(line, type=TrainedPolicy)
@@ -150,6 +166,10 @@ def remember(path: Path, folder: Path) -> str:
     content = _content(real)
     digest = sha256(content).hexdigest()
     trained = parse_trained(content, path.name)
+    with _lock:
+        is_new = digest not in _known
+    if is_new and trained.format == VW_FORMAT:
+        try_out(content, path.name)
     with _lock:
         _known[digest] = trained
         _known.move_to_end(digest)

@@ -35,6 +35,7 @@ from topbill.policies.onnx import texts
 from topbill.policies.onnx.texts import is_tokenizer_name
 from topbill.policies.scored import is_model_name
 from topbill.policies.trained import is_snapshot_name
+from topbill.policies.vw import VW
 from topbill.spec.fields import Location, Verbatim
 from topbill.spec.model import Experiment, Variant
 
@@ -194,7 +195,12 @@ def _check_start(variant: Variant, experiment: Experiment, at: Location) -> None
     if found.kind != variant.policy:
         at.wrong(Verbatim(f"{name}, a policy of kind {found.kind}"), f"one of {variant.policy}")
         return
-    for section in ("context", "action_features"):
+    if found.format == trained.VW_FORMAT:
+        if not experiment.action_features:
+            expected = "action_features, by which VW tells actions apart"
+            at.wrong(Verbatim(f"{name}, a model of VW's own"), expected, "declare them")
+            return
+    for section in ("context", "action_features") if found.format == trained.FORMAT else ():
         own, learned = getattr(experiment, section), getattr(found, section)
         if own != learned:
             at.wrong(
@@ -234,7 +240,12 @@ def build_variant(variant: Variant, experiment: Experiment) -> Policy:
     seed = hash64(experiment.key, variant.name)
     policy = build_policy(variant.policy, variant.params, experiment.feature_columns, seed)
     if variant.start_from is not None and variant.start_from.snapshot:
-        policy.load(trained.known(variant.start_from.sha256).state)
+        start = trained.known(variant.start_from.sha256)
+        if isinstance(policy, VW) and start.format == trained.VW_FORMAT:
+            names = experiment.context_encoder.names, experiment.action_encoder.names
+            policy.continue_from(start.state, names)
+        else:
+            policy.load(start.state)
     return policy
 
 

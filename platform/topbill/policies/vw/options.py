@@ -84,6 +84,7 @@ def check_args(args: str) -> list[str]:
     return out
 
 
+_NAMESPACE = r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
@@ -117,6 +118,21 @@ class VWParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             description="further options, such as '--learning_rate 0.1 --power_t 0 -q aa'"
         ),
     ] = ""
+
+    context_namespace: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=_NAMESPACE,
+            description="where a model of VW's own (start_from) has the context's features",
+        ),
+    ] = "User"
+    action_namespace: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=_NAMESPACE,
+            description="where a model of VW's own (start_from) has the actions' features",
+        ),
+    ] = "Action"
 
     def __post_init__(self) -> None:
         check_args(self.args)

@@ -19,6 +19,7 @@ from topbill.domain.errors import PolicyError
 from topbill.domain.records import Actions, Example, Floats, Indices
 from topbill.policies import codec
 from topbill.policies.vw.engine import Features, Hashes, Values, VwEngine, engine
+from topbill.policies.vw.model_file import VwModelFile, feature_hash, read_head, text_name
 from topbill.policies.vw.options import EXPLORATIONS, VWParams
 
 _CONTEXT, _ACTION, _FEATURES, _POSITION = (ord(c) for c in "safp")
@@ -84,7 +85,41 @@ class VW:
         self._lock = threading.Lock()
         self._context_hashes = _hashes("s", context_size)
         self._feature_hashes = _hashes("f", action_size)
+        # The model of VW's own that this one goes on with.
+        self._file: VwModelFile | None = None
         self._open(None)
+
+    def continue_from(self, model: bytes, names: tuple[Sequence[str], Sequence[str]]) -> None:
+        """Go on with a model that VW wrote elsewhere, with the options that it carries.
+
+        Its examples were `shared |User device=tv` and `|Action tone=warm`, in VW's text format:
+        what is sent from here on are the columns of the context and of the actions under these
+        names, in the namespaces that the parameters say, and nothing else: no action's id, and no
+        position.
+
+        Args:
+            model: The file.
+            names: Those of the columns of the context, and of the actions'.
+
+        Raises:
+            PolicyError: It is none to go on with.
+        """
+        self._file = found = read_head(model, "model")
+        self._command = ["--initial_regressor", _digest(model).hex()]
+        self._context_hashes, self._feature_hashes = (
+            np.array(
+                [feature_hash(namespace, text_name(name), found) for name in columns],
+                dtype=np.uint64,
+            )
+            for namespace, columns in zip(self._namespaces, names, strict=True)
+        )
+        with self._lock:
+            self._open(model)
+
+    @property
+    def _namespaces(self) -> tuple[str, str]:
+        """Where a model of VW's own finds the context, and the actions."""
+        return self.params.context_namespace, self.params.action_namespace
 
     @property
     def engine(self) -> str:
@@ -119,8 +154,12 @@ class VW:
         key = name, row.tobytes()
         example = self._by_features.get(key)
         if example is None:
-            features: dict[int, tuple[Hashes, Values]] = {_ACTION: (_hash("a", name), _ONE)}
-            if self.da:
+            features: dict[int, tuple[Hashes, Values]] = {}
+            if self._file is not None:
+                features = self._named(1, self._feature_hashes, row)
+            else:
+                features[_ACTION] = _hash("a", name), _ONE
+            if self.da and self._file is None:
                 features[_FEATURES] = self._feature_hashes, row
             example = self._workspace.encode(features)
             if len(self._by_features) >= _MOST_EXAMPLES:
@@ -136,12 +175,25 @@ class VW:
         if values.shape != (self.d,) or not _is_finite(values):
             raise PolicyError(f"vw: context must be finite and ({self.d},), got {values.shape}")
         features: Features = {}
+        if self._file is not None:
+            return self._named(0, self._context_hashes, values)
         if self.d:
             features = {_CONTEXT: (self._context_hashes, values)}
         if position:
             place = np.array([min(position, _LAST_POSITION)], dtype=np.uint64)
             features = {**features, _POSITION: (place, _ONE)}
         return features
+
+    def _named(
+        self, which: int, hashes: Hashes, values: Values
+    ) -> dict[int, tuple[Hashes, Values]]:
+        """Features as a model of VW's own knows them: those that are not 0, as VW's text format
+        leaves out what is not there.
+        """
+        there = np.flatnonzero(values)
+        if not len(there):
+            return {}
+        return {ord(self._namespaces[which][0]): (hashes[there], values[there])}
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
         return _Scored(self, x, actions)
@@ -169,6 +221,9 @@ class VW:
                 f"vw: probabilities sum to {total}; was the model given infinite features?"
             )
         share = 0.0 if self.params.exploration == "epsilon" else self.params.uniform_share
+        if self._file is not None:
+            # It explores as its own options say; more only where the file asks for it.
+            share = self.params.epsilon or 0.0
         scale, least = (1.0 - share) / total, share / len(values)
         return np.array([value * scale + least for value in values])
 
@@ -250,6 +305,8 @@ class VW:
     @property
     def reproducible(self) -> bool:
         """Whether a state that was stored and loaded in between learns to the same weights."""
+        if self._file is not None:
+            return self._file.reproducible
         return EXPLORATIONS[self.params.exploration].reproducible
 
     def explain(
