@@ -195,11 +195,10 @@ def _check_start(variant: Variant, experiment: Experiment, at: Location) -> None
     if found.kind != variant.policy:
         at.wrong(Verbatim(f"{name}, a policy of kind {found.kind}"), f"one of {variant.policy}")
         return
-    if found.format == trained.VW_FORMAT:
-        if not experiment.action_features:
-            expected = "action_features, by which VW tells actions apart"
-            at.wrong(Verbatim(f"{name}, a model of VW's own"), expected, "declare them")
-            return
+    if found.format == trained.VW_FORMAT and not experiment.action_features:
+        expected = "action_features, by which VW tells actions apart"
+        at.wrong(Verbatim(f"{name}, a model of VW's own"), expected, "declare them")
+        return
     for section in ("context", "action_features") if found.format == trained.FORMAT else ():
         own, learned = getattr(experiment, section), getattr(found, section)
         if own != learned:

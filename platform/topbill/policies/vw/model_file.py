@@ -1,5 +1,5 @@
-"""Models that Vowpal Wabbit itself wrote: what they are, told by their first bytes, and how its text
-format names features.
+"""Models that Vowpal Wabbit itself wrote: what they are, told by their first bytes, and how its
+text format names features.
 
 VW ends the process on some damaged models. So a file is read here first, and tried in a process of
 its own.
