@@ -19,7 +19,7 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.records import Decision, Offer
 from topbill.domain.rewards import item_rewards
 from topbill.log import Log, Matured
-from topbill.policies.linear.prior import ActionSums, EarlierExperiment
+from topbill.policies.linear.prior import EarlierAction, EarlierExperiment
 from topbill.spec import Experiment
 
 LARGEST_WEIGHT = 10.0
@@ -70,7 +70,7 @@ class EarlierSums:
             features = self._features[action]
             assert features is not None  # noqa: S101 (only such are counted)
             weight, squares, reward = self._sums[action]
-            actions.append(ActionSums(weight, squares, reward, features))
+            actions.append(EarlierAction(weight, squares, reward, features))
         total = sum(action.weight for action in actions)
         mean = sum(action.reward for action in actions) / total if total else 0.0
         variance = self._squared / total - mean * mean if total else 0.0

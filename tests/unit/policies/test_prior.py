@@ -14,7 +14,7 @@ from topbill.policies import KINDS
 from topbill.policies.linear.prior import (
     LEAST_VARIANCE,
     ActionPrior,
-    ActionSums,
+    EarlierAction,
     EarlierExperiment,
     empirical_prior,
     variance_between,
@@ -29,7 +29,7 @@ def experiment(
     """Each action shown equally often, with exactly these rates."""
     rows = np.zeros((len(rates), 0)) if features is None else features
     actions = [
-        ActionSums(shown, shown, shown * rate, tuple(row))
+        EarlierAction(shown, shown, shown * rate, tuple(row))
         for rate, row in zip(rates.tolist(), rows.tolist(), strict=True)
     ]
     mean = float(rates.mean())

@@ -30,7 +30,7 @@ _NOTHING = 1e-9
 they differ in any tells nothing."""
 
 
-class ActionSums(NamedTuple):
+class EarlierAction(NamedTuple):
     """What was shown of one action of an earlier experiment: Σ w, Σ w² and Σ w·r over decisions of
     weight w and reward r, and its features (da,).
     """
@@ -44,7 +44,7 @@ class ActionSums(NamedTuple):
 class EarlierExperiment(NamedTuple):
     """An earlier experiment: its actions, and the mean and variance of a reward in it."""
 
-    actions: Sequence[ActionSums]
+    actions: Sequence[EarlierAction]
     mean: float
     variance: float
 
