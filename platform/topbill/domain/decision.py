@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import msgspec
 import pyarrow as pa
 
-from topbill.domain.arrow_columns import struct_lists, text_array
+from topbill.domain.arrow_columns import list_array, struct_lists, text_array
 from topbill.domain.origin import Origin
 from topbill.domain.records import (
     NULL,
@@ -144,6 +145,23 @@ def _each(name: str) -> Callable[[Sequence[Any]], list[Any]]:
     return lambda records: list(map(get, records))
 
 
+def _eligible(decisions: Sequence[Decision]) -> pa.Array:
+    ids = list(chain.from_iterable([decision.eligible for decision in decisions]))
+    return list_array([len(decision.eligible) for decision in decisions], ids, _STRINGS)
+
+
+def _placed(name: str, type_: pa.DataType) -> Callable[[Sequence[Decision]], pa.Array]:
+    """A field of what was placed."""
+    get = attrgetter(name)
+
+    def values(decisions: Sequence[Decision]) -> pa.Array:
+        slates = [decision.slate for decision in decisions]
+        items = list(map(get, chain.from_iterable(slates)))
+        return list_array(list(map(len, slates)), items, type_)
+
+    return values
+
+
 def _structs_of(name: str, type_: pa.DataType) -> Callable[[Sequence[Decision]], pa.Array]:
     """A field that is a tuple of structs."""
     get = attrgetter(name)
@@ -242,21 +260,21 @@ DECISION_COLUMNS: list[RecordColumn[Decision]] = [
     RecordColumn(
         "eligible",
         _STRINGS,
-        _each("eligible"),
+        _eligible,
         field="eligible",
         restore=lambda row: tuple(row["eligible"]),
     ),
     RecordColumn(
         "slate",
         _STRINGS,
-        lambda decisions: [[placed.action for placed in each.slate] for each in decisions],
+        _placed("action", _STRINGS),
         field="slate",
         restore=_slate,
     ),
     RecordColumn(
         "propensities",
         _NUMBERS,
-        lambda decisions: [[placed.propensity for placed in each.slate] for each in decisions],
+        _placed("propensity", _NUMBERS),
     ),
     _plain("propensity", pa.float64()),
     RecordColumn(

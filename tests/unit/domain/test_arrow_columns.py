@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topbill.domain.arrow_columns import struct_lists, text_array
+from topbill.domain.arrow_columns import list_array, struct_lists, text_array
 from topbill.domain.records import Mask
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
@@ -38,6 +38,14 @@ TYPE = pa.list_(
 def test_texts_are_those_that_arrow_makes_of_them(texts: list[str | None]) -> None:
     raws = [None if text is None else msgspec.Raw(text.encode()) for text in texts]
     assert text_array(raws).equals(pa.array(texts, pa.string()))
+
+
+@settings(max_examples=50)
+@given(st.lists(st.lists(TEXT, max_size=3), max_size=4))
+def test_lists_are_those_that_arrow_makes_of_lists(lists: list[list[str]]) -> None:
+    type_ = pa.list_(pa.string())
+    items = [text for own in lists for text in own]
+    assert list_array([len(own) for own in lists], items, type_).equals(pa.array(lists, type_))
 
 
 @settings(max_examples=50)
