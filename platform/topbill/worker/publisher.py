@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -31,6 +31,10 @@ BATCH = 20_000
 CHUNK = 2_000
 """Decisions that are read at once: those of pages take some 20 MB, and memory that was just used is
 used again.
+"""
+LOOKED_UP = 500
+"""Decisions of late rewards that are asked for at once where the log is another machine's: each
+question takes a round trip.
 """
 MINOR, MAJOR = 30, 1_800
 """Steps between compactions of small files and of large ones: a minute and an hour at 2 s a
@@ -341,10 +345,10 @@ class Publisher:
         has let them go before their reward came.
         """
         unknown = {i for i in decision_ids if i not in self._origins}
-        for decision_id in unknown:
-            decision = self._log.decision(decision_id)
-            if decision is not None:
-                self._origins[decision_id] = Origin.of(decision)
+        # The ids of a page begin alike, and its decisions lie in one bundle: in their order it is
+        # opened once, and not for each of them.
+        for decision in self._stored(sorted(unknown)):
+            self._origins[decision.decision_id] = Origin.of(decision)
         self._origins.update(self._log.origins(unknown - self._origins.keys()))
         places = self._log.places(unknown - self._origins.keys())
         if not places:
@@ -357,6 +361,19 @@ class Publisher:
             _logger.warning(
                 "%s; %d late rewards are published without their experiment", error, len(places)
             )
+
+    def _stored(self, decision_ids: Sequence[str]) -> Iterator[Decision]:
+        """Those of the decisions that the log has."""
+        if self._log.is_remote:
+            for start in range(0, len(decision_ids), LOOKED_UP):
+                part = decision_ids[start : start + LOOKED_UP]
+                yield from self._log.decisions(part).values()
+            return
+        # One by one: to look up many holds the journal, and with it every viewer, meanwhile.
+        for decision_id in decision_ids:
+            decision = self._log.decision(decision_id)
+            if decision is not None:
+                yield decision
 
     def _origin(self, event: RewardEvent) -> Origin:
         # A reward for a decision that nobody knows is kept all the same: under no experiment, at
