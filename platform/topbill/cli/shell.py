@@ -29,6 +29,7 @@ app = cyclopts.App(
     default_parameter=Parameter(negative_iterable=""),
     help="Decides what a viewer sees on a streaming homepage with contextual bandits, "
     "and proves what it was worth.",
+    help_epilogue="What a word means: topbill glossary WORD",
 )
 out = Console()
 err = Console(stderr=True)

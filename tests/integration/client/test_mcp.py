@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import sys
@@ -127,6 +128,31 @@ def test_say_which_variant_wins_and_how_sure(call: Call) -> None:
     assert _got(call("report", key="art", method="bayes"))["decisions"] == 80
 
 
+def test_compare_with_another_variant_than_the_control(call: Call) -> None:
+    analysis = _got(call("report", key="art", against="chance"))["ab"]
+    assert analysis["control"] == "chance"
+    assert {each["variant"] for each in analysis["comparisons"]} == {"control"}
+
+
+def test_say_whether_units_were_split_as_intended(call: Call) -> None:
+    ratio = _got(call("report", key="art"))["ab"]["sample_ratio"]
+    assert ratio["alarm"] is False
+    assert ratio["shares"] == {"control": 0.5, "chance": 0.5}
+    assert sum(ratio["counts"].values()) == 80
+
+
+def test_tell_what_one_viewer_saw_and_did(call: Call) -> None:
+    query = (
+        "SELECT d.decision_id, p.action, count(r.event) AS plays FROM decisions d "
+        "JOIN placements p USING (decision_id) LEFT JOIN rewards r USING (decision_id) "
+        "WHERE d.unit = 'viewer-3' GROUP BY ALL"
+    )
+    [row] = _got(call("sql", query=query))
+    assert row["decision_id"] == "shown-3"
+    assert row["action"] in ("face", "chase")
+    assert row["plays"] == 1
+
+
 def test_be_told_that_there_is_no_such_experiment(call: Call) -> None:
     failed, text = call("report", key="arts")
     assert failed
@@ -234,6 +260,11 @@ def test_no_file_outside_the_folder_is_touched(
     assert failed
     assert "expected" in text
     assert not (folder / "secret.yaml").exists()
+
+
+def test_there_are_twenty_tasks() -> None:
+    named = [thing for name, thing in globals().items() if name.startswith("test_")]
+    assert sum("call" in inspect.signature(task).parameters for task in named) == 20
 
 
 def test_every_tool_says_that_it_changes_nothing(folder: Path) -> None:

@@ -19,7 +19,6 @@ from topbill.log import now_micros
 from topbill.simulation import recording
 from topbill.spec import Experiment
 
-pytestmark = pytest.mark.end_to_end
 Image = pytest.importorskip("PIL.Image", reason="Streamlit brings it")
 
 ROOT = Path(__file__).parents[3]
@@ -59,6 +58,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(("path", "height"), SHOWN.items())
 def test_a_picture_is_made_of_the_page(
     path: str, height: int, browser: Any, address: str, images: Path

@@ -88,6 +88,7 @@ EXAMPLES: dict[str, str] = {
     "explain": "d5 --data data --experiments experiments",
     "export": "art out.csv --data data",
     "features": "experiments/art.yaml --data data",
+    "glossary": "lift",
     "hash": "u1 u2 --data data",
     "import": "art.dsjson --data imported",
     "import events": "events.csv --data data --experiments experiments",
@@ -294,6 +295,34 @@ def test_status_is_one_look_on_a_terminal_and_sentences_elsewhere(world: Path, r
     assert line.split()[:2] == ["art", "running"]
     assert "200" in line
     assert max(map(len, lines)) <= WIDTH
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("lift", "lift: How much more"),
+        ("SRM", "sample ratio mismatch"),
+        ("uplift", "Not: uplift."),
+        ("Inconclusive", "Inconclusive (state)"),
+        ("min_probability", "min_probability"),
+    ],
+)
+def test_a_word_is_explained_by_its_name_its_short_form_or_what_is_not_said(
+    word: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.app(["glossary", word], result_action="return_value")
+    assert says.casefold() in capsys.readouterr().out.casefold()
+
+
+def test_a_word_that_is_not_there_leads_to_one_that_is_near() -> None:
+    with pytest.raises(TopbillError, match=r"guardral: not in the glossary; did you mean"):
+        cli.app(["glossary", "guardral"], result_action="return_value")
+
+
+@pytest.mark.parametrize("typed", ["", "report", "alerts list", "import events"])
+def test_a_help_leads_to_the_glossary(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.app([*typed.split(), "--help"], result_action="return_value")
+    assert "What a word means: topbill glossary WORD" in capsys.readouterr().out
 
 
 def test_status_is_watched_on_a_terminal_alone() -> None:
