@@ -35,6 +35,7 @@ from topbill.policies.linear.models import (
 )
 from topbill.policies.linear.policy import Parts
 from topbill.policies.linear.prior import ActionPrior
+from topbill.policies.linear.scaling import ContextScale
 from topbill.policies.places import OPTIONAL, Places
 
 
@@ -99,6 +100,10 @@ MIN_PROBABILITY = 1e-12
 """No log score is of less probability."""
 LEAST_WEIGHT = 0.01
 """Experts below it are left out of decisions."""
+STEADY, STEADY_LOG_WEIGHT = "wide", 2.0
+"""Without a context there is no taste, and three experts say the same of popularity but for what
+they forget. The one that forgets nothing counts by so much more in decisions: titles of one article
+live for some thousand views and tens of clicks, of which none can be spared."""
 PRODUCT_LIMIT = 320
 """Shared weights; larger products of context and action features are sketched by random
 projection.
@@ -206,12 +211,22 @@ class Auto:
         straight = [expert for expert in EXPERTS if not expert.fourier]
         curved = [expert for expert in EXPERTS if expert.fourier]
         self.experts = (*straight, *curved)
-        self.straight = _models(straight, context_size + 2, context_size, r + 2, q + 1)
+        self.scale = ContextScale(context_size)
+        self._begin_anew()
+        self._trust = _trust(self.experts, context_size)
+        self.places = Places()
+
+    def _begin_anew(self) -> None:
+        """Models with their priors."""
+        d = self.d
+        r, q = _sketch_sizes(d, self.da)
+        count = sum(not expert.fourier for expert in self.experts)
+        straight, curved = self.experts[:count], self.experts[count:]
+        self.straight = _models(straight, d + 2, d, r + 2, q + 1)
         self.curved = _models(curved, 2 * FREQUENCIES + 2, FREQUENCIES, r + 2, q + 1)
-        self.log_scores = np.zeros(len(EXPERTS))
+        self.log_scores = np.zeros(len(self.experts))
         self.index: dict[str, int] = {}
         self.weights = _weights(self.log_scores, self.experts)
-        self.places = Places()
         self._action_index = self._empty_index()
         self._drawing: Drawing | None = None
 
@@ -237,7 +252,8 @@ class Auto:
         """The basis of straight experts' own weights and the context of shared ones: (1, …, how far
         down).
         """
-        linear = extended(x, self.d, position)
+        check_context(x, self.d)
+        linear = extended(self.scale.of(x), self.d, position)
         return linear, self._shared(linear)
 
     def _shared(self, linear: Floats) -> Floats:
@@ -255,9 +271,13 @@ class Auto:
         return out
 
     def score(self, x: Floats, actions: Actions, seed: int) -> _Scored:  # noqa: ARG002
+        return self._scored(x, actions, self._weights_in_decisions())
+
+    def _scored(self, x: Floats, actions: Actions, weights: Floats) -> _Scored:
+        """The experts blended with `weights` (experts,)."""
         prediction = Prediction.empty(self.action_index(actions))
         linear, shared = self._bases(x, 0)
-        straight, curved = self._weights_by_basis()
+        straight, curved = self._by_basis(weights)
         self.straight.predict(straight, linear, shared, prediction)
         if curved.any():
             self.curved.predict(curved, self._curved_basis(linear), shared, prediction)
@@ -270,10 +290,10 @@ class Auto:
         check_context(x, self.d)
         drawing = self._drawing_of(actions)
         if not drawing.has_more and self._context_sketch is None:
-            return drawing.slate(x, request)
+            return drawing.slate(self.scale.of(x), request)
         linear, context = self._bases(x, 0)
         basis = self._curved_basis(linear) if drawing.has_more else OF_X
-        return drawing.slate(x, request, basis, context)
+        return drawing.slate(linear[1:-1], request, basis, context)
 
     def slates(self, xs: Floats, actions: Actions, request: SlatesRequest) -> list[Slate] | None:
         """`slate` of several contexts (n × d), in one compiled call; None where it takes one for
@@ -282,19 +302,20 @@ class Auto:
         check_contexts(xs, self.d)
         drawing = self._drawing_of(actions)
         if not drawing.has_more and self._context_sketch is None:
-            return drawing.slates(xs, request, None, None)
+            return drawing.slates(self.scale.of(xs), request, None, None)
         made = [self._bases(x, 0) for x in xs]
         bases = None
         if drawing.has_more:
             bases = np.array([self._curved_basis(linear) for linear, _ in made])
-        return drawing.slates(xs, request, bases, np.array([context for _, context in made]))
+        contexts = np.array([context for _, context in made])
+        return drawing.slates(self.scale.of(xs), request, bases, contexts)
 
     def _drawing_of(self, actions: Actions) -> Drawing:
         """What draws slates of these, until something is learned."""
         index = self.action_index(actions)
         drawing = self._drawing
         if drawing is None or drawing.index is not index:
-            straight, curved = self._weights_by_basis()
+            straight, curved = self._by_basis(self._weights_in_decisions())
             chances = Chances(GREEDY, self.params.alpha, alone=_all_alike(index))
             models = Weighed(self.straight, straight), Weighed(self.curved, curved)
             # Sines and cosines cost more than all else: not where nobody listens to them.
@@ -302,12 +323,17 @@ class Auto:
             self._drawing = drawing
         return drawing
 
-    def _weights_by_basis(self) -> tuple[Floats, Floats]:
-        """How much the experts count that are over the context, and those over its Fourier
-        features.
-        """
+    def _weights_in_decisions(self) -> Floats:
+        """(experts,) how much each counts when somebody waits for a decision."""
+        if self._trust is None:
+            return self.weights
+        weights = self.weights * self._trust
+        return weights / weights.sum()
+
+    def _by_basis(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Those of the experts that are over the context, and over its Fourier features."""
         count = len(self.straight)
-        return self.weights[:count], self.weights[count:]
+        return weights[:count], weights[count:]
 
     def begin(self, prior: ActionPrior) -> None:
         """Expect of actions what earlier experiments tell, before anything is learned. What
@@ -318,10 +344,22 @@ class Auto:
             prior = msgspec.structs.replace(prior, means=(), variances=())
         self.straight.begin(prior)
         self.curved.begin(prior)
+        # Beginning anew would lose it.
+        self.scale = ContextScale.as_written(self.d)
 
     def update(self, examples: Sequence[Example]) -> None:
         self._drawing = None
         batch = ExampleBatch.of(examples, self.d, self.da)
+        undecided = self.scale.undecided
+        if undecided:
+            first, batch = batch[:undecided], batch[undecided:]
+            self._update(first)
+            if self.scale.note(first.contexts):
+                self._begin_anew()
+        self._update(batch)
+
+    def _update(self, batch: ExampleBatch) -> None:
+        """Fold examples in that are read on one scale."""
         folded = 0
         for i in np.flatnonzero(batch.reaches).tolist():
             # What comes now reads what all before it have taught.
@@ -329,7 +367,9 @@ class Auto:
             folded = i
             example = batch[i]
             alone = example.actions.take([example.index])
-            expected = example.reach * float(self.score(example.x, alone, 0).mean[0])
+            # Not as decisions weigh them: what is learned follows from predictions alone.
+            mean = self._scored(example.x, alone, self.weights).mean[0]
+            expected = example.reach * float(mean)
             self.places.note(example.position, expected, example.reward)
         self._fold(batch[folded:])
 
@@ -338,6 +378,7 @@ class Auto:
         if not len(batch):
             return
         linear = extended_contexts(batch)
+        linear[:, 1:-1] = self.scale.of(batch.contexts)
         chosen = batch.features
         if self._feature_sketch is not None:
             chosen = np.array([z @ self._feature_sketch for z in chosen])
@@ -381,6 +422,7 @@ class Auto:
             **self.straight.arrays("straight_"),
             **self.curved.arrays("curved_"),
             **self.places.arrays(),
+            **self.scale.arrays(),
         }
         return codec.dump(self.kind, ids=list(self.index), arrays=arrays)
 
@@ -390,8 +432,10 @@ class Auto:
             **self.straight.shapes("straight_"),
             **self.curved.shapes("curved_"),
         }
+        scale = ContextScale(self.d)
         optional = {
             **OPTIONAL,
+            **scale.shapes(),
             **self.straight.optional("straight_"),
             **self.curved.optional("curved_"),
         }
@@ -401,8 +445,11 @@ class Auto:
         codec.check_rows(state, self.kind)
         places = Places()
         places.restore(state)
+        is_new = not state.ids and "straight_spread" not in state.arrays
+        scale.restore(state, is_new)
         # Everything is checked: from here on nothing fails, so that no half of a state is taken.
         self.places = places
+        self.scale = scale
         self.straight.restore(state, "straight_")
         self.curved.restore(state, "curved_")
         self.log_scores = state.arrays["log_scores"]
@@ -420,7 +467,7 @@ class Auto:
         index = self.action_index(actions)
         linear, shared = self._bases(x, 0)
         parts = [Parts() for _ in actions.ids]
-        straight, curved = self._weights_by_basis()
+        straight, curved = self._by_basis(self._weights_in_decisions())
         context, features = self._labels(names)
         for models, weights, basis, labels in (
             (self.straight, straight, linear, names[0]),
@@ -476,6 +523,15 @@ def _weights(log_scores: Floats, experts: Sequence[Expert]) -> Floats:
     weights = [weight if weight >= least else 0.0 for weight in weights]
     total = plain_sum(weights)
     return np.array([weight / total for weight in weights])
+
+
+def _trust(experts: Sequence[Expert], context_size: int) -> Floats | None:
+    """(experts,) by what factor each counts more in decisions than by its predictions; None where
+    all count by these alone.
+    """
+    if context_size:
+        return None
+    return np.array([math.exp(STEADY_LOG_WEIGHT * (e.name == STEADY)) for e in experts])
 
 
 def _models(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from topbill.domain.records import Actions, Example
-from topbill.policies.auto import EXPERTS, Auto, AutoParams
+from topbill.policies.auto import EXPERTS, STEADY, STEADY_LOG_WEIGHT, Auto, AutoParams
 from topbill.policies.linear.models import LinearModels
 
 
@@ -103,3 +105,36 @@ def test_who_expects_nothing_is_trusted_where_there_is_nothing_and_the_silenced_
         x, index = rng.normal(size=2), int(rng.integers(3))
         auto.update([Example(x, actions, index, 1 / 3, float(x[index % 2] > 0.0))])
     assert auto.weights[little].sum() < 0.1
+
+
+def without_context(trusts: bool) -> Auto:
+    """What learned 400 rankings of plain titles, with or without more trust in the steady one."""
+    auto, rng = Auto(AutoParams(), context_size=0, action_size=0), np.random.default_rng(8)
+    actions = Actions(["a", "b", "c"], np.zeros((3, 0)))
+    if not trusts:
+        auto._trust = None
+    for t in range(400):
+        index = int(rng.integers(3))
+        reward = float(rng.random() < 0.02 * (1 + index))
+        auto.update([Example(np.zeros(0), actions, index, 0.3, reward, position=t % 2, reach=0.7)])
+    return auto
+
+
+def test_without_a_context_the_expert_that_forgets_nothing_counts_more_in_decisions():
+    auto = without_context(trusts=True)
+    weights, decisions = auto.weights, auto._weights_in_decisions()
+    names = [expert.name for expert in auto.experts]
+    steady, tight = names.index(STEADY), names.index("tight")
+    assert decisions.sum() == pytest.approx(1.0)
+    assert decisions[steady] / decisions[tight] == pytest.approx(
+        math.exp(STEADY_LOG_WEIGHT) * weights[steady] / weights[tight]
+    )
+
+
+def test_how_decisions_weigh_the_experts_changes_nothing_that_is_learned():
+    assert without_context(trusts=True).dump() == without_context(trusts=False).dump()
+
+
+def test_with_a_context_experts_count_by_their_predictions_alone():
+    auto = Auto(AutoParams(), context_size=1, action_size=0)
+    assert auto._weights_in_decisions() is auto.weights

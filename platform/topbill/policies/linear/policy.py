@@ -35,6 +35,7 @@ from topbill.policies.linear.models import (
     extended_features,
 )
 from topbill.policies.linear.prior import ActionPrior
+from topbill.policies.linear.scaling import ContextScale
 from topbill.policies.places import OPTIONAL, Places
 
 SIGNAL = 30.0
@@ -225,6 +226,8 @@ class LinearPolicy:
             _frequencies(params, context_size, action_size),
             context_size,
         )
+        # Who says how large weights are says so for contexts as they are written.
+        self.scale = ContextScale(context_size if params.prior_scale is None else 0)
         self.models = self._untrained()
         self._weights_of_action, self._weights_of_all = self._numbers_of_weights()
         self.learned = 0
@@ -323,10 +326,15 @@ class LinearPolicy:
             return np.ascontiguousarray(contexts[:, : self.models.own.prior.shape[1]])
         return np.array([self._basis(xt) for xt in contexts])
 
+    def _extended(self, x: Floats) -> Floats:
+        """(d + 2,) a context as the model reads it at the first position."""
+        check_context(x, self.d)
+        return extended(self.scale.of(x), self.d, 0)
+
     def predict(self, x: Floats, actions: Actions) -> Prediction:
         """Scores of `actions` in context x (d), in O(K·d²) and O(d²·da²)."""
         prediction = Prediction.empty(self.action_index(actions))
-        xt = extended(x, self.d, 0)
+        xt = self._extended(x)
         self.models.predict(_ONE, self._basis(xt), xt, prediction)
         return prediction
 
@@ -334,15 +342,16 @@ class LinearPolicy:
         """The slate that `domain.slate.rank` draws of `score`, in compiled calls; None where it has
         to.
         """
-        check_context(x, self.d)
-        basis = self._basis(extended(x, self.d, 0)) if self.fourier.count else OF_X
-        return self._drawing_of(actions).slate(x, request, basis)
+        xt = self._extended(x)
+        basis = self._basis(xt) if self.fourier.count else OF_X
+        return self._drawing_of(actions).slate(xt[1:-1], request, basis)
 
     def slates(self, xs: Floats, actions: Actions, request: SlatesRequest) -> list[Slate] | None:
         """`slate` of several contexts (n × d), in one compiled call; None where it takes one for
         each.
         """
         check_contexts(xs, self.d)
+        xs = self.scale.of(xs)
         bases = None
         if self.fourier.count:
             bases = np.array([self._basis(extended(x, self.d, 0)) for x in xs])
@@ -372,6 +381,8 @@ class LinearPolicy:
         """Expect of actions what earlier experiments tell, before anything is learned."""
         self._drawing = None
         self.models.begin(prior)
+        # Beginning anew would lose it.
+        self.scale = ContextScale.as_written(self.scale.size)
 
     def update(self, examples: Sequence[Example]) -> None:
         """Fold examples in, in order. Raises PolicyError for contexts and actions of other
@@ -379,6 +390,22 @@ class LinearPolicy:
         """
         self._drawing = None
         batch = ExampleBatch.of(examples, self.d, self.da)
+        undecided = self.scale.undecided
+        if undecided:
+            first, batch = batch[:undecided], batch[undecided:]
+            self._update(first)
+            if self.scale.note(first.contexts):
+                self._begin_anew()
+        self._update(batch)
+
+    def _begin_anew(self) -> None:
+        """Give up all weights: contexts are read on another scale from now on."""
+        self.models = self._untrained()
+        self.index = {}
+        self._action_index = self._empty_index()
+
+    def _update(self, batch: ExampleBatch) -> None:
+        """Fold examples in that are read on one scale."""
         if not self._forgets and not batch.reaches.any():
             self._fold(batch)
             self.learned += len(batch)
@@ -409,6 +436,7 @@ class LinearPolicy:
         if not len(batch):
             return
         contexts = extended_contexts(batch)
+        contexts[:, 1:-1] = self.scale.of(batch.contexts)
         rows = np.array([self._row(name) for name in batch.ids], dtype=np.intp)
         features = extended_features(batch.features)
         predicted = self.models.learn(
@@ -477,18 +505,24 @@ class LinearPolicy:
     def dump(self) -> bytes:
         """The state as bytes."""
         numbers = {"learned": float(self.learned), "forgot_at": self.forgot_at}
-        arrays = {"residuals": self.residuals, **self.models.arrays(), **self.places.arrays()}
+        arrays = {
+            "residuals": self.residuals,
+            **self.models.arrays(),
+            **self.places.arrays(),
+            **self.scale.arrays(),
+        }
         return codec.dump(self.kind, ids=list(self.index), arrays=arrays, numbers=numbers)
 
     def load(self, blob: bytes) -> None:
         """Restore what `dump` wrote, or raise PolicyError and change nothing."""
         shapes: dict[str, tuple[int | None, ...]] = {"residuals": (3,), **self.models.shapes()}
+        scale = ContextScale(self.scale.size)
         state = codec.load(
             self.kind,
             blob,
             arrays=shapes,
             numbers=("learned", "forgot_at"),
-            optional={**OPTIONAL, **self.models.optional()},
+            optional={**OPTIONAL, **self.models.optional(), **scale.shapes()},
         )
         self.models.check(state)
         learned = codec.number(state, "learned")
@@ -498,8 +532,10 @@ class LinearPolicy:
             raise PolicyError(f"state of {self.kind}: residuals count {count}; {codec.LEARN_ANEW}")
         places = Places()
         places.restore(state)
+        scale.restore(state, is_new=learned == 0.0 and "spread" not in state.arrays)
         # Everything is checked: from here on nothing fails, so that no half of a state is taken.
         self.places = places
+        self.scale = scale
         self.models.restore(state)
         self.index = {name: i + 1 for i, name in enumerate(state.ids)}
         self.residuals = state.arrays["residuals"]
@@ -515,7 +551,7 @@ class LinearPolicy:
         interactions.
         """
         index = self.action_index(actions)
-        xt = extended(x, self.d, 0)
+        xt = self._extended(x)
         context = ["", *names[0], "position"]
         features = ["", *names[1]]
         basis = self._basis(xt)

@@ -1,0 +1,111 @@
+"""The scale on which linear models read a context that is not written on a reasonable one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from topbill.domain.errors import PolicyError
+from topbill.domain.records import Floats
+from topbill.policies import codec
+
+ENOUGH = 32
+"""Examples after which it is decided how contexts are read."""
+NARROW, BROAD = 1.0 / 16.0, 16.0
+"""Standard deviations of a column that are no longer of unit scale, roughly."""
+FAR = 8.0
+"""How many standard deviations, and at least as much, a column's mean may lie from 0."""
+MOMENTS, SCALE = "context_moments", "context_scale"
+"""What a state calls what was seen, and what was decided."""
+
+
+class ContextScale:
+    """What is taken off each column of a context (d), and what the rest is multiplied with.
+
+    Weights have priors for columns of unit scale: of one whose values differ by a thousandth, or by
+    one beside 2,026, a model learns nothing for long. So the first examples say which columns are
+    far from that, and these are standardised from then on; all others are read as they are
+    written. It is decided once, after `ENOUGH` examples, because weights mean nothing on another
+    scale: where a column was far off, what those few taught is given up.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._count = 0 if size else ENOUGH
+        self._mean, self._squares = np.zeros(size), np.zeros(size)
+        self._scale: tuple[Floats, Floats] | None = None
+
+    @classmethod
+    def as_written(cls, size: int) -> ContextScale:
+        """One that reads contexts as they are written, whatever comes."""
+        scale = cls(size)
+        scale._count = ENOUGH
+        return scale
+
+    @property
+    def undecided(self) -> int:
+        """How many examples are missing until it is decided."""
+        return ENOUGH - self._count
+
+    def note(self, contexts: Floats) -> bool:
+        """Contexts (n × d) of at most `undecided` examples; whether these decide that some columns
+        are read on another scale.
+        """
+        # One after the other, so that it is no matter in which batches they come (Welford 1962).
+        for x in contexts:
+            self._count += 1
+            apart = x - self._mean
+            self._mean = self._mean + apart / self._count
+            self._squares = self._squares + apart * (x - self._mean)
+        if self._count == ENOUGH:
+            self._decide()
+        return self._scale is not None
+
+    def _decide(self) -> None:
+        deviation = np.sqrt(self._squares / self._count)
+        varies = deviation > 1e-12 * np.maximum(1.0, np.abs(self._mean))
+        is_off = varies & ((deviation < NARROW) | (deviation > BROAD))
+        is_far = np.abs(self._mean) > FAR * np.maximum(deviation, 1.0)
+        if not (is_off | is_far).any():
+            return
+        offset = np.where(is_off | is_far, self._mean, 0.0)
+        factor = np.where((is_off | is_far) & varies, 1.0 / np.where(varies, deviation, 1.0), 1.0)
+        self._scale = offset, factor
+
+    def of(self, contexts: Floats) -> Floats:
+        """Contexts (… × d) as the model reads them; the same object where that is as written."""
+        if self._scale is None:
+            return contexts
+        offset, factor = self._scale
+        return np.asarray((contexts - offset) * factor)
+
+    def arrays(self) -> dict[str, Floats]:
+        """What a state holds of it: nothing before the first example, and nothing once it is
+        decided that contexts are read as they are written.
+        """
+        if self._scale is not None:
+            return {SCALE: np.array(self._scale)}
+        if 0 < self._count < ENOUGH:
+            count = np.full(self.size, float(self._count))
+            return {MOMENTS: np.array([count, self._mean, self._squares])}
+        return {}
+
+    def shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """What a state may hold of it, as `codec.load` wants it."""
+        return {MOMENTS: (3, self.size), SCALE: (2, self.size)}
+
+    def restore(self, state: codec.PolicyState, is_new: bool) -> None:
+        """Take over what `arrays` gave; `is_new` says that nothing was decided before it. Raises
+        PolicyError for numbers that can be none.
+        """
+        moments, scale = state.arrays.get(MOMENTS), state.arrays.get(SCALE)
+        if scale is not None:
+            if not (scale[1] > 0.0).all():
+                raise PolicyError(f"state: {SCALE} has factors of 0 or below; {codec.LEARN_ANEW}")
+            self._count, self._scale = ENOUGH, (scale[0], scale[1])
+        elif moments is not None:
+            count = float(moments[0, 0])
+            if not 0.0 < count < ENOUGH:
+                raise PolicyError(f"state: {MOMENTS} count {count:g}; {codec.LEARN_ANEW}")
+            self._count, self._mean, self._squares = int(count), moments[1], moments[2]
+        elif not is_new:
+            self._count = ENOUGH
