@@ -35,17 +35,21 @@ from topbill.reporting import answer_cache
 DASHBOARDS = Path(__file__).parents[1] / "dashboards"
 HEADINGS = {
     "home": "Experiments",
+    "verdict": "Lift of objective",
     "experiment": "Every metric",
-    "bandit": "Estimated regret",
+    "bandit": "Estimated regret vs best variant",
     "artwork": "In numbers",
     "page": "Each layer against its control",
     "what_if": "Evaluate",
     "preview": "What each variant would show",
     "decisions": "The latest decisions",
-    "health": "Have viewers changed?",
+    "health": "Covariate drift (PSI)",
+    "library": "Library",
+    "glossary": "States",
 }
 """Each page, and a title, heading or button that no other page has."""
-LIMIT = 3.0
+LIMIT = 1.0
+"""Seconds for a page whose answers are kept."""
 
 
 class Took(NamedTuple):

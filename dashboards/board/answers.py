@@ -39,7 +39,8 @@ _SPOKEN = {
 }
 """How a standing's word goes on after a number of experiments, where not as it is."""
 WAITS = "Waits for approval"
-_URGENT = ("Worse", NOT_TRUSTWORTHY, WAITS, "Winner", LEADING)
+_BACK = ("Rolled back", "Stopped at its gate")
+_URGENT = (*_BACK, "Worse", NOT_TRUSTWORTHY, WAITS, "Winner", LEADING)
 """What the morning asks for first, where nothing does harm."""
 _FEW, _MANY = 0.005, 0.25
 """Exploring less than the first is hardly any; more than the second, and the policy is still
@@ -65,7 +66,9 @@ def while_still(where: Standing, age: float) -> Standing:
     """
     if not is_still(age):
         return where
-    return structs.replace(where, next=f"{stillness(age)} {_START_WORKER}")
+    # Viewers are harmed whether anybody publishes or not.
+    first = f"{where.next} " if where.tone == "bad" else ""
+    return structs.replace(where, next=f"{first}{stillness(age)} {_START_WORKER}")
 
 
 def with_launch(report: Report, launch: LaunchStanding | None) -> Standing:
@@ -79,7 +82,7 @@ def with_launch(report: Report, launch: LaunchStanding | None) -> Standing:
         others = launch.goes_on or "everybody gets the control's order"
         sentence = f"{launch.sentence[:1].upper()}{launch.sentence[1:].rstrip('.')}."
         return Standing(
-            word="Stopped at its gate" if launch.traffic is None else "Rolled back",
+            word=launch.state,
             tone="bad",
             sentence=sentence,
             next=f"{others[:1].upper()}{others[1:]}. Change its file, and it is launched anew; or "
@@ -88,7 +91,7 @@ def with_launch(report: Report, launch: LaunchStanding | None) -> Standing:
     if launch is not None and launch.needs_approval and where.tone != "bad":
         return structs.replace(
             where,
-            word=WAITS,
+            word=launch.state,
             tone="warning",
             next=f"Its launch waits: {launch.sentence.rstrip('.')}. Look at its numbers; topbill "
             f"approve {launch.experiment} lets it go on.",
@@ -159,7 +162,7 @@ def all_experiments(
     )
 
 
-_ORDER = (HARM, "Rolled back", "Stopped at its gate", *_URGENT)
+_ORDER = (HARM, *_URGENT)
 """Words of what somebody has to do something about, the most urgent first."""
 _CALM = ("Concluded", "No traffic", "Draft")
 """Those of what nothing is to be done about."""
@@ -488,7 +491,10 @@ def healthy(report: Report, age: float) -> Standing:
     # Old numbers are not wrong, but whoever looks must know that they do not move.
     if is_still(age):
         return Standing(
-            word="Stale data", tone="warning", sentence=stillness(age), next=_START_WORKER
+            word="Stale data",
+            tone="warning",
+            sentence=f"{stillness(age)} What was published is sound.",
+            next=_START_WORKER,
         )
     tested = any(line.ok is not None for line in report.health.propensity)
     drawn = "actions were drawn as often as logged, " if tested else ""

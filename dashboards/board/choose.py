@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
 
 import streamlit as st
 
 from board import data
 from board.terms import COLUMNS, TERMS
+from topbill.domain.errors import BadRequest
 from topbill.reporting.queries import action_values
 
 LEARNERS_LAST = {"fixed", "uniform"}
@@ -47,6 +49,35 @@ def control(key: str) -> str | None:
         help=f"{TERMS['control']} Another one answers which of two others is better.",
     )
     return str(chosen) if chosen in names[1:] else None
+
+
+def window() -> tuple[date | None, date | None]:
+    """The days that are spoken of, first and last, both included (UTC); None where nothing bounds
+    them.
+
+    Raises:
+        BadRequest: the last day is before the first.
+    """
+    left_column, right_column = st.columns(2)
+    first = left_column.date_input(
+        "First day",
+        None,
+        key="first_day",
+        bind="query-params",
+        format="YYYY-MM-DD",
+        help="Only decisions from this day on (UTC); all where it is empty.",
+    )
+    last = right_column.date_input(
+        "Last day",
+        None,
+        key="last_day",
+        bind="query-params",
+        format="YYYY-MM-DD",
+        help="Only decisions up to this day (UTC), it included; all where it is empty.",
+    )
+    if first and last and last < first:
+        raise BadRequest("last day", f"got {last}; expected the first day, {first}, or a later one")
+    return first, last
 
 
 def segment(key: str) -> str | None:

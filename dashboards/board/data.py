@@ -153,12 +153,16 @@ _asked: dict[tuple[str, Key], tuple[str, float]] = {}
 """Of which version the last answer was, and when a newer one may be asked for."""
 
 
-def report(key: str, control: str | None = None) -> reporting.Report:
-    """The experiment's report, against its control or another variant."""
-    # Without the argument where it is the usual question, which is answered in advance.
-    if control is None:
+def report(
+    key: str, control: str | None = None, since: str | None = None, until: str | None = None
+) -> reporting.Report:
+    """The experiment's report, against its control or another variant, of all of the record or of
+    the decisions from `since` up to but not including `until` (dates, ISO 8601, UTC).
+    """
+    # Without arguments where it is the usual question, which is answered in advance.
+    if control is None and since is None and until is None:
         return ask(answer_cache.experiment_report, key)
-    return ask(answer_cache.experiment_report, key, control)
+    return ask(answer_cache.experiment_report, key, control, since, until)
 
 
 def as_of(key: str) -> datetime | None:

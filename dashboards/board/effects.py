@@ -153,13 +153,15 @@ def lines(
     column: str,
     title: str,
     form: str = "~s",
+    shown: Sequence[str] | None = None,
 ) -> alt.LayerChart | alt.FacetChart:
     """Lines over time, with a band where the frame has low and high. Columns: till, name,
-    `column`.
+    `column`. Colours are by `names`; of them those that are `shown` have a line, all unless said.
     """
     tips = [alt.Tooltip("name:N"), alt.Tooltip("till:T", format="%d %b %H:%M:%S")]
     tips.append(alt.Tooltip(f"{column}:Q", format=".3s", title=title))
-    base = alt.Chart(frame).encode(x=time_axis(), color=colours(names, control), tooltip=tips)
+    hues = colours(names, control, shown=shown)
+    base = alt.Chart(frame).encode(x=time_axis(), color=hues, tooltip=tips)
     y = alt.Y(f"{column}:Q", title=title, axis=alt.Axis(format=form, tickCount=5))
     layers = [base.mark_line(strokeWidth=2.2, interpolate="monotone").encode(y=y)]
     # The band lies below its line.

@@ -185,9 +185,13 @@ def answer(where: Standing, help_: str = TERMS["verdict"]) -> None:
 
 
 def badge(where: Standing) -> None:
-    """The word for where something stands, in its colour and with its sign."""
+    """The word for where something stands, in its colour and with its sign.
+
+    Raises:
+        KeyError: the glossary has no such state, which is an error of ours.
+    """
     colour, icon = TONES[where.tone]
-    st.badge(where.word, icon=icon, color=colour, help=STATES.get(where.word))
+    st.badge(where.word, icon=icon, color=colour, help=STATES[where.word])
 
 
 def warn(report: Report) -> None:

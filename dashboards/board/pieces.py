@@ -115,6 +115,7 @@ def table(
     phone: Sequence[str] = (),
     group: str = "",
     strong: Mapping[str, str] = MappingProxyType({}),
+    csv: bool = True,
 ) -> None:
     """A table of words; on a phone three of its columns, and all of them at a touch.
 
@@ -126,6 +127,7 @@ def table(
         phone: the columns that a phone shows; the first two and the last unless told otherwise.
         group: a column whose cells stand as headings above their lines instead.
         strong: column → cell of the rows that stand out.
+        csv: whether a button below saves it.
     """
     # As HTML of our own: Streamlit's table explains no heading and scrolls sideways on a phone.
     columns = [str(column) for column in lines.columns]
@@ -153,7 +155,8 @@ def table(
         f'<div class="tb-box">{choice}<table class="tb-table">'
         f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
-    download(lines, name)
+    if csv:
+        download(lines, name)
 
 
 def _kind(column: str, shown: set[str], group: str) -> str:

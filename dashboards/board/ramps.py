@@ -39,7 +39,7 @@ def section(key: str) -> None:
 
 def say(launch: LaunchStanding) -> None:
     """Where it stands, and what somebody has to do where somebody has to."""
-    text = f"**Launch.** {words.plain(sentence(launch))}"
+    text = f"**{launch.state}.** {words.plain(sentence(launch))}"
     icon = ICONS.get(launch.stage, ":material/hourglass_top:")
     if launch.needs_approval:
         text += f" Somebody has to say `topbill approve {launch.experiment}`."
@@ -81,4 +81,5 @@ def by_experiment() -> dict[str, LaunchStanding]:
 def on_card(launch: LaunchStanding) -> None:
     """One line for an experiment's card."""
     sign = ":material/warning:" if launch.needs_approval else ":material/rocket_launch:"
-    st.caption(f"{sign} Launch: {words.plain(launch.says)}.")
+    says = f"{launch.says[:1].upper()}{launch.says[1:]}"
+    st.caption(f"{sign} Launch: {launch.state.lower()}. {words.plain(says)}.")

@@ -49,7 +49,9 @@ from topbill.reporting.queries import history
 SIGNS = {"better": "✔", "worse": "✖", "inconclusive": "…", NOT_TRUSTWORTHY: "?"}
 GUARDRAIL_SIGNS = {"not_worse": "✔", "worse": "✖", "undecided": "…", "unknown": "?"}
 """A sign beside the word, so that no colour speaks alone."""
-SHOWN_REVISIONS = 10
+EFFECTS = ["name", "relative", "low", "high", "text"]
+NO_EFFECTS = pd.DataFrame(columns=EFFECTS)
+SHOWN_REVISIONS, SHOWN_REMARKS = 10, 3
 SEE_BELOW = "? see below"
 """Instead of a result, where the reason why there is none takes more words than a cell has room
 for."""
@@ -111,18 +113,31 @@ def lifts(analysis: Analysis, grey: str, *, csv: bool = True) -> None:
     st.caption(
         f"Dashed line: no difference from {control}. Thick bar: 95% interval, valid at any look."
     )
-    title = f"lift over {analysis.control}"
-    if not is_lift:
-        title = f"{label}: difference from {analysis.control}"
-    form = charts.LIFT
-    if not is_lift:
-        form = charts.POINTS if primary[0].is_proportion else charts.NUMBER
+    title, form = axis_of_effects(analysis, primary[0], is_lift)
     drawing = charts.lifts(numbers, names(analysis), grey, title, form)
     name, height = f"{analysis.experiment}-lifts", 46 * len(numbers) + 46
     if csv:
         pieces.chart(drawing, numbers, name, height)
     else:
         charts.draw(drawing, height, pieces.described(name, numbers))
+
+
+def axis_of_effects(analysis: Analysis, first: Comparison, is_lift: bool) -> tuple[str, str]:
+    """What the axis of lifts (or differences) is called, and how its numbers are written."""
+    if is_lift:
+        return f"lift over {analysis.control}", charts.LIFT
+    label = words.label(analysis.primary)
+    form = charts.POINTS if first.is_proportion else charts.NUMBER
+    return f"{label}: difference from {analysis.control}", form
+
+
+def drawn_effects(analysis: Analysis) -> tuple[pd.DataFrame, tuple[str, str]]:
+    """What `lifts` draws, with its axis; no line where units were not split as intended."""
+    primary = analysis.comparisons_of(analysis.primary)
+    if analysis.sample_ratio.alarm or not primary:
+        return NO_EFFECTS, ("", "")
+    is_lift = all(c.relative is not None for c in primary)
+    return lift_numbers(primary, is_lift), axis_of_effects(analysis, primary[0], is_lift)
 
 
 def say_why_no_lift(comparisons: Sequence[Comparison]) -> None:
@@ -153,7 +168,7 @@ def lift_numbers(comparisons: Sequence[Comparison], is_lift: bool) -> pd.DataFra
         else:
             line = (str(c.variant), c.difference, c.difference_low, c.difference_high, text)
         lines.append(line)
-    return pd.DataFrame(lines, columns=["name", "relative", "low", "high", "text"])
+    return pd.DataFrame(lines, columns=EFFECTS)
 
 
 def names(analysis: Analysis) -> list[str]:
@@ -198,6 +213,7 @@ def metrics(report: Report, analysis: Analysis) -> None:
         "Every metric", "Each variant beside the control; intervals of 95%, valid at any look."
     )
     lines = []
+    is_uneven = analysis.sample_ratio.alarm
     unsaid: dict[str, list[str]] = {}
     for c in rows_of(analysis):
         effect, why = effect_columns(c, c.is_proportion)
@@ -212,8 +228,9 @@ def metrics(report: Report, analysis: Analysis) -> None:
                 "value": value,
                 "control": control,
                 **effect,
-                PROBABILITY: words.chance(c.chance_to_win),
-                "adjusted p": p_value(c.p_adjusted),
+                # Of groups that cannot be compared neither says anything.
+                PROBABILITY: words.MISSING if is_uneven else words.chance(c.chance_to_win),
+                "adjusted p": words.MISSING if is_uneven else p_value(c.p_adjusted),
                 RESULT: SEE_BELOW if why else result(c, analysis.sample_ratio),
             }
         )
@@ -243,7 +260,10 @@ def uncompared(report: Report) -> None:
                 RESULT: REASONS[mean.reason] if mean.reason else "",
             }
         )
-    pieces.table(pd.DataFrame(lines), f"{report.experiment}-metrics")
+    means = pd.DataFrame(lines)
+    if len(means) and not means[RESULT].any():
+        means = means.drop(columns=RESULT)
+    pieces.table(means, f"{report.experiment}-metrics")
 
 
 def guardrails(analysis: Analysis) -> None:
@@ -321,8 +341,13 @@ def details(report: Report, analysis: Analysis, grey: str) -> None:
     segments(analysis, grey)
     novelty(report)
     split(analysis)
-    for remark in analysis.notes:
-        st.caption(words.plain(f"{remark[:1].upper()}{remark[1:]}."))
+    remarks = [words.plain(f"{remark[:1].upper()}{remark[1:]}.") for remark in analysis.notes]
+    if len(remarks) > SHOWN_REMARKS:
+        with st.expander(f"{len(remarks)} remarks on metrics", icon=":material/notes:"):
+            st.caption("  \n".join(remarks))
+    else:
+        for remark in remarks:
+            st.caption(remark)
 
 
 def novelty(report: Report) -> None:
@@ -342,14 +367,18 @@ def novelty(report: Report) -> None:
                     "since first exposure": span_of_days(span),
                     "units": words.count(span.n),
                     **effect,
-                    RESULT: why or words.MISSING,
+                    RESULT: why,
                 }
             )
     if lines:
+        spans = pd.DataFrame(lines)
+        # Of days nothing is called: the column has only the reasons where there is no number.
+        if not spans[RESULT].any():
+            spans = spans.drop(columns=RESULT)
         pieces.table(
-            pd.DataFrame(lines),
+            spans,
             f"{report.experiment}-novelty",
-            phone=("since first exposure", "lift", RESULT),
+            phone=("since first exposure", "lift", "95% of the lift"),
             group="variant",
         )
 
@@ -448,7 +477,8 @@ def revisions(key: str) -> None:
         return
     pieces.section("What changed when", TERMS["history"])
     for line in lines[:SHOWN_REVISIONS]:
-        since, who = words.minute(line.since), words.plain(line.who)
+        # With its day of the week, as people ask what changed last Tuesday.
+        since, who = f"{line.since:%a} {words.minute(line.since)}", words.plain(line.who)
         st.markdown(f"**{since}**, by {who}: {words.plain(' '.join(line.sentences))}")
         if line.diff:
             with st.expander(f"Revision {line.revision}: the diff of the file"):

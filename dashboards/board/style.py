@@ -66,10 +66,16 @@ def text_on(column: str, most: float) -> Any:
 
 
 def colours(
-    names: Sequence[str], control: str | None = None, *, title: str | None = None
+    names: Sequence[str],
+    control: str | None = None,
+    *,
+    title: str | None = None,
+    shown: Sequence[str] | None = None,
 ) -> alt.Color:
-    """A colour for each name, in the given order; the control and `(others)` are grey."""
-    return charts.colours(names, control, title=title, palette=palette())
+    """A colour for each name, in the given order; the control and `(others)` are grey. The legend
+    has all of them, or those that are `shown`.
+    """
+    return charts.colours(names, control, title=title, palette=palette(), shown=shown)
 
 
 def draw(

@@ -146,7 +146,16 @@ def exploring(key: str, variant: str, report: Report) -> None:
             st.caption("Probabilities were not kept: the slates are too large.")
         else:
             title = "effective number of actions"
-            drawing = charts.lines(over_time, [variant], None, "effective", title, ".1f")
+            # In the colour that the variant has on every chart.
+            drawing = charts.lines(
+                over_time,
+                names(report),
+                control(report),
+                "effective",
+                title,
+                ".1f",
+                shown=[variant],
+            )
             pieces.over_time(key, drawing, over_time, f"{key}-{variant}-effective", 240)
     with right_column:
         pieces.section("Exploration by position, over all time", TERMS["explored"])

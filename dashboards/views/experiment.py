@@ -24,7 +24,9 @@ def over_time(key: str, analysis: Analysis, grey: str) -> None:
     left_column, right_column = st.columns(2)
     with left_column:
         pieces.section("Lift over time", TERMS["interval"])
-        if funnel.empty:
+        if analysis.sample_ratio.alarm:
+            st.caption("None is drawn: units were not split as intended.")
+        elif funnel.empty:
             st.caption("Not enough rewards yet to tell a lift from chance.")
         else:
             others = [name for name in readout.names(analysis) if name != analysis.control]

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from board import answers, charts, data, frame, pieces, words
+from board import answers, charts, data, frame, pieces, readout, words
 from board.terms import ENDED, TERMS
 from topbill.domain.alarm import TITLES
 from topbill.reporting import PropensityLine, Report
@@ -94,8 +94,13 @@ def errors(key: str, traffic: pd.DataFrame, report: Report) -> None:
         pieces.section("Errors over time", TERMS["errors"])
         sums = traffic.groupby("till", as_index=False)[["fallbacks", "decisions"]].sum()
         failed = sums.assign(name="fallbacks", share=sums["fallbacks"] / sums["decisions"])
-        drawing = charts.lines(failed, ["fallbacks"], None, "share", "share of decisions", ".1%")
-        pieces.over_time(key, drawing, failed, f"{key}-errors", 240)
+        if failed["fallbacks"].any():
+            drawing = charts.lines(
+                failed, ["fallbacks"], None, "share", "share of decisions", ".1%"
+            )
+            pieces.over_time(key, drawing, failed, f"{key}-errors", 240)
+        else:
+            st.caption("None: no policy failed or was too slow.")
     with right_column:
         pieces.section("Who decided", TERMS["fallback"])
         total = sum(report.health.reasons.values())
@@ -281,6 +286,8 @@ def body() -> None:
     traffic = data.ask(series.traffic, key)
     frame.answer(answers.healthy(report, data.age()))
     headline(report, traffic)
+    if report.ab is not None and report.ab.sample_ratio.alarm:
+        readout.split(report.ab)
     retention()
     unseen(key)
     service(key, traffic, report)

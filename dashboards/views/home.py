@@ -10,8 +10,8 @@ import streamlit as st
 
 from board import answers, charts, choose, data, frame, pieces, ramps, words
 from topbill.ab import Analysis
-from topbill.reporting import Report
-from topbill.reporting.experiment.wording import Standing, alarms
+from topbill.reporting import Report, past
+from topbill.reporting.experiment.wording import Standing, alarms, relative_interval
 from topbill.reporting.queries import series
 from topbill.reporting.queries.database import ListedExperiment
 
@@ -32,7 +32,7 @@ def card(experiment: ListedExperiment, report: Report, where: Standing) -> None:
             ramps.on_card(launch)
         # No lift is to be read where units were not split as intended.
         if report.ab is not None and experiment.decisions and not report.ab.sample_ratio.alarm:
-            spark(experiment.key, named_first(report.ab))
+            spark(experiment.key, report.ab)
         for alarm in alarms(report):
             st.markdown(f":orange[:material/warning: **{words.plain(alarm.sentence)}**]")
         st.page_link(
@@ -64,22 +64,27 @@ def named_first(analysis: Analysis) -> str | None:
     return min(others, key=sentence.index, default=None)
 
 
-def spark(key: str, variant: str | None) -> None:
-    """The lift of that variant, or of the leading one, as its interval narrowed."""
+def spark(key: str, analysis: Analysis) -> None:
+    """The lift of the variant that the verdict names, or of the leading one, as its interval
+    narrowed.
+    """
     progress = data.ask(series.progress, key).dropna(subset=["relative", "relative_low"])
     if progress.empty:
         return
     # Without a variant that the verdict names, the one that leads is worth looking at.
     last = progress.groupby("variant").tail(1).sort_values("relative")
-    name = variant or str(last["variant"].iloc[-1])
+    name = named_first(analysis) or str(last["variant"].iloc[-1])
     own = progress[progress["variant"] == name]
     # A single point is no line.
     if len(own) < 2:
         return
-    interval = words.lift_interval(own["relative_low"].iloc[-1], own["relative_high"].iloc[-1])
-    st.caption(f"Lift of **{words.plain(name)}** over time, now {interval}")
+    # As the verdict says it: the last point of the line may be of a moment before.
+    now = next((c for c in analysis.comparisons_of(analysis.primary) if c.variant == name), None)
+    interval = "" if now is None else relative_interval(now.relative_low, now.relative_high)
+    said = f", now {interval}" if interval else ""
+    st.caption(f"Lift of **{words.plain(name)}** over time{said}")
     drawing = pieces.with_milestones(key, charts.spark(own), own, labelled=False)
-    charts.draw(drawing, 90, f"Chart: lift of {name} over time, now {interval}.")
+    charts.draw(drawing, 90, f"Chart: lift of {name} over time{said}.")
 
 
 def search(experiments: Sequence[ListedExperiment]) -> list[ListedExperiment]:
@@ -95,13 +100,28 @@ def search(experiments: Sequence[ListedExperiment]) -> list[ListedExperiment]:
     return matches
 
 
+def say_that_there_is_none() -> None:
+    """No experiment runs: where past ones are, or what to do to have one."""
+    library = data.ask(past.experiment_library)
+    if not library.experiments:
+        frame.chosen()  # says what to do
+    where = Standing(
+        word="Empty",
+        tone="neutral",
+        sentence=f"No experiment runs. {past.sentence(library)}",
+        next="Look at past ones in the Library, or add a file to the experiments folder.",
+    )
+    frame.answer(where)
+
+
 def body() -> None:
     experiments = data.experiments()
     frame.header("Experiments")
     frame.alarms_that_stand()
     frame.problems()
     if not experiments:
-        frame.chosen()  # says that there is none, and what to do
+        say_that_there_is_none()
+        return
     reports = {experiment.key: data.report(experiment.key) for experiment in experiments}
     titled = [(e.title or e.key, reports[e.key]) for e in experiments]
     where = answers.all_experiments(titled, data.age(), ramps.by_experiment())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pandas as pd
@@ -30,7 +30,7 @@ def summary(library: ExperimentLibrary) -> Standing:
     return Standing(
         word="Library",
         tone="neutral",
-        sentence=past.sentence(library),
+        sentence=f"{past.year_sentence(library, datetime.now(UTC).year)} {past.sentence(library)}",
         next="Before a new experiment, look for one that asked the same, and plan for a lift such "
         "as those that are to be believed here.",
     )

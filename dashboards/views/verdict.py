@@ -4,44 +4,57 @@ experiment stands, the lift, the guardrails, the phases, and what next.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from datetime import date, timedelta
+from functools import partial
+from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
 
-from board import answers, data, frame, pieces, ramps, readout, words
+from board import answers, choose, data, frame, pieces, ramps, readout, verdict_picture, words
 from board.terms import TERMS
-from topbill.ab import Analysis
+from topbill.ab import Analysis, GuardrailResult
 from topbill.reporting import Report
 from topbill.reporting.experiment.wording import (
     GUARDRAILS,
     PROBABILITY,
     RESULT,
+    Standing,
     effect_in_words,
     side,
     value_cells,
     worsening,
 )
+from topbill.reporting.queries import database
 
-PRINT = """
-<div class="tb-share"><button type="button">Print or save as PDF</button></div>
+SHARE = """
+<div class="tb-share">
+  <button type="button" data-does="print">Print or save as PDF</button>
+  <button type="button" data-does="copy">Copy link</button>
+</div>
 <script>
-for (const button of document.querySelectorAll(".tb-share button"))
-  button.onclick = () => window.print();
+{
+  const link = new URL(%s, location.origin + location.pathname).href;
+  const buttons = document.querySelectorAll(".tb-share button");
+  for (const button of buttons) button.onclick = async () => {
+    if (button.dataset.does === "print") return window.print();
+    // Without https there is no clipboard: the link is shown to be copied by hand.
+    try { await navigator.clipboard.writeText(link); button.textContent = "Link copied"; }
+    catch { window.prompt("Link to this verdict", link); }
+  };
+}
 </script>
 """
-"""The browser's own printing, which makes a PDF too."""
+"""The browser's own printing, which makes a PDF too, and the address of just this verdict."""
 
 
-def lifts(analysis: Analysis, grey: str) -> None:
-    """The primary metric of each variant, as a chart and in a line."""
+def lifts(analysis: Analysis, grey: str) -> pd.DataFrame:
+    """The primary metric of each variant, as a chart and in a line; the lines."""
     readout.lifts(analysis, grey, csv=False)
-    once = {c.variant: c for c in analysis.per_unit if c.metric == analysis.primary}
     lines = []
-    for c in analysis.comparisons:
-        if c.metric != analysis.primary:
-            continue
-        shown = once.get(c.variant, c)
+    for shown in analysis.comparisons_of(analysis.primary):
         size, interval = effect_in_words(shown, shown.is_proportion)
         value, control = value_cells(shown)
         lines.append(
@@ -63,13 +76,15 @@ def lifts(analysis: Analysis, grey: str) -> None:
         f"{analysis.experiment}-verdict-lifts",
         phone=("variant", "lift", RESULT),
         strong={"variant": winner} if winner else {},
+        csv=False,
     )
+    return pd.DataFrame(lines).assign(metric=words.label(analysis.primary))
 
 
-def guardrails(analysis: Analysis) -> None:
-    """Every guardrail of every variant, in a line."""
+def guardrails(analysis: Analysis) -> pd.DataFrame:
+    """Every guardrail of every variant, in a line; the lines."""
     if not analysis.guardrails:
-        return
+        return pd.DataFrame()
     pieces.section("Guardrails", f"{TERMS['guardrail']} {TERMS['noninferiority']}")
     lines = []
     for guardrail in analysis.guardrails:
@@ -90,6 +105,44 @@ def guardrails(analysis: Analysis) -> None:
         f"{analysis.experiment}-verdict-guardrails",
         phone=("variant", "change", RESULT),
         group="metric",
+        csv=False,
+    )
+    return pd.DataFrame(lines)
+
+
+def guardrail_sentence(guardrail: GuardrailResult) -> str:
+    """abandon, thompson: passed, 0.7% better (25.2% better to 8.2% worse), margin 10.0%"""
+    change, bounds = worsening(guardrail)
+    parts = [GUARDRAILS[guardrail.status]]
+    if bounds:
+        parts.append(f"{change} ({bounds})")
+    parts.append(f"margin {readout.allowed(guardrail)}")
+    return f"{words.label(guardrail.metric)}, {guardrail.variant}: {', '.join(parts)}"
+
+
+def picture(key: str, report: Report, where: Standing, grey: str) -> None:
+    """A button that saves the verdict as a picture."""
+    analysis, sentences = report.ab, []
+    effects, axis = readout.NO_EFFECTS, ("", "")
+    if analysis is not None and len(analysis.units) > 1:
+        effects, axis = readout.drawn_effects(analysis)
+        sentences = [guardrail_sentence(guardrail) for guardrail in analysis.guardrails]
+    chart = verdict_picture.picture(
+        report.title or key,
+        where,
+        effects.assign(grey=effects["name"] == grey),
+        axis,
+        sentences,
+        f"{' '.join(basis(report))} Record as of {words.moment(data.ask(database.published_at))}.",
+    )
+    st.download_button(
+        "PNG",
+        partial(verdict_picture.png, chart),
+        f"{key}-verdict.png",
+        "image/png",
+        icon=":material/image:",
+        on_click="ignore",
+        help="Save the verdict as a picture, for a slide or a chat.",
     )
 
 
@@ -100,7 +153,7 @@ def basis(report: Report) -> Iterator[str]:
         f"{words.count(report.units)} units with {words.count(report.decisions)} decisions, "
         f"{mature} of them mature; intervals of 95% hold at every look."
     )
-    if report.ab is not None:
+    if report.ab is not None and len(report.ab.units) > 1:
         mismatch = report.ab.sample_ratio.alarm
         yield "Sample ratio mismatch (SRM)." if mismatch else "No sample ratio mismatch (SRM)."
     if len(report.phases) > 1:
@@ -110,10 +163,40 @@ def basis(report: Report) -> Iterator[str]:
         yield f"{words.count(report.holdout.units)} units are held out."
 
 
+def window_said(first: date | None, last: date | None) -> str:
+    """Which days are spoken of; empty where it is all of the record."""
+    parts = []
+    if first is not None:
+        parts.append(f"from {first}")
+    if last is not None:
+        parts.append(f"up to {last}")
+    return " ".join(parts)
+
+
+def link(key: str, first: date | None, last: date | None) -> str:
+    """The query of this verdict's address, whatever the address has now."""
+    days = {"first_day": first, "last_day": last}
+    chosen = {name: str(day) for name, day in days.items() if day is not None}
+    return f"?{urlencode({'experiment': key, **chosen})}"
+
+
 def body() -> None:
     key = frame.chosen()
-    report = data.report(key)
-    frame.header("Verdict", key, f"revision {report.revision}")
+    # The window is chosen at the end of the page, which speaks of it from its title on.
+    page, below = st.container(), st.container(key="no-print")
+    with below, st.expander("Days", icon=":material/date_range:"):
+        first, last = choose.window()
+    since = None if first is None else str(first)
+    until = None if last is None else str(last + timedelta(days=1))
+    with page:
+        verdict(key, data.report(key, None, since, until), first, last)
+
+
+def verdict(key: str, report: Report, first: date | None, last: date | None) -> None:
+    """The page of a report, of those days."""
+    said = window_said(first, last)
+    revision = f"revision {report.revision}"
+    frame.header("Verdict", key, f"{revision} · {said}" if said else revision)
     if report.hypothesis:
         st.markdown(f"*{words.plain(report.hypothesis)}*")
     launch = ramps.by_experiment().get(key)
@@ -123,20 +206,34 @@ def body() -> None:
     frame.warn(report)
     if launch is not None and launch.stage != "over":
         ramps.on_card(launch)
+    grey = data.experiment(key).control.name
+    numbers: list[pd.DataFrame] = []
     if report.ab is not None and len(report.ab.units) > 1 and report.decisions:
-        lifts(report.ab, data.experiment(key).control.name)
-        guardrails(report.ab)
+        # Where units were not split as intended, how they were split is what is to be looked at.
+        if report.ab.sample_ratio.alarm:
+            readout.split(report.ab)
+        else:
+            numbers.append(lifts(report.ab, grey))
+        numbers.append(guardrails(report.ab))
     elif report.decisions:
         readout.uncompared(report)
+    else:
+        frame.no_decisions(key)
+        return
     st.caption(words.plain(" ".join(basis(report))))
-    with st.container(key="no-print", horizontal=True):
+    with st.container(key="share", horizontal=True):
         st.page_link(
             "views/experiment.py",
             label="All numbers",
             icon=":material/science:",
             query_params={"experiment": key},
         )
-        st.html(PRINT, unsafe_allow_javascript=True)
+        # Both tables in one file, so that the page stays one screen.
+        if any(len(lines) for lines in numbers):
+            pieces.download(pd.concat(numbers), f"{key}-verdict")
+        if verdict_picture.CAN_DRAW:
+            picture(key, report, where, grey)
+        st.html(SHARE % json.dumps(link(key, first, last)), unsafe_allow_javascript=True)
 
 
 frame.show(body)

@@ -51,7 +51,6 @@ def choose(experiment: Experiment) -> CandidatePolicy:
         elif policy not in (what_if.UNIFORM, what_if.PUBLISHED):
             parameters, min_probability = choose_parameters()
     with right_column:
-        estimators = choose_estimators(experiment)
         most = st.segmented_control(
             "How much of the log",
             list(MOST),
@@ -62,6 +61,9 @@ def choose(experiment: Experiment) -> CandidatePolicy:
             help="Of a longer log a sample of units is read, each with all its decisions. "
             "Intervals are wider then, and a policy that learns has less to learn from.",
         )
+    # Whoever does not know them gets those that fit.
+    with st.expander("Estimators", icon=":material/tune:"):
+        estimators = choose_estimators(experiment)
     return CandidatePolicy(
         policy=policy,
         parameters=parameters,
@@ -105,7 +107,7 @@ def choose_estimators(experiment: Experiment) -> tuple[str, ...]:
     """By which estimators the log is weighed."""
     titles = what_if.estimators(experiment)
     chosen = st.multiselect(
-        "Estimators",
+        "Estimators that weigh the log",
         list(titles),
         default=list(what_if.usual(experiment)),
         key="estimators",

@@ -51,8 +51,12 @@ def colours(
     *,
     title: str | None = None,
     palette: Sequence[str] = PALETTE,
+    shown: Sequence[str] | None = None,
 ) -> alt.Color:
-    """A colour for each name, in the given order; the control and `(others)` are grey."""
+    """A colour for each name, in the given order; the control and `(others)` are grey. The legend
+    has all of them, or those that are `shown`.
+    """
+    there = list(shown or names)
     # By the place in the list, so that a name has one colour on all charts of a page.
     rest = cycle(palette)
     grey = (control, "(others)", "(none)")
@@ -63,7 +67,11 @@ def colours(
         scale=scale,
         title=title,
         legend=alt.Legend(
-            orient="top", columns=_legend_columns(names), labelLimit=140, symbolOpacity=1
+            orient="top",
+            columns=_legend_columns(there),
+            labelLimit=140,
+            symbolOpacity=1,
+            values=there,
         ),
     )
 

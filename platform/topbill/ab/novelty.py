@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from topbill.ab import reasons
-from topbill.ab.core.effect import ArmEstimate, Rule, adjusted, checked_rule, effect
+from topbill.ab.core.effect import ArmEstimate, Rule, adjusted, checked_rule, effect, within
 from topbill.ab.core.units import SUMMED, check_columns, count_column, resolve
 from topbill.domain.errors import BadData
 from topbill.domain.reading import Method
@@ -99,6 +99,7 @@ def novelty(
     time: str,
     time_zone: str = "UTC",
     metric: str = "",
+    bounds: tuple[float, float] | None = None,
     method: Method = "sequential",
     alpha: float = 0.05,
     looks: Sequence[float] = (1.0,),
@@ -115,6 +116,8 @@ def novelty(
         time: the column of the moment (without a zone: UTC), or of the date.
         time_zone: whose days are counted, such as `Europe/Oslo`.
         metric: what to call the metric; the column's name unless said.
+        bounds: the least and the largest value that there can be; intervals are cut to what two
+            such values can differ by.
         method, alpha, looks: those of `compare`.
 
     Returns:
@@ -135,7 +138,7 @@ def novelty(
     reference = curves.pop(resolve(control, curves), None)
     results = []
     for name in sorted(curves, key=str):
-        results.append(_novelty(str(name), metric or value, curves[name], reference, rule))
+        results.append(_novelty(str(name), metric or value, curves[name], reference, rule, bounds))
     p_adjusted = adjusted([result.p_value for result in results], "holm")
     return [
         msgspec.structs.replace(result, p_adjusted=p)
@@ -243,7 +246,12 @@ def _curve(moments: Moments, present: Floats) -> _Curve:
 
 
 def _novelty(
-    variant: str, metric: str, treated: _Curve, control: _Curve | None, rule: Rule
+    variant: str,
+    metric: str,
+    treated: _Curve,
+    control: _Curve | None,
+    rule: Rule,
+    bounds: tuple[float, float] | None,
 ) -> Novelty:
     if control is None:
         return Novelty(variant=variant, metric=metric, spans=[], reason=reasons.MISSING_CONTROL)
@@ -255,7 +263,7 @@ def _novelty(
             spans.append(msgspec.structs.replace(span, reason=reasons.THIN_SPAN))
             continue
         usable.append(k)
-        spans.append(_span(span, metric, variant, treated, control, k, rule))
+        spans.append(_span(span, metric, variant, treated, control, k, rule, bounds))
     # What nobody reached yet is not worth a line.
     while spans and not spans[-1].n and not spans[-1].n_control:
         spans.pop()
@@ -273,14 +281,17 @@ def _span(
     control: _Curve,
     k: int,
     rule: Rule,
+    bounds: tuple[float, float] | None,
 ) -> ExposureSpan:
     t = ArmEstimate(float(treated.values[k]), float(treated.covariance[k, k]), span.n)
     c = ArmEstimate(float(control.values[k]), float(control.covariance[k, k]), span.n_control)
     measured = effect(metric, variant, t, c, rule)
+    if bounds is not None:
+        measured = within(measured, *bounds)
     shared = ("difference", "relative")
-    bounds = {f"{name}{end}": getattr(measured, f"{name}{end}") for name in shared for end in _ENDS}
+    cells = {f"{name}{end}": getattr(measured, f"{name}{end}") for name in shared for end in _ENDS}
     return msgspec.structs.replace(
-        span, value=t.value, control_value=c.value, reason=measured.reason, **bounds
+        span, value=t.value, control_value=c.value, reason=measured.reason, **cells
     )
 
 

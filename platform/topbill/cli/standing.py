@@ -287,9 +287,13 @@ def _who_does_what(duties: Sequence[Duty]) -> list[str]:
     return lines
 
 
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
 def _launch_lines(launch: LaunchStanding) -> list[str]:
     """Where a launch stands, and what was done before."""
-    lines = [f"  launch: {launch.says}"]
+    lines = [f"  launch: {launch.state}. {_capital(launch.says)}"]
     if launch.goes_on:
         lines.append(f"  {launch.goes_on}")
     if launch.needs_approval:

@@ -167,7 +167,12 @@ def significant(x: float | None) -> str:
         return MISSING
     if abs(x) < NOTHING:
         return "0"
-    return with_minus(f"{x:+,.0f}" if abs(x) >= 1000.0 else f"{x:+.3g}")
+    if abs(x) >= 1000.0:
+        return with_minus(f"{x:+,.0f}")
+    if 1e-7 <= abs(x) < 1e-4:
+        # Three digits here too, and not as a power of ten.
+        return with_minus(f"{x:+.{2 - math.floor(math.log10(abs(x)))}f}")
+    return with_minus(f"{x:+.3g}")
 
 
 def significant_interval(low: float | None, high: float | None) -> str:

@@ -60,9 +60,15 @@ _PAUSE, _LONGEST_PAUSE = 30.0, 900.0
 _logger = logging.getLogger("topbill")
 
 
-def experiment_report(data: Path | str, key: str, control: str | None = None) -> Report:
+def experiment_report(
+    data: Path | str,
+    key: str,
+    control: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+) -> Report:
     """The experiment's report, asked like the other questions: data folder first."""
-    return load_experiment_report(key, data, control=control)
+    return load_experiment_report(key, data, control=control, since=since, until=until)
 
 
 def page_report(data: Path | str, key: str) -> PageReport:

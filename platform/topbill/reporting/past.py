@@ -87,6 +87,10 @@ class ExperimentLibrary(msgspec.Struct, frozen=True, kw_only=True):
         return next((past for past in self.experiments if past.key == key), None)
 
 
+_NAMED = 6
+"""So many experiments are named in a sentence."""
+
+
 def experiment_library(data: Path | str) -> ExperimentLibrary:
     """The experiments that were concluded and whose report was kept.
 
@@ -215,6 +219,18 @@ def _with(lift: PastLift, believed: ShrunkenEffect) -> PastLift:
         shrunken_low=believed.low,
         shrunken_high=believed.high,
     )
+
+
+def year_sentence(library: ExperimentLibrary, year: int) -> str:
+    """What the experiments that were concluded in a year (UTC) found: `In 2026, 3 experiments were
+    concluded: crime-row (fresh won), … .`
+    """
+    of_year = [past for past in library.experiments if past.concluded_at.startswith(f"{year}-")]
+    if not of_year:
+        return f"No experiment was concluded in {year}."
+    several = formatting.several(len(of_year), "experiment was", "experiments were")
+    found = [f"{past.title or past.key} ({result(past)})" for past in of_year]
+    return f"In {year}, {several} concluded: {formatting.listing(found, _NAMED)}."
 
 
 def sentence(library: ExperimentLibrary) -> str:

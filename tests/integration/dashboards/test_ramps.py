@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from filled import record_visits
 from test_pages import said, tables
 
+from topbill.domain.terms import load_terms
 from topbill.lake import Lake, LaunchLine
 from topbill.log.protocol import Order
 from topbill.reporting.queries.database import published_at
@@ -68,6 +70,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Exper
 def test_a_launch_is_told_with_its_history(launched: Path) -> None:
     launch = launch_of(launched, KEY)
     assert launch is not None
+    assert launch.state == "Waits for approval"
     assert launch.since == datetime(2026, 9, 22, 14, 13, 20)
     assert launch.says == (
         "at 25% of traffic since 2026-09-22 14:13 UTC: 50% of traffic begins when somebody "
@@ -94,7 +97,28 @@ def test_the_experiments_page_and_home_say_what_it_waits_for(launched: Path, ope
     assert "<b>lunch</b>" in set(table["why"])
     home = open_app(launched)
     assert [e.message for e in home.exception] == []
-    assert "Launch: at 25% of traffic" in said(home)
+    assert "Launch: waits for approval. At 25% of traffic" in said(home)
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"stage": "gate", "traffic": None, "needs_approval": False}, "At its gate"),
+        ({"stage": "shadow", "traffic": None, "needs_approval": False}, "In shadow"),
+        ({"needs_approval": False, "reason": "hold_time"}, "Ramping"),
+        ({"needs_approval": False, "reason": "done", "next_traffic": None}, "Launched"),
+        ({}, "Waits for approval"),
+        ({"stage": "over"}, "Rolled back"),
+        ({"stage": "over", "traffic": None}, "Stopped at its gate"),
+    ],
+)
+def test_each_stage_has_one_word_of_the_glossary(
+    launched: Path, changes: dict[str, object], state: str
+) -> None:
+    launch = launch_of(launched, KEY)
+    assert launch is not None
+    assert msgspec.structs.replace(launch, **changes).state == state
+    assert state in load_terms().states
 
 
 def test_charts_over_time_have_a_line_at_each_step_and_order(launched: Path, open_app) -> None:

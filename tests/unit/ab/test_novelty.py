@@ -143,6 +143,34 @@ def test_without_any_lift_the_trend_is_told_in_differences() -> None:
     assert re.search(r"\+[\d.]+ pp on day 0, \+[\d.]+ pp on day", sentence)
 
 
+def test_of_a_share_nothing_is_told_that_cannot_be() -> None:
+    rng = np.random.default_rng(19)
+    rows = world(rng, 0.0, units=400)
+    # Next to nobody in the variant does it: as much less as the interval allows would be below 0.
+    rows.loc[rows.variant == "new", "play"] *= rng.random((rows.variant == "new").sum()) < 0.1
+    wide = only(novelty(rows, **COLUMNS, time="moment"))
+    cut = only(novelty(rows, **COLUMNS, time="moment", bounds=(0.0, 1.0)))
+    lows = [span.relative_low for span in wide.spans if span.relative_low is not None]
+    assert min(lows) < -1.0
+    for free, bounded in zip(wide.spans, cut.spans, strict=True):
+        if free.relative_low is not None:
+            assert bounded.relative_low == max(free.relative_low, -1.0)
+            assert bounded.difference_low == max(free.difference_low or 0.0, -1.0)
+        assert (bounded.value, bounded.relative_high) == (free.value, free.relative_high)
+    assert cut.p_value == wide.p_value
+
+
+def test_both_ends_are_told_on_one_scale() -> None:
+    """A lift and a difference beside each other cannot be compared."""
+    rows = world(np.random.default_rng(21), 0.0)
+    found = only(novelty(rows, **COLUMNS, time="moment"))
+    last = msgspec.structs.replace(found.spans[-1], relative=None, relative_low=None)
+    found = msgspec.structs.replace(found, is_proportion=True, spans=[*found.spans[:-1], last])
+    sentence = novelty_sentence(found)
+    assert sentence.count(" pp on day") == 2
+    assert "% on day" not in sentence
+
+
 def test_what_cannot_be_meant_is_refused_by_name() -> None:
     rows = world(np.random.default_rng(13), 0.0, units=200)
     with pytest.raises(BadRequest, match=r"data\.when"):

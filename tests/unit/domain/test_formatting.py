@@ -116,6 +116,8 @@ def test_what_is_missing_is_a_dash(name: str) -> None:
         (formatting.value(0.0568), "0.0568"),
         (formatting.value(1_240.4), "1,240"),
         (formatting.value(0.000_002_5), "2.5e−06"),
+        (formatting.significant(-0.000_063_84), "−0.0000638"),
+        (formatting.significant(0.0124), "+0.0124"),
         (formatting.signed(-0.01239), "−0.0124"),
         (formatting.significant(-0.01239), "−0.0124"),
         (formatting.significant(0.1), "+0.1"),

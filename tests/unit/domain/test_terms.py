@@ -39,6 +39,23 @@ def forbidden() -> dict[str, str]:
     return {word: term.term for term in load_terms().terms.values() for word in term.never}
 
 
+def standing_words() -> Iterator[tuple[Path, str]]:
+    """(file, word) of all words by which code says where something stands."""
+    for folder in ("dashboards", "platform/topbill/reporting"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(parsed(path)):
+                if isinstance(node, ast.keyword) and node.arg == "word":
+                    for text in strings(node.value):
+                        yield path, text
+
+
+def test_every_word_for_where_something_stands_is_in_the_glossary() -> None:
+    found = list(standing_words())
+    assert len(found) > 20
+    states = load_terms().states
+    assert [(path.name, word) for path, word in found if word not in states] == []
+
+
 def pattern(word: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w`-]){re.escape(word)}(?![\w-])", re.IGNORECASE)
 

@@ -117,6 +117,16 @@ def test_the_report_is_there_when_nothing_else_is_left(data: Path) -> None:
     assert "fresh won" in reporting.to_html(report)
 
 
+def test_what_a_year_taught_is_told_in_a_sentence(data: Path) -> None:
+    library = experiment_library(data)
+    year = int(library.experiments[0].concluded_at[:4])
+    said = past.year_sentence(library, year)
+    assert said.startswith(f"In {year}, 5 experiments were concluded: Film noir (fresh won), ")
+    assert "Old titles (editorial won)" in said
+    assert "Kids row (nobody won)" in said
+    assert past.year_sentence(library, year + 1) == f"No experiment was concluded in {year + 1}."
+
+
 def test_a_record_without_conclusions_is_an_empty_library(tmp_path: Path) -> None:
     Lake(tmp_path).write_database([], 1)
     library = experiment_library(tmp_path)

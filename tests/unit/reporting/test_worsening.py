@@ -1,4 +1,4 @@
-"""How a guardrail's change is told: in the direction that the words say."""
+"""How a guardrail's change is told: each number by a word for its direction, and without a sign."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from topbill.reporting.experiment.wording import worsening
 @pytest.mark.parametrize(
     ("numbers", "expected"),
     [
-        ((-0.116, -0.203, -0.03), ("improved by 11.6%", "3.0% to 20.3%")),
-        ((0.031, -0.01, 0.07), ("worsened by 3.1%", "−1.0% to 7.0%")),
+        ((-0.116, -0.203, -0.03), ("11.6% better", "20.3% better to 3.0% better")),
+        ((0.031, -0.01, 0.07), ("3.1% worse", "1.0% better to 7.0% worse")),
+        ((0.0, -0.02, 0.02), ("unchanged", "2.0% better to 2.0% worse")),
         ((None, None, None), ("–", "")),
     ],
 )

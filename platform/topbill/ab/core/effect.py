@@ -762,7 +762,7 @@ def effect_of(metric: str, variant: object, pair: Pair, rule: Rule, mixed: int =
     else:
         result = _without_interval(metric, variant, pair)
     if pair.bounds is not None:
-        result = _within(result, *pair.bounds)
+        result = within(result, *pair.bounds)
     remark = pair.remark or (reasons.CROSSOVER_UNITS if mixed else reasons.OK)
     if remark and not result.reason:
         result = msgspec.structs.replace(result, reason=remark)
@@ -802,7 +802,7 @@ def _two_sided(
     )
 
 
-def _within(effect: Effect, low: float, high: float) -> Effect:
+def within(effect: Effect, low: float, high: float) -> Effect:
     """The effect with its intervals cut to what can be: two values between `low` and `high` differ
     by no more than these do, and what cannot be below 0 loses no more than all of it."""
     reach = high - low

@@ -532,6 +532,9 @@ class AnalysisRows:
         of_units = {m.name for m in self._metrics if m.per == "unit" or m in self._pooled}
         if analysis.primary in of_units:
             return []
+        # The objective is a number from 0 to 1, as a share is.
+        shares = [m.name for m in self._metrics if m.definition.is_proportion]
+        is_bounded = analysis.primary == ab.OBJECTIVE or analysis.primary in shares
         found = ab.novelty(
             self._of_equal_shares(_DAYS if self._is_summed else _TABLE),
             unit=UNIT,
@@ -540,13 +543,13 @@ class AnalysisRows:
             value=analysis.primary,
             time=MOMENT,
             time_zone=zone_of(self._database, self._tables.key),
+            bounds=(0.0, 1.0) if is_bounded else None,
             method=analysis.method,
             alpha=analysis.alpha,
             looks=looks,
         )
         # Only of variants that are compared, and where some day after the first is over.
         compared = {str(c.variant) for c in analysis.comparisons}
-        shares = [m.name for m in self._metrics if m.definition.is_proportion]
         return [
             replace(n, is_proportion=analysis.primary in shares)
             for n in found

@@ -23,7 +23,7 @@ from topbill.ab import (
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab.phases import shares_changed
 from topbill.domain import formatting
-from topbill.domain.margin import amount
+from topbill.domain.margin import MarginUnit, amount
 from topbill.domain.reasons import EXCLUDED, HOLDOUT_EXCLUDED, OUTSIDE
 from topbill.domain.suggestion import nearest
 from topbill.reporting.experiment.model import (
@@ -342,7 +342,7 @@ def effect_cells(
     if low is None or high is None:
         interval = AB_REASONS.get(effect.reason, effect.reason)
     # A lift needs a control that can be told from zero; a difference does not.
-    lift = formatting.percent(effect.relative, signed=True)
+    lift = formatting.MISSING if effect.relative is None else formatting.change(effect.relative)
     bounds = relative_interval(effect.relative_low, effect.relative_high)
     return EffectCells(difference, interval, lift, bounds or formatting.MISSING)
 
@@ -375,9 +375,12 @@ def novelty_sentence(found: Novelty) -> str:
         why = AB_REASONS[found.reason]
         return f"{found.variant}: no trend can be tested yet ({why})."
     first, last = told[0], told[-1]
+    # Both ends as lifts or both as differences: of one each nobody can tell which is larger.
+    is_lift = first.relative_low is not None and last.relative_low is not None
     parts = []
     for span in (first, last):
-        size, _ = effect_in_words(span, found.is_proportion)
+        cells = effect_cells(span, found.is_proportion)
+        size = cells.lift if is_lift else cells.difference
         parts.append(f"{size} on {span_of_days(span)}")
     return (
         f"The effect of {found.variant} on {formatting.label(found.metric)} by days since a unit's "
@@ -421,23 +424,25 @@ def _held(holdout: HoldoutReadout) -> float:
 
 
 def worsening(guardrail: GuardrailResult) -> tuple[str, str]:
-    """How a guardrail's metric changed, and between what: "improved by 11.6%", "3.0% to 20.3%".
+    """How a guardrail's metric changed, and between what: "11.6% better", "20.3% better to 3.0%
+    better".
 
-    Percentages are in the direction that the words say, so that no sign has to be turned round.
+    Each number says by a word which way it is: whether less of a metric is better is nothing that a
+    sign can tell.
     """
     by, low, high = guardrail.worse_by, guardrail.worse_by_low, guardrail.worse_by_high
     if by is None or low is None or high is None:
         return formatting.MISSING, ""
-    verb = "worsened"
-    if by < 0.0:
-        verb, by, low, high = "improved", -by, -high, -low
-    if guardrail.margin_unit == "relative":
-        return (
-            f"{verb} by {formatting.percent(by)}",
-            f"{formatting.percent(low)} to {formatting.percent(high)}",
-        )
     unit = guardrail.margin_unit
-    return f"{verb} by {amount(by, unit)}", f"{amount(low, unit)} to {amount(high, unit)}"
+    return _worse_or_better(by, unit), (
+        f"{_worse_or_better(low, unit)} to {_worse_or_better(high, unit)}"
+    )
+
+
+def _worse_or_better(worse_by: float, unit: MarginUnit) -> str:
+    if abs(worse_by) < formatting.NOTHING:
+        return "unchanged"
+    return f"{amount(abs(worse_by), unit)} {'worse' if worse_by > 0.0 else 'better'}"
 
 
 def alarms(report: Report) -> list[Note]:
@@ -550,12 +555,8 @@ def relative_interval(low: float | None, high: float | None) -> str:
     """
     if low is None or high is None:
         return ""
-    least = formatting.percent(low, signed=True)
-    return f"{least} or more" if high > HUGE else f"{least} to {_bound(high)}"
-
-
-def _bound(x: float) -> str:
-    return formatting.percent(x, signed=True)
+    least = formatting.change(low)
+    return f"{least} or more" if high > HUGE else f"{least} to {formatting.change(high)}"
 
 
 def mean_cells(mean: MeanEstimate) -> tuple[str, str]:

@@ -72,6 +72,17 @@ class LaunchStanding(msgspec.Struct, frozen=True, kw_only=True):
     steps: list[LaunchEvent] = []
 
     @property
+    def state(self) -> str:
+        """Where it stands in a word of the glossary's states."""
+        if self.stage == "over":
+            return "Stopped at its gate" if self.traffic is None else "Rolled back"
+        if self.needs_approval:
+            return "Waits for approval"
+        if self.stage == "ramp":
+            return "Launched" if self.reason == "done" else "Ramping"
+        return _BEFORE_RAMP[self.stage]
+
+    @property
     def goes_on(self) -> str:
         """What goes on beside it, in one sentence without a stop; empty where nothing does."""
         if not self.beside:
@@ -96,6 +107,9 @@ class LaunchStanding(msgspec.Struct, frozen=True, kw_only=True):
         then = "" if self.next_traffic is None else f"; {percent(self.next_traffic)} is next"
         # A question or several sentences may stand there, from a record that must be repaired.
         return f"{where}: {self.sentence.rstrip('.')}{until}{then}"
+
+
+_BEFORE_RAMP = {"gate": "At its gate", "shadow": "In shadow"}
 
 
 def launches(data: Path | str) -> list[LaunchStanding]:
