@@ -36,6 +36,12 @@ _UNNAMED = 1
 class KeptTable:
     """The table of one part of an experiment's report, asked by one question.
 
+    Attributes:
+        root: The table's folder, or its URL.
+        version: Its newest version as of the last look; -1 of no table.
+        names: What the partition is called that counts, by the start of its name: of two that were
+            written at the same time, the first by name.
+
     Raises LogError where it cannot be read.
     """
 
@@ -46,13 +52,7 @@ class KeptTable:
         self.read()
 
     def read(self) -> None:
-        """Look at the newest version.
-
-        Attributes:
-            version: its number, -1 of no table.
-            names: what the partition is called that counts, by the start of its name: of two that
-                were written at the same time, the first by name.
-        """
+        """Look at the newest version. Raises LogError."""
         self.version, self._written = -1, dict[str, float]()
         with _named(self.root):
             table = _opened(self.root, self._options)
@@ -64,7 +64,7 @@ class KeptTable:
 
     def delete_others(self, names: Collection[str]) -> None:
         """Delete what was kept in other states. What is new stays, as another report may be reading
-        it.
+        it. Raises LogError.
         """
         before = time.time() - OTHERS
         old = [name for name, at in self._written.items() if name not in names and at < before]

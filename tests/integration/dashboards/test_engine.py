@@ -157,6 +157,6 @@ def _plain(answer: Any) -> Any:
         return {name: _plain(value) for name, value in answer.items()}
     if isinstance(answer, list | tuple):
         return [_plain(value) for value in answer]
-    if answer is pd.NaT or (isinstance(answer, float) and math.isnan(answer)):
+    if answer is pd.NaT or answer is pd.NA or (isinstance(answer, float) and math.isnan(answer)):
         return None
     return _plain(answer.tolist()) if hasattr(answer, "tolist") else answer
