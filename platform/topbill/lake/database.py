@@ -67,7 +67,7 @@ def connect(
         connection.close()
         raise NotFound(
             f"{path}: no such file; expected the analytics database that `topbill worker` writes; "
-            "start the worker first"
+            "name its folder by --data, or start the worker first"
         )
     try:
         # Attached, not opened: DuckDB shares one instance per path and process, which would show a

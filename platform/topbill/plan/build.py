@@ -100,7 +100,7 @@ def plan_against(
 
 def _check(folder: Path) -> None:
     if not folder.is_dir():
-        raise NotFound(f"{folder}: no such folder; expected one of experiment files")
+        raise NotFound(f"{folder}: no such folder; expected a folder of experiment files")
 
 
 def _read(folder: Path, runs: WhatRuns) -> tuple[list[Experiment], list[PlanFinding]]:

@@ -186,7 +186,7 @@ def _finding(finding: PlanFinding) -> list[str]:
     verb = "HARM" if finding.severity == "harm" else "Note"
     text = [f"{verb} {finding.code}, {where}: {finding.got}. {_sentence(finding.sentence)}"]
     if finding.instead:
-        text.append(f"  Instead: {finding.instead}.")
+        text.append(f"  Instead: {finding.instead.rstrip('.')}.")
     return text
 
 

@@ -42,7 +42,10 @@ def contents(path: Path) -> bytes:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         got = error.strerror or "an error"
-        raise SpecError([FileProblem(path.name, "file", got, "a readable YAML file")]) from None
+        expected = "a readable YAML file"
+        if not path.exists() and path.suffix not in (".yaml", ".yml"):
+            expected = "a YAML file, or a folder of them"
+        raise SpecError([FileProblem(path.name, "file", got, expected)]) from None
 
 
 class ParsedYaml(NamedTuple):

@@ -52,6 +52,12 @@ def _sent(client: TestClient, form: str, body: Any) -> list[dict[str, Any]]:
     return results
 
 
+def test_there_are_shapes_of_each_tool() -> None:
+    tools = [shape["name"].split(",")[0] for shape in SHAPES]
+    assert len(tools) >= 20
+    assert set(tools) >= {"segment", "rudderstack", "jitsu", "snowplow"}
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape["name"])
 def test_a_shape_becomes_what_it_says(client: TestClient, log: Log, shape: dict[str, Any]) -> None:
     # Given a decision that was shown

@@ -1,0 +1,57 @@
+"""What somebody is told who tries commands in an empty folder: what is missing, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from topbill import cli
+from topbill.domain.errors import TopbillError
+
+NO_RECORD = r"no such file; .* name its folder by --data, or start the worker first"
+NO_LOG = r"no log there; expected the data folder of `topbill up`"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("list", NO_RECORD),
+        ("report home-artwork", NO_RECORD),
+        ("power home-artwork", NO_RECORD),
+        ("sql SELECT", NO_RECORD),
+        ("evaluate home-artwork --policy uniform", NO_RECORD),
+        ("status", NO_LOG),
+        ("explain d1", NO_LOG),
+        ("unit u1", NO_LOG),
+        ("plan", r"experiments: no such folder; expected a folder of experiment files"),
+    ],
+)
+def test_an_empty_folder_is_told_what_to_do(
+    line: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TopbillError, match=told):
+        cli.app(line.split(), result_action="return_value")
+    assert list(tmp_path.iterdir()) == [], "a question leaves nothing behind"
+
+
+def test_a_folder_that_is_not_there_is_not_asked_to_be_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        cli.app(["validate"], result_action="return_value")
+    said = capsys.readouterr()
+    assert "expected a YAML file, or a folder of them" in said.out + said.err
+
+
+def test_what_a_key_is_for_ends_with_one_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "some.yaml").write_text("experiment: some\n")
+    monkeypatch.chdir(tmp_path)
+    cli.app(["plan", "."], result_action="return_value")
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("HARM invalid, some.yaml:1") for line in lines)
+    assert not any(line.endswith("..") for line in lines)
