@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 from tests import object_store, rich_lake, sail_server
 from tests.answers import differences
+from tests.unit.reporting.test_kept_days import Record, watched
 
-from topbill import reporting
 from topbill.domain.engine_url import ENGINE_VARIABLE, SCRATCH_VARIABLE
 from topbill.domain.lake_url import LAKE_VARIABLE
-from topbill.lake import answer, database_of
+from topbill.lake import answer, database_of, lake_place
+from topbill.lake.files import files_below
+from topbill.lake.kept import SUMS
+from topbill.lake.kept_tables import forget_tables
 from topbill.ope import evaluate
+from topbill.reporting import load_experiment_report, to_json
+from topbill.reporting.experiment import build
 
 pytest.importorskip("pysail", reason="no pysail: pip install -r requirements-dev.lock")
 pytest.importorskip("pyspark", reason="no pyspark: pip install 'topbill[spark]'")
@@ -42,8 +47,7 @@ def server(data: Path) -> Iterator[str]:
 
 
 def _report(data: Path) -> object:
-    report = reporting.load_experiment_report(rich_lake.KEY, data)
-    return json.loads(reporting.to_json(report))
+    return json.loads(to_json(load_experiment_report(rich_lake.KEY, data)))
 
 
 def test_sql_reads_the_bucket(data: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,3 +74,25 @@ def test_a_report_of_a_bucket_says_the_same(
     here = _report(data)
     monkeypatch.setenv(ENGINE_VARIABLE, server)
     assert differences(here, _report(data)) == []
+
+
+@pytest.mark.usefixtures("data")
+def test_what_days_add_up_to_is_kept_in_the_bucket(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LAKE_VARIABLE, f"s3://{object_store.fresh_bucket()}/lake")
+    record = Record(tmp_path, seed=1, units=60)
+    for _ in range(3):
+        record.live(60)
+    record.publish()
+    here = json.loads(to_json(load_experiment_report("home", tmp_path)))
+    monkeypatch.setenv(ENGINE_VARIABLE, server)
+    monkeypatch.setattr(build, "LARGE", 1)
+    with watched() as said:
+        there = json.loads(to_json(load_experiment_report("home", tmp_path)))
+    assert said == []
+    assert differences(here, there) == []
+    place = lake_place(tmp_path)
+    assert any(path.endswith(".parquet") for path in files_below(place).sizes(SUMS))
+    forget_tables(place)
+    assert not files_below(place).sizes(SUMS)
