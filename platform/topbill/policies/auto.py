@@ -328,7 +328,7 @@ class Auto:
         if self._trust is None:
             return self.weights
         weights = self.weights * self._trust
-        return weights / weights.sum()
+        return np.asarray(weights / weights.sum())
 
     def _by_basis(self, weights: Floats) -> tuple[Floats, Floats]:
         """Those of the experts that are over the context, and over its Fourier features."""

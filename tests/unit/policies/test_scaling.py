@@ -69,6 +69,28 @@ def test_a_constant_far_from_zero_is_taken_off():
     np.testing.assert_array_equal(scale.of(np.array([2026.0, 2027.0])[:, None]), [[0.0], [1.0]])
 
 
+def test_what_follows_the_clock_is_read_as_it_is_written():
+    """The first examples come within an hour, and don't say what the day will bring."""
+    hour = np.linspace(0.0, 0.5, ENOUGH)
+    noisy = np.random.default_rng(2).normal(hour, 0.3)
+    contexts = np.column_stack(
+        [
+            np.sin(hour / 24 * 2 * np.pi) / 10,
+            np.cos(noisy / 24 * 2 * np.pi),
+            1.7e9 + hour * 3600,
+            2026 + hour / 9000,
+        ]
+    )
+    assert decided(contexts).of(contexts) is contexts
+
+
+def test_a_standardised_column_is_read_within_eight_standard_deviations():
+    contexts = np.random.default_rng(6).normal(size=(ENOUGH, 1)) / 1000
+    scale = decided(contexts)
+    np.testing.assert_array_equal(scale.of(np.array([[1.0], [-1.0]])), [[8.0], [-8.0]])
+    assert np.abs(scale.of(contexts)).max() < 8.0
+
+
 @pytest.mark.parametrize("kind", SCALED)
 def test_what_is_written_on_another_scale_is_learned_as_well(kind):
     """As of 0 and 1, which the standardised ones are an affine map of."""

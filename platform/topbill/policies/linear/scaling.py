@@ -11,9 +11,17 @@ from topbill.policies import codec
 ENOUGH = 32
 """Examples after which it is decided how contexts are read."""
 NARROW, BROAD = 1.0 / 16.0, 16.0
-"""Standard deviations of a column that are no longer of unit scale, roughly."""
+"""A column whose values are all of less than the one, or differ by more than the other, is not of
+unit scale, roughly."""
 FAR = 8.0
 """How many standard deviations, and at least as much, a column's mean may lie from 0."""
+MIXED = 0.5
+"""Half the mean square of steps from example to example, in variances, is 1 where examples come in
+no order (von Neumann 1941). Below this a column follows the clock: then the first examples don't
+say how far it will go."""
+MOST = 8.0
+"""How many standard deviations from its mean a standardised column is read at most: the first
+examples may have been too much alike."""
 MOMENTS, SCALE = "context_moments", "context_scale"
 """What a state calls what was seen, and what was decided."""
 
@@ -24,14 +32,16 @@ class ContextScale:
     Weights have priors for columns of unit scale: of one whose values differ by a thousandth, or by
     one beside 2,026, a model learns nothing for long. So the first examples say which columns are
     far from that, and these are standardised from then on; all others are read as they are
-    written. It is decided once, after `ENOUGH` examples, because weights mean nothing on another
-    scale: where a column was far off, what those few taught is given up.
+    written, those too that follow the clock. It is decided once, after `ENOUGH` examples, because
+    weights mean nothing on another scale: where a column was far off, what those few taught is
+    given up.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._count = 0 if size else ENOUGH
         self._mean, self._squares = np.zeros(size), np.zeros(size)
+        self._last, self._steps = np.zeros(size), np.zeros(size)
         self._scale: tuple[Floats, Floats] | None = None
 
     @classmethod
@@ -56,19 +66,27 @@ class ContextScale:
             apart = x - self._mean
             self._mean = self._mean + apart / self._count
             self._squares = self._squares + apart * (x - self._mean)
+            if self._count > 1:
+                self._steps = self._steps + (x - self._last) ** 2
+            self._last = np.array(x)
         if self._count == ENOUGH:
             self._decide()
         return self._scale is not None
 
     def _decide(self) -> None:
         deviation = np.sqrt(self._squares / self._count)
+        magnitude = np.abs(self._mean) + deviation
         varies = deviation > 1e-12 * np.maximum(1.0, np.abs(self._mean))
-        is_off = varies & ((deviation < NARROW) | (deviation > BROAD))
-        is_far = np.abs(self._mean) > FAR * np.maximum(deviation, 1.0)
+        is_mixed = self._steps >= 2.0 * MIXED * self._squares
+        # What is near 1 and hardly varies may be a cosine of the hour: it is no narrow column.
+        is_off = varies & is_mixed & ((magnitude < NARROW) | (deviation > BROAD))
+        is_far = is_mixed & (np.abs(self._mean) > FAR * np.maximum(deviation, 1.0))
         if not (is_off | is_far).any():
             return
         offset = np.where(is_off | is_far, self._mean, 0.0)
-        factor = np.where((is_off | is_far) & varies, 1.0 / np.where(varies, deviation, 1.0), 1.0)
+        # Beside a constant that is far a narrow column may be the clock too.
+        is_multiplied = is_off | (is_far & (deviation >= NARROW))
+        factor = np.where(is_multiplied, 1.0 / np.where(varies, deviation, 1.0), 1.0)
         self._scale = offset, factor
 
     def of(self, contexts: Floats) -> Floats:
@@ -76,7 +94,9 @@ class ContextScale:
         if self._scale is None:
             return contexts
         offset, factor = self._scale
-        return np.asarray((contexts - offset) * factor)
+        scaled = (contexts - offset) * factor
+        is_written = (offset == 0.0) & (factor == 1.0)
+        return np.where(is_written, scaled, np.clip(scaled, -MOST, MOST))
 
     def arrays(self) -> dict[str, Floats]:
         """What a state holds of it: nothing before the first example, and nothing once it is
@@ -86,12 +106,13 @@ class ContextScale:
             return {SCALE: np.array(self._scale)}
         if 0 < self._count < ENOUGH:
             count = np.full(self.size, float(self._count))
-            return {MOMENTS: np.array([count, self._mean, self._squares])}
+            seen = count, self._mean, self._squares, self._last, self._steps
+            return {MOMENTS: np.array(seen)}
         return {}
 
     def shapes(self) -> dict[str, tuple[int | None, ...]]:
         """What a state may hold of it, as `codec.load` wants it."""
-        return {MOMENTS: (3, self.size), SCALE: (2, self.size)}
+        return {MOMENTS: (5, self.size), SCALE: (2, self.size)}
 
     def restore(self, state: codec.PolicyState, is_new: bool) -> None:
         """Take over what `arrays` gave; `is_new` says that nothing was decided before it. Raises
@@ -106,6 +127,7 @@ class ContextScale:
             count = float(moments[0, 0])
             if not 0.0 < count < ENOUGH:
                 raise PolicyError(f"state: {MOMENTS} count {count:g}; {codec.LEARN_ANEW}")
-            self._count, self._mean, self._squares = int(count), moments[1], moments[2]
+            self._count = int(count)
+            self._mean, self._squares, self._last, self._steps = moments[1:]
         elif not is_new:
             self._count = ENOUGH
