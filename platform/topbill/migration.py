@@ -19,6 +19,7 @@ from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.lake.places import DATABASE, LAKE
 from topbill.log import LOG_FILE, migrate_log, open_log, schema_stamp
 from topbill.log.bundle_table import undo_bundles
+from topbill.log.sqlite import SqliteLog
 
 if TYPE_CHECKING:
     from topbill.log.table_log import TableLog
@@ -121,9 +122,11 @@ def move_log(data: Path, url: str) -> list[str]:
 
 
 def _undo_bundles(log: Path) -> None:
-    """0.1.0 knows none, neither in the log's file nor in its journal."""
-    with open_log(log) as opened:
-        opened.tend()
+    """0.1.0 knows none, neither in the log's file nor in its journal, and takes whatever lies there
+    for what the tables do not hold yet.
+    """
+    with SqliteLog(log) as opened:
+        opened.drain(whole=True)
     undo_bundles(log)
 
 

@@ -224,6 +224,11 @@ CREATE TABLE IF NOT EXISTS journal (
     id INTEGER PRIMARY KEY CHECK (id = 0),
     generation INTEGER NOT NULL);
 INSERT OR IGNORE INTO journal VALUES (0, random() & 0xfffffffffffff);
+-- Up to which byte the tables hold the journal's frames of a generation, which goes on behind it.
+CREATE TABLE IF NOT EXISTS journal_moved (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    generation INTEGER NOT NULL,
+    byte INTEGER NOT NULL);
 """
 
 _OPENED: Counter[Path] = Counter()
@@ -479,14 +484,30 @@ class LogDatabase:
         # As bytes: what is damaged may be no text.
         values = ", ".join(f"CAST({column} AS BLOB)" for column in columns)
         query = f"SELECT checksum, {values} {source} WHERE checksum IS NOT NULL"
-        for number, (expected, *row) in enumerate(self._connection.execute(query), 1):
-            # What is damaged may even be missing.
-            if None in row or checksum(row) != expected:
-                yield f"{self.path}: damaged: row {number} of {table} is not what was stored"
+        try:
+            for number, (expected, *row) in enumerate(self._connection.execute(query), 1):
+                # What is damaged may even be missing.
+                if None in row or checksum(row) != expected:
+                    yield f"{self.path}: damaged: row {number} of {table} is not what was stored"
+        except sqlite3.Error as error:
+            # Even the names of columns may be.
+            yield f"{self.path}: damaged: {table}: {error}"
 
-    def generation(self) -> int:
-        """That of the journal's frames which the tables do not hold yet."""
-        return int(self.rows("SELECT generation FROM journal")[0][0])
+    def moved(self) -> tuple[int, int]:
+        """Up to where the tables hold the journal's frames: all of earlier generations than that
+        one, and that one's up to that byte.
+        """
+        query = (
+            "SELECT generation, coalesce(byte, 0) FROM journal LEFT JOIN "
+            "(SELECT generation, byte FROM journal_moved) USING (generation)"
+        )
+        ((generation, byte),) = self.rows(query)
+        return generation, byte
+
+    def note_moved(self, generation: int, byte: int) -> None:
+        """Note that, inside of the transaction that moves."""
+        self.execute("UPDATE journal SET generation = ?", (generation,))
+        self.execute("INSERT OR REPLACE INTO journal_moved VALUES (0, ?, ?)", (generation, byte))
 
     def sync_ahead(self) -> None:
         """Make durable what a long transaction has written up to now, which its commit then need

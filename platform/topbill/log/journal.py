@@ -8,7 +8,12 @@ next generation.
 
     log.journal   ┌ frame ┬ frame ┬ frame ┬──── what an earlier generation left, or zeros ────┐
                   0                       end
-    log.state     generation | end | damage   (memory-mapped: 24 bytes that all processes share)
+    log.state     generation | end | damage | moved    (memory-mapped: 32 bytes that all
+                                                         processes share)
+
+Draining moves the frames up to a byte, which the tables note in the same transaction; meanwhile
+others go on writing behind it. Only once in many megabytes does it wait for nobody to write, and
+start the file anew.
 
 The state file is a hint that lives in the page cache. What counts is what the tables say was
 drained and what a frame's checksum proves, so that a power cut at any moment loses nothing
@@ -17,8 +22,9 @@ acknowledged:
 - before the frame is synced: nobody was told that it is stored, and its checksum fails;
 - between the sync and the state: `_recover` finds the frame, which nobody relies on and nobody
   misses, since its caller sends the same ids again;
-- while draining: the rows and the next generation are one transaction of the tables. If it did not
-  happen, the frames are still of the current generation; if it did, they are of an older one.
+- while draining: the rows, and the byte up to which they were moved or the next generation, are one
+  transaction of the tables. If it did not happen, the frames lie behind what was moved before; if
+  it did, they lie before that byte or are of an older generation.
 
 A frame that was made durable and cannot be read any more is damage, and damage is an error for
 everybody until it is mended: what is written behind it would look safe and be found by nobody. It
@@ -46,7 +52,10 @@ _STATE = struct.Struct("<QQ")
 """Generation, end."""
 _DAMAGE = struct.Struct("<Q")
 """Behind the state: 0, or one more than the byte from which frames cannot be read."""
-_SHARED = _STATE.size + _DAMAGE.size
+_MOVED = struct.Struct("<Q")
+"""Behind that: up to which byte the tables hold the generation's frames."""
+_MOVED_AT = _STATE.size + _DAMAGE.size
+_SHARED = _MOVED_AT + _MOVED.size
 _UNSURE = 2**64 - 1
 """The end that says: ask the tables which generation they hold."""
 _STEP = 1 << 20
@@ -64,10 +73,11 @@ class Journal:
     """One process's handle on the file. Everything but `empty` and `read` is for the holder of
     `locked`.
 
-    `drained` asks the tables for the generation whose frames they do not hold yet.
+    `drained` asks the tables up to where they hold its frames: all of earlier generations, and that
+    one's up to that byte.
     """
 
-    def __init__(self, path: Path, drained: Callable[[], int]) -> None:
+    def __init__(self, path: Path, drained: Callable[[], Position]) -> None:
         self.path = path
         self.paths = (path, path.with_suffix(".state"))
         self._drained = drained
@@ -115,9 +125,25 @@ class Journal:
         return self.position[1] != _UNSURE
 
     @property
+    def drained(self) -> Position:
+        """Up to where the tables hold its frames. Without the lock, of a moment ago: they may hold
+        more.
+        """
+        # In this order: what was moved of a later generation is never more than is there of it, and
+        # who reads frames by it looks again with the lock.
+        generation = self.position[0]
+        (moved,) = _MOVED.unpack_from(self._state, _MOVED_AT)
+        return generation, moved
+
+    @property
     def empty(self) -> bool:
         """Whether the tables hold all there is. Without the lock, of a moment ago."""
-        return self.position[1] == 0
+        return self.position == self.drained
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it should be started anew, long before it is full."""
+        return self.position[1] >= _LARGEST // 8
 
     def check(self) -> None:
         """Raises LogError where somebody found it damaged."""
@@ -189,8 +215,14 @@ class Journal:
         """
         _STATE.pack_into(self._state, 0, self.position[0], _UNSURE)
 
+    def note_moved(self, end: int) -> None:
+        """The tables hold its frames up to that byte."""
+        _MOVED.pack_into(self._state, _MOVED_AT, end)
+
     def restart(self, generation: int) -> None:
         """Begin anew at the start of the file: the tables hold all that was there."""
+        # In this order: who looks in between takes what the tables hold for what they may not.
+        self.note_moved(0)
         _STATE.pack_into(self._state, 0, generation, 0)
 
     def wipe(self) -> None:
@@ -207,9 +239,11 @@ class Journal:
         """Find the end: past the last frame of what the tables don't hold yet. Raises LogError
         where there is damage.
         """
-        generation, end = self._drained(), 0
+        generation, moved = self._drained()
+        # What the tables hold need not be there any more.
+        end = moved
         size = os.fstat(self._file).st_size
-        for frame in frames.frames(self._file, generation, 0, size):
+        for frame in frames.frames(self._file, generation, moved, size):
             end = frame.end
         noted, noted_end = self.position
         is_cut = noted == generation and noted_end != _UNSURE and noted_end > end
@@ -217,7 +251,8 @@ class Journal:
             raise self._damage(end)
         first = frames.frame_at(self._file, 0, size)
         # None of this generation is there yet: then the first is what was drained last.
-        if end == 0 and first is not None and first.generation != generation - 1:
+        of_these = (generation - 1,) if moved == 0 else (generation - 1, generation)
+        if end == moved and first is not None and first.generation not in of_these:
             raise LogError(
                 f"{self.path}: belongs to another log: it holds rows that "
                 f"{self.path.with_suffix('.sqlite').name} does not know of; put the two files that "
@@ -225,6 +260,7 @@ class Journal:
                 "--repair`"
             )
         _DAMAGE.pack_into(self._state, _STATE.size, 0)
+        self.note_moved(moved)
         _STATE.pack_into(self._state, 0, generation, end)
 
     def _damage(self, byte: int) -> LogError:
@@ -251,4 +287,4 @@ def reset_state(file: int, generation: int) -> None:
     """Let who takes the lock next look for the end, in the file that lies there then. `file` is the
     state's descriptor, locked.
     """
-    os.pwrite(file, _STATE.pack(generation, _UNSURE) + bytes(_DAMAGE.size), 0)
+    os.pwrite(file, _STATE.pack(generation, _UNSURE) + bytes(_SHARED - _STATE.size), 0)

@@ -34,7 +34,7 @@ def journal_damage(path: Path) -> str:
     """What is wrong with the journal of the log at `path`; empty where nothing is."""
     with closing(LogDatabase(path)) as database:
         try:
-            Journal(path.with_suffix(".journal"), database.generation).close()
+            Journal(path.with_suffix(".journal"), database.moved).close()
         except LogError as error:
             return str(error)
     return ""
@@ -74,9 +74,10 @@ def mend_journal(path: Path) -> MendedJournal | None:
     try:
         with _alone(path.with_suffix(".state")) as state, closing(LogDatabase(path)) as database:
             kept = _kept_aside(journal)
-            groups, rows = _rewrite(journal, database.generation())
+            generation, moved = database.moved()
+            groups, rows = _rewrite(journal, generation, moved)
             # Only now: until the sound file lies there, the state may be what shows the damage.
-            reset_state(state, database.generation())
+            reset_state(state, generation)
     except OSError as error:
         raise LogError(f"{journal}: cannot be mended: {error}; nothing was changed") from error
     return MendedJournal(damage, groups, rows, kept)
@@ -101,12 +102,17 @@ def _kept_aside(journal: Path) -> Path:
     return kept
 
 
-def _rewrite(journal: Path, generation: int) -> tuple[int, int]:
-    """Write the readable frames one behind the other; returns how many, and of how many rows."""
+def _rewrite(journal: Path, generation: int, moved: int) -> tuple[int, int]:
+    """Write the readable frames one behind the other, from the byte on up to which the tables hold
+    what there was; returns how many, and of how many rows.
+    """
     mended = journal.with_name(f"{journal.name}.mended")
-    groups = rows = end = 0
+    groups, rows, end = 0, 0, moved
     with journal.open("rb") as old, mended.open("wb") as new:
+        new.seek(moved)
         for frame in _readable(old.fileno(), generation):
+            if frame.generation == generation and frame.end <= moved:
+                continue
             content = frames.pack(generation, end, frame.at, frame.payload)
             new.write(content)
             end += len(content)

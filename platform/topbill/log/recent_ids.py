@@ -18,10 +18,10 @@ _decode = msgspec.json.Decoder(Decision).decode
 
 
 class RecentIds:
-    """The ids of one generation of the journal, and those looked up in the tables meanwhile.
+    """The ids of what the tables do not hold of the journal, and those looked up in the tables
+    meanwhile.
 
-    It is emptied when the generation changes: then the tables hold all of it. That bounds it by the
-    journal's size.
+    It is emptied when more was moved into the tables. That bounds it by the journal's size.
     """
 
     def __init__(self) -> None:
@@ -31,19 +31,23 @@ class RecentIds:
         self.unit_events: set[UnitEventKey] = set()
         self.let_go: set[str] = set()
         """Decisions that the tables hold no more, and whose ids they remember."""
+        self.drained: Position
+        """Up to where the tables held the journal when it was emptied."""
         self.indexed_to: Position
-        """Up to where in the journal the index is complete."""
+        """Up to where in the journal the index is complete, from there on."""
         self._encoded: dict[str, tuple[int, bytes]] = {}
         """Stamp and body of each."""
         self._bundled: dict[str, tuple[int, bytes]] = {}
         """Stamp of each, and the bundle that it is in."""
-        self.restart(0)
+        self.restart()
 
-    def restart(self, generation: int) -> None:
-        """Know nothing, as at the start of a generation."""
+    def restart(self, drained: Position = (0, 0)) -> None:
+        """Know nothing, where the tables hold the journal up to there. By default up to nowhere,
+        from where whoever follows the journal begins again.
+        """
         self.decisions, self.events, self.unit_events = {}, set(), set()
         self.let_go, self._encoded, self._bundled = set(), {}, {}
-        self.indexed_to = (generation, 0)
+        self.drained = self.indexed_to = drained
 
     def add(self, rows: Rows, at: int) -> None:
         """Take in what was written. Bodies stay encoded until somebody asks for one: most are never
@@ -60,6 +64,14 @@ class RecentIds:
             self.events.add((decision_id, event_id))
         for unit_type, unit, event_id, _ in rows.unit_events:
             self.unit_events.add((unit_type, unit, event_id))
+
+    def written(self, rows: Rows, at: int) -> None:
+        """The same of the handle's own rows: decisions that `admit` noted as objects, so that later
+        entries of their group meet them, are kept encoded from here on.
+        """
+        for decision_id, _, _ in rows.decisions:
+            self.decisions.pop(decision_id, None)
+        self.add(rows, at)
 
     def decision(self, decision_id: str) -> Decision | None:
         """What is known of it without the tables."""

@@ -56,11 +56,16 @@ class RememberedIds:
 
     def places(self, decision_ids: Collection[str]) -> dict[str, int]:
         """The `seq` that those of the decisions had which are remembered, by id."""
+        # To look takes less than the digests of two ids.
+        if not decision_ids or self._is_empty:
+            return {}
         by_key = {digest(decision_id): decision_id for decision_id in decision_ids}
         return {by_key[key]: seq for key, seq in self._rows(list(by_key))}
 
     def events(self, keys: Collection[EventKey]) -> list[EventKey]:
         """Those of the events that are remembered."""
+        if not keys or self._is_empty:
+            return []
         by_key = {digest(*key): key for key in keys}
         return [by_key[key] for key, _ in self._rows(list(by_key))]
 
@@ -79,6 +84,11 @@ class RememberedIds:
             through = place
         deleted = self._database.execute("DELETE FROM remembered_ids WHERE place <= ?", (through,))
         return deleted.rowcount
+
+    @property
+    def _is_empty(self) -> bool:
+        """Whether nothing was let go yet, or all of it is forgotten."""
+        return not self._database.rows("SELECT 1 FROM remembered_ids LIMIT 1")
 
     def _rows(self, keys: Sequence[bytes]) -> list[tuple[bytes, int]]:
         rows: list[tuple[bytes, int]] = []

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from topbill.log.database import LogDatabase
 from topbill.log.entries import EventKey
 from topbill.log.journal import Journal
 from topbill.log.sql_database import SqlDatabase
+from topbill.log.sqlite import SqliteLog
 
 _TRIES = 4
 """How often readers are waited for, each time as long as for a lock (30 s): on a busy machine some
@@ -157,6 +159,9 @@ class SqliteRowTables:
         Raises LogError where another process reads from it all the while.
         """
         path, database = self._path, self.database
+        # What is in the tables lies in the journal too, until that is started anew.
+        with closing(SqliteLog(path)) as log:
+            log.drain(whole=True)
         busy: Any = 0
         try:
             database.execute("VACUUM")
@@ -171,7 +176,7 @@ class SqliteRowTables:
                 f"{path}: another process reads from it, so that its WAL keeps what was erased; "
                 "stop the service and run it again"
             )
-        journal = Journal(path.with_suffix(".journal"), database.generation)
+        journal = Journal(path.with_suffix(".journal"), database.moved)
         try:
             with journal.locked():
                 journal.wipe()

@@ -125,7 +125,7 @@ class SqliteLog(TableLog):
         self._prediction = LogTimePrediction()
         self._database = LogDatabase(path)
         try:
-            self._journal = Journal(path.with_suffix(".journal"), self._database.generation)
+            self._journal = Journal(path.with_suffix(".journal"), self._database.moved)
         except OSError as error:
             self._database.close()
             raise LogError(
@@ -186,8 +186,8 @@ class SqliteLog(TableLog):
                     self._write(rows, at)
             except BaseException:
                 # `admit` has noted ids of a group that wasn't written. Knowing nothing is always
-                # right: the index is read again from the start of the journal.
-                self._recent.restart(0)
+                # right: the index is read again.
+                self._recent.restart()
                 raise
         return receipts
 
@@ -196,7 +196,7 @@ class SqliteLog(TableLog):
         complete = self._recent.indexed_to == self._journal.position
         self._journal.write(rows, at)
         if complete:
-            self._recent.add(rows, at)
+            self._recent.written(rows, at)
             self._recent.indexed_to = self._journal.position
 
     def probe(self) -> None:
@@ -208,16 +208,16 @@ class SqliteLog(TableLog):
         self.drain()
 
     def _follow(self, index: bool) -> None:
-        """Bring the index up to date: empty it when the journal was drained, and add what other
+        """Bring the index up to date: empty it when more was drained, and add what other
         handles wrote since if ids are going to be looked up (`index`).
         """
-        generation, end = self._journal.position
-        if self._recent.indexed_to[0] != generation:
-            self._recent.restart(generation)
-        if index and self._recent.indexed_to[1] != end:
-            for frame in self._journal.read(self._recent.indexed_to[1], end):
+        drained, position = self._journal.drained, self._journal.position
+        if self._recent.drained != drained:
+            self._recent.restart(drained)
+        if index and self._recent.indexed_to != position:
+            for frame in self._journal.read(self._recent.indexed_to[1], position[1]):
                 self._recent.add(frame.rows, frame.at)
-            self._recent.indexed_to = (generation, end)
+            self._recent.indexed_to = position
 
     def _look_up(self, ids: KeyedIds) -> None:
         """Add to the index which of these the tables hold."""
@@ -253,6 +253,9 @@ class SqliteLog(TableLog):
         marks = ",".join("?" * len(decision_ids))
         stamp = _CLOCK_TIME.format("decisions")
         query = f"SELECT decision_id, {stamp}, body FROM decisions WHERE decision_id IN ({marks})"  # noqa: S608 (marks only)
+        # Nearly always there are none.
+        if not self._database.rows(query, decision_ids):
+            return []
         decisions = []
         with self._database.snapshot():
             for decision_id, at, body in self._database.rows(query, decision_ids):
@@ -267,18 +270,18 @@ class SqliteLog(TableLog):
 
     def decision(self, decision_id: str) -> Decision | None:
         """The stored decision of that id, or None."""
-        generation = self._journal.position[0]
-        if self._recent.indexed_to[0] != generation:
-            self._recent.restart(generation)
+        drained = self._journal.drained
+        if self._recent.drained != drained:
+            self._recent.restart(drained)
         # First without the journal's lock, which a commit may hold for as long as a sync takes.
         decision = self._recent.decision(decision_id) or self._drained_decision(decision_id)
-        if decision is None and self._journal.position != (generation, 0):
+        if decision is None and self._journal.position != drained:
             with self._journal.locked():
                 self._follow(index=True)
             decision = self._recent.decision(decision_id)
             # Draining may have moved it between the two looks: it was still in the journal when the
             # tables were read, and no longer when the journal was.
-            if decision is None and self._recent.indexed_to[0] != generation:
+            if decision is None and self._recent.drained != drained:
                 decision = self._drained_decision(decision_id)
         return decision
 
@@ -306,10 +309,12 @@ class SqliteLog(TableLog):
             self._database.checkpoint()
             self._rows_since_checkpoint = 0
 
-    def drain(self) -> None:
-        """Move what the journal holds into the tables."""
-        if not self._journal.empty:
-            with self._drained():
+    def drain(self, *, whole: bool = False) -> None:
+        """Move what the journal holds into the tables; with `whole` also start it anew, so that
+        none of it lies there any more but what comes from then on.
+        """
+        if not self._journal.empty or whole:
+            with self._drained(whole=whole):
                 pass
         # Without a worker nobody else would do it, and the WAL would grow for ever.
         if self._rows_since_checkpoint >= _ROWS_PER_CHECKPOINT:
@@ -320,10 +325,10 @@ class SqliteLog(TableLog):
         """A time such that every row stamped at or before it is in the tables, and every later one
         after it.
         """
-        with self._drained() as stamps:
+        with self._drained() as (stamps, reading):
             # The clock table remembers the barrier: should the machine's clock go back, what comes
             # then is stamped no earlier than this all the same.
-            at = stamps.of(self._clock())
+            at = stamps.of(reading)
             if stamps.stepped:
                 self._note_step(stamps)
             self._database.execute("UPDATE clock SET at = ?", (at,))
@@ -378,21 +383,22 @@ class SqliteLog(TableLog):
         return trouble(self.clock_steps(), now, within)
 
     @contextmanager
-    def _drained(self) -> Iterator[Stamps]:
+    def _drained(self, *, whole: bool = False) -> Iterator[tuple[Stamps, int]]:
         """A transaction that moves the journal into the tables, each row once; yields what stamps
-        go on from then.
+        go on from then, and the clock's reading when nobody had written more.
 
-        Most is moved, and made durable, while others go on writing; the little that came meanwhile,
-        and the commit, with the journal locked: nothing is stored then, and every viewer waits.
+        The journal is locked for no longer than it takes to see where it ends, so that no viewer
+        waits for the commit; but where the journal is long, or is to be started anew: then the
+        little that came meanwhile is moved, and committed, while nothing is stored.
         The order of the two locks is always database, then journal: `commit` takes only the
         journal's and reads the database, which needs no lock in WAL mode.
         """
         with ExitStack() as journal_lock:
             with self._database.transaction():
                 stamps = self._stamps()
-                generation = self._database.generation()
+                generation, before = self._database.moved()
                 # In doubt, read nothing before the lock has settled where the journal ends.
-                moved = 0
+                moved = before
                 for _ in range(_MOST_PASSES):
                     end = self._journal.position[1] if self._journal.certain else 0
                     if end - moved <= _FEW_BYTES:
@@ -401,17 +407,31 @@ class SqliteLog(TableLog):
                     moved = end
                 self._database.sync_ahead()
                 journal_lock.enter_context(self._journal.locked())
-                end = self._journal.position[1]
-                self._move(moved, end, stamps)
-                yield stamps
-                if end:
-                    # The commit of this transaction is the moment at which the rows change sides.
+                end, reading = self._journal.position[1], self._clock()
+                restarts = end > 0 and (whole or self._journal.is_long)
+                if not restarts:
+                    journal_lock.close()
+                self._move(moved, end, stamps, rest=0.0 if restarts else _REST)
+                yield stamps, reading
+                # The commit of this transaction is the moment at which the rows change sides.
+                if restarts:
                     # Whoever dies around it leaves the doubt, and the tables answer it.
-                    self._database.execute("UPDATE journal SET generation = ?", (generation + 1,))
+                    self._database.note_moved(generation + 1, 0)
                     self._journal.doubt()
-            if end:
+                elif end != before:
+                    self._database.note_moved(generation, end)
+            if restarts:
                 self._journal.restart(generation + 1)
+        if not restarts:
+            self._note_drained(generation, end)
         self._prediction.see(self._clock() + stamps.offset, self._steady())
+
+    def _note_drained(self, generation: int, end: int) -> None:
+        """Tell all processes up to where the tables hold the journal, unless they know of more."""
+        with self._journal.locked():
+            drained = self._journal.drained
+            if drained[0] == generation and drained[1] < end:
+                self._journal.note_moved(end)
 
     def _move(self, start: int, end: int, stamps: Stamps, rest: float = 0.0) -> None:
         """Insert the journal's rows between two positions, stamped in log time: a clock that went
@@ -682,7 +702,7 @@ class SqliteLog(TableLog):
             self._bundles.forget()
         # A look-up since the last drain may have left a decision in memory that is gone now.
         with self._journal.locked():
-            self._recent.restart(self._journal.position[0])
+            self._recent.restart(self._journal.drained)
         return len(forgotten)
 
     def forget_unit_events(self, through: int, older_than: int, limit: int = 2_000) -> int:
@@ -697,7 +717,7 @@ class SqliteLog(TableLog):
             )
         # A look-up since the last drain may have left an id in memory that is gone now.
         with self._journal.locked():
-            self._recent.restart(self._journal.position[0])
+            self._recent.restart(self._journal.drained)
         return deleted.rowcount
 
     def _events_alone(self, through: int, older_than: int, limit: int) -> list[Any]:
@@ -713,12 +733,12 @@ class SqliteLog(TableLog):
             forgotten = self._remembered.forget(older_than, limit)
         if forgotten:
             with self._journal.locked():
-                self._recent.restart(self._journal.position[0])
+                self._recent.restart(self._journal.drained)
         return forgotten
 
     def forget_recent(self) -> None:
         """Keep nothing of any row in this handle's memory."""
-        self._recent.restart(0)
+        self._recent.restart()
 
 
 def _chunks(items: Sequence[_T], size: int = _ROWS_PER_STATEMENT) -> Iterator[Sequence[_T]]:

@@ -31,7 +31,7 @@ from topbill.log import Entry, Log, Receipt, now_micros
 from topbill.log.bundles import decisions_of
 from topbill.log.entries import EventKey, Rows, UnitEventKey, admit, all_keyed
 from topbill.log.frames import Frame
-from topbill.log.journal import Journal
+from topbill.log.journal import Journal, Position
 from topbill.service import telemetry
 from topbill.service.page_memory import PREFIX
 
@@ -83,7 +83,7 @@ class Spool:
             self._log_name = log.name
         self._claim()
         try:
-            self._journal = Journal(folder / "spool.journal", self._generation)
+            self._journal = Journal(folder / "spool.journal", self._drained)
             try:
                 self._check_log(identity)
                 self._waiting = _Waiting()
@@ -153,11 +153,11 @@ class Spool:
             )
         self._note(path, identity)
 
-    def _generation(self) -> int:
-        """The one of which the log does not have all."""
+    def _drained(self) -> Position:
+        """The generation of which the log does not have all, from its beginning."""
         path = self._folder / "spool.sent"
         # Not from 0, which is what the journal's free space looks like.
-        return int(path.read_text()) if path.exists() else 1
+        return (int(path.read_text()) if path.exists() else 1), 0
 
     def _note(self, path: Path, text: str) -> None:
         draft = path.with_suffix(".new")

@@ -52,7 +52,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("full")
     with closing(SqliteLog(data / "log.sqlite")) as log:
         store(log, *(f"drained-{n}" for n in range(2 * GROUPS)))
-        log.drain()
+        log.drain(whole=True)
         store(log, *(f"waiting-{n}" for n in range(GROUPS)))
     return data
 
@@ -156,6 +156,42 @@ def test_a_sound_folder_is_left_alone(full: Path, tmp_path: Path) -> None:
     assert held(path) == NAMES
     (path.with_suffix(".state")).unlink()
     assert held(path) == NAMES
+
+
+@settings(max_examples=40, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), keep_state=st.booleans())
+def test_damage_of_what_the_tables_hold_harms_nobody_and_other_damage_takes_one_group(
+    place: float, bit: int, keep_state: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = tmp_path_factory.getbasetemp() / "moved"
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir()
+    path = data / "log.sqlite"
+    with closing(SqliteLog(path)) as log:
+        store(log, "a", "b", "c")
+        log.drain()
+        moved = log._journal.position[1]
+        store(log, "d", "e", "f", "g")
+        end = log._journal.position[1]
+    byte = int(place * end)
+    flip(path.with_suffix(".journal"), byte, bit)
+    last_group = byte >= end - (end - moved) // 4
+    if not keep_state:
+        path.with_suffix(".state").unlink()
+        if last_group:
+            return  # nothing tells it from one that was not written whole
+    if byte >= moved:
+        with pytest.raises(LogError, match=r"log\.journal: damaged at byte"):
+            open_log(path)
+        mended = mend_journal(path)
+        assert mended is not None
+        assert (mended.groups, mended.rows) == (3, 3)
+    lost = "" if byte < moved else "defg"[(byte - moved) * 4 // (end - moved)]
+    assert held(path) == [name for name in "abcdefg" if name != lost]
+    assert mend_journal(path) is None
+    with open_log(path) as log:
+        log.append([decision("after")])
+    assert held(path)[-1] == "after"
 
 
 def test_nobody_stores_into_a_journal_that_somebody_found_damaged(tmp_path: Path) -> None:

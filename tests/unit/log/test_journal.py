@@ -8,9 +8,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, RewardEvent
@@ -45,7 +48,7 @@ def new_log(tmp_path: Path) -> Iterator[NewLog]:
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(tmp_path / "log.journal", lambda: 7)
+    journal = Journal(tmp_path / "log.journal", lambda: (7, 0))
     yield journal
     journal.close()
 
@@ -76,7 +79,7 @@ def test_who_opens_it_next_finds_what_was_written_even_without_the_state_file(
     write(journal, "a", "b")
     write(journal, "c")
     (tmp_path / "log.state").write_bytes(b"")
-    with closing(Journal(tmp_path / "log.journal", lambda: 7)) as opened:
+    with closing(Journal(tmp_path / "log.journal", lambda: (7, 0))) as opened:
         assert ids(opened) == [["a", "b"], ["c"]]
 
 
@@ -92,7 +95,7 @@ def test_a_frame_that_was_cut_off_is_none_and_the_next_takes_its_place(
         file.write(b"\x00\x00\x00")
     # Its writer died before it was synced, and so before it told anybody.
     module._STATE.pack_into(journal._state, 0, 7, end)
-    with closing(Journal(tmp_path / "log.journal", lambda: 7)) as opened:
+    with closing(Journal(tmp_path / "log.journal", lambda: (7, 0))) as opened:
         assert opened.position == (7, end)
         write(opened, "b")
         assert ids(opened) == [["a"], ["b"]]
@@ -106,13 +109,13 @@ def test_what_an_earlier_generation_left_there_is_not_read(
     with journal.locked():
         journal.restart(8)
     write(journal, "d")
-    with closing(Journal(tmp_path / "log.journal", lambda: 8)) as opened:
+    with closing(Journal(tmp_path / "log.journal", lambda: (8, 0))) as opened:
         assert ids(opened) == [["d"]]
 
 
 def test_a_drainer_that_died_at_its_commit_leaves_the_answer_to_the_tables(tmp_path: Path) -> None:
     generation = 7
-    journal = Journal(tmp_path / "log.journal", lambda: generation)
+    journal = Journal(tmp_path / "log.journal", lambda: (generation, 0))
     write(journal, "a")
     with journal.locked():
         journal.doubt()
@@ -222,24 +225,123 @@ names = dict(experiment="e", revision="r", variant="v", unit="u", policy="p", re
 log.append([Decision(decision_id="a", **names)])
 stage = sys.argv[2]
 die = lambda *_: os._exit(9)
-if stage == "before":
+if stage == "before it is anew":
     log._journal.doubt = die
-else:
+elif stage == "after":
     log._journal.restart = die
-log.drain()
+elif stage == "before it is moved":
+    log._database.note_moved = die
+else:
+    log._note_drained = die
+log.drain(whole="anew" in stage or stage == "after")
 """
 
 
-@pytest.mark.parametrize("stage", ["before", "after"])
+@pytest.mark.parametrize("power", ["stays", "is cut"])
+@pytest.mark.parametrize(
+    "stage", ["before it is anew", "after", "before it is moved", "before others know"]
+)
 def test_a_process_killed_while_draining_neither_loses_nor_doubles(
-    tmp_path: Path, new_log: NewLog, stage: str
+    tmp_path: Path, new_log: NewLog, stage: str, power: str
 ) -> None:
     path = tmp_path / "log.sqlite"
     done = python(KILLED, path, stage)
     assert done.returncode == 9
+    if power == "is cut":
+        # It lives in the page cache, and nobody syncs it.
+        path.with_suffix(".state").unlink()
     log = new_log()
     log.append([decision("b")])
+    assert log.append([decision("a")]).stored.keys() == {"a"}
     assert [d.decision_id for _, d in log.read_decisions(0, 10)] == ["a", "b"]
+
+
+OPERATIONS = ("commit", "page", "drain", "start anew", "barrier", "open", "power cut")
+
+
+@given(st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 2)), max_size=25))
+@settings(max_examples=60, deadline=None)
+def test_each_row_is_moved_once_and_each_id_known_whoever_drains_and_when(
+    operations: list[tuple[str, int]],
+) -> None:
+    """Three handles on one log, of which each commits, drains, and is opened anew."""
+    with TemporaryDirectory() as folder, ExitStack() as opened:
+        path = Path(folder, "log.sqlite")
+        logs = [opened.enter_context(SqliteLog(path)) for _ in range(3)]
+        stored: list[str] = []
+        for operation, number in operations:
+            log = logs[number]
+            if operation == "commit":
+                log.append([decision(f"d{len(stored)}")])
+                stored.append(f"d{len(stored)}")
+                # Whose ids are its own: so the index has what others wrote in between to take in.
+                log.commit([Entry([decision(f"d{len(stored)}")])])
+                stored.append(f"d{len(stored)}")
+            elif operation == "page":
+                offered = msgspec.Raw(b'[{"id":"t"}]' + b" " * 5_000)
+                named = [f"d{len(stored) + n}" for n in range(2)]
+                page = [msgspec.structs.replace(decision(i), actions=offered) for i in named]
+                log.append(page)
+                stored += named
+            elif operation == "drain":
+                log.drain()
+            elif operation == "start anew":
+                log.drain(whole=True)
+                assert log._journal.position[1] == 0
+            elif operation == "barrier":
+                log.barrier()
+            elif operation == "open":
+                logs[number] = opened.enter_context(SqliteLog(path))
+            else:
+                opened.close()
+                path.with_suffix(".state").unlink()
+                logs = [opened.enter_context(SqliteLog(path)) for _ in range(3)]
+            for decision_id in stored[-3:] + stored[:1]:
+                assert logs[0].decision(decision_id) is not None
+        last = logs[2]
+        assert last.decisions(stored).keys() == set(stored)
+        if stored:
+            assert last.append([decision(stored[-1])]).stored.keys() == {stored[-1]}
+        assert [d.decision_id for _, d in logs[1].read_decisions(0, 1_000)] == stored
+
+
+def test_nobody_who_writes_waits_for_what_is_drained_to_be_durable(new_log: NewLog) -> None:
+    one, other = new_log(), new_log()
+    one.append([decision("a")])
+    with one._drained():
+        writer = threading.Thread(target=other.append, args=([decision("b")],), daemon=True)
+        writer.start()
+        writer.join(20)
+        assert not writer.is_alive()
+    assert not one._journal.empty
+    assert [d.decision_id for _, d in one.read_decisions(0, 10)] == ["a", "b"]
+
+
+def test_a_long_journal_is_started_anew(new_log: NewLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = new_log()
+    log.append([decision("a")])
+    log.drain()
+    generation, end = log._journal.position
+    assert end > 0
+    monkeypatch.setattr("topbill.log.journal._LARGEST", 8 * (end + 1))
+    log.append([decision("b")])
+    log.drain()
+    assert log._journal.position == (generation + 1, 0)
+
+
+def test_a_journal_that_was_lost_is_written_behind_what_the_tables_hold(
+    tmp_path: Path, new_log: NewLog
+) -> None:
+    path = tmp_path / "log.sqlite"
+    with SqliteLog(path) as log:
+        log.append([decision("a")])
+        log.drain()
+    path.with_suffix(".journal").unlink()
+    path.with_suffix(".state").unlink()
+    with SqliteLog(path) as log:
+        log.append([decision("b")])
+    path.with_suffix(".state").unlink()
+    assert [d.decision_id for _, d in new_log().read_decisions(0, 10)] == ["a", "b"]
 
 
 def decision(decision_id: str, variant: str = "a") -> Decision:
