@@ -511,12 +511,16 @@ class PictureFeatures:
                 self.alike += bool((own == own[0]).all())
 
     def of(self, titles: Sequence[int]) -> PicturesOnPage:
-        """The pictures of these titles."""
-        chosen = np.array(titles, dtype=np.intp)
-        counts = self._ends[chosen + 1] - self._ends[chosen]
-        ends = counts.cumsum()
-        # Each title's are a stretch of all: moved from where they are to where they are here.
-        rows = np.arange(counts.sum()) + np.repeat(self._ends[chosen + 1] - ends, counts)
+        """The pictures of these titles, of at least one."""
+        chosen, compiled = np.array(titles, dtype=np.intp), load()
+        if compiled is not None:
+            told = compiled.stretches(chosen, self._ends)
+            rows, ends = told[: -len(chosen)], told[-len(chosen) :]
+        else:
+            counts = self._ends[chosen + 1] - self._ends[chosen]
+            ends = counts.cumsum()
+            # Each title's are a stretch of all: moved from where they are to where they are here.
+            rows = np.arange(counts.sum()) + np.repeat(self._ends[chosen + 1] - ends, counts)
         text = b",".join(map(self._json.__getitem__, titles))
         return PicturesOnPage(
             Actions(map(self._ids.__getitem__, rows.tolist()), self._matrix[rows]),

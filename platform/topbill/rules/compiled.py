@@ -123,22 +123,27 @@ class CompiledRules:
             end = 1 + int(told[0])
             caps, last = told[1:end], end + len(titles)
             return PoolCaps(caps, self._names[caps].tolist(), told[last:], told[end:last])
-        members, counts = self._members_of(titles)
+        members, ends = self._members_of(titles)
         # `np.unique` says the same, but sorts.
         is_there = np.zeros(len(self.names), dtype=bool)
         is_there[members] = True
         caps = is_there.nonzero()[0]
         column = np.empty(len(self.names), dtype=np.intp)
         column[caps] = np.arange(len(caps))
-        return PoolCaps(caps, self._names[caps].tolist(), column[members], counts.cumsum())
+        return PoolCaps(caps, self._names[caps].tolist(), column[members], ends)
 
     def _members_of(self, titles: Indices) -> tuple[Indices, Indices]:
-        """The caps of these titles, of one after the other, and how many each has."""
-        ends = self.ends[titles + 1]
-        counts = ends - self.ends[titles]
+        """The caps of these titles, of one after the other, and where those of each end."""
+        compiled = load()
+        if compiled is not None and len(titles):
+            told = compiled.stretches(titles, self.ends)
+            return self.members[told[: -len(titles)]], told[-len(titles) :]
+        last = self.ends[titles + 1]
+        counts = last - self.ends[titles]
+        ends = counts.cumsum()
         # Each title's are a stretch of all: its last one stands at the sum of the counts so far.
-        shift = np.repeat(ends - counts.cumsum(), counts)
-        return self.members[np.arange(len(shift)) + shift], counts
+        shift = np.repeat(last - ends, counts)
+        return self.members[np.arange(len(shift)) + shift], ends
 
     def page_left(self) -> Counts:
         """(C,) how many of each cap an empty page still takes; those of a row are free here."""

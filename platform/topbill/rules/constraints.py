@@ -5,6 +5,7 @@ titles, and the pictures of some titles.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -80,6 +81,11 @@ class RowConstraints:
         """The caps that a title counts in."""
         start = self._ends[place - 1] if place else 0
         return self._members[start : self._ends[place]]
+
+    @cached_property
+    def _place_of_member(self) -> Indices:
+        """The place of each title, once for each cap that it counts in."""
+        return self._caps.ends.searchsorted(np.arange(len(self._members)), side="right")
 
     @property
     def masks(self) -> tuple[Mask, ...]:
@@ -167,9 +173,8 @@ class RowConstraints:
 
     def _close(self, group: int, start: int) -> None:
         """A cap takes no more: keep out, from position `start` on, all that counts in it."""
-        places = [
-            place for place in self._open.nonzero()[0].tolist() if group in self._groups(place)
-        ]
+        of_cap = self._place_of_member[self._caps.members == group]
+        places = of_cap[self._open[of_cap]].tolist()
         if places:
             self._masks.append(Mask(self._caps.names[group], start, self._slots, tuple(places)))
             self._open[places] = False

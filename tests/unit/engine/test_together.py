@@ -34,7 +34,8 @@ metrics:
 objective: {{play: 1.0}}
 variants:
   control: {{policy: fixed, order: [b, a], share: 30%, control: true}}
-  one: {{policy: thompson, share: 40%}}
+  one: {{policy: thompson, share: 30%}}
+  wabbit: {{policy: vw, share: 10%}}
   other: {{policy: auto, share: 30%, min_probability: 2%}}
 """
 BODIES = st.fixed_dictionaries(

@@ -256,6 +256,7 @@ class _Compiled(NamedTuple):
     score_and_draw_ruled: Callable[..., int]
     fill_pool: Callable[..., int]
     caps_of_pool: Callable[..., Indices]
+    stretches: Callable[..., Indices]
     tell_titles: Callable[..., int]
 
 
@@ -269,7 +270,7 @@ def load() -> _Compiled | None:
     if not IS_COMPILED:
         return None
     from topbill.policies.linear.addresses import packed
-    from topbill.policies.linear.rows import caps_of_pool, fill_pool, tell_titles
+    from topbill.policies.linear.rows import caps_of_pool, fill_pool, stretches, tell_titles
     from topbill.policies.linear.ruled import score_and_draw_ruled
     from topbill.policies.linear.slates import (
         draw_positions,
@@ -285,5 +286,6 @@ def load() -> _Compiled | None:
         score_and_draw_ruled,
         fill_pool,
         caps_of_pool,
+        stretches,
         tell_titles,
     )

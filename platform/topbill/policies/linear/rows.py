@@ -152,6 +152,24 @@ def caps_of_pool(titles: Indices, members: Indices, ends: Indices, count: int) -
     return out
 
 
+@compiled
+def stretches(rows: Indices, ends: Indices) -> Places:
+    """The places of what each row has, of one row after the other, and behind them where those of
+    each row end. What all rows have lies side by side, that of each from its place of `ends` (after
+    a 0) to the next one.
+    """
+    size = 0
+    for row in rows:
+        size += ends[row + 1] - ends[row]
+    out, at = np.empty(size + rows.size, np.intp), 0
+    for k in range(rows.size):
+        for place in range(ends[rows[k]], ends[rows[k] + 1]):
+            out[at] = place
+            at += 1
+        out[size + k] = at
+    return out
+
+
 @part
 def copied(source: Text, start: int, end: int, text: Bytes, at: int) -> int:
     """Copy a part of a text to `at`; where it ends there."""
