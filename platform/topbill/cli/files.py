@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,13 +14,31 @@ from rich.markup import escape
 
 from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import EXPERIMENTS, app, out, say
-from topbill.domain.errors import FileProblem, NotFound, SpecError
+from topbill.domain.errors import BadRequest, FileProblem, NotFound, SpecError
+from topbill.shipped import shipped
 
 if TYPE_CHECKING:
     from topbill.pages import PageFile
     from topbill.spec import Experiment
 
     Line = tuple[Path, Experiment | PageFile | SpecError]
+
+
+@app.command
+def examples(folder: Path = EXPERIMENTS, *, output: Output = TEXT) -> None:
+    """Copy Topbill's example experiments into a new folder, to start your own from.
+
+    Args:
+        folder: Where to; it must not be there yet.
+    """
+    if folder.exists():
+        raise BadRequest("folder", f"{folder} is there already; expected the name of a new folder")
+    shutil.copytree(shipped("experiments"), folder)
+    files = sorted(file.name for file in folder.glob("*.yaml"))
+    output.show(
+        {"folder": str(folder), "files": files},
+        lambda: say(f"{folder}: {', '.join(files)}; topbill up serves them"),
+    )
 
 
 @app.command

@@ -132,8 +132,8 @@ def own_or_examples(experiments: Path) -> Path:
         return experiments
     examples = shipped("experiments")
     out.print(
-        f"No {experiments}/ here: these are Topbill's examples, in {examples}. Copy them to start "
-        "your own, or name a folder with --experiments.",
+        f"No {experiments}/ here: these are Topbill's examples, in {examples}. topbill examples "
+        "copies them to start your own, or name a folder with --experiments.",
         highlight=False,
         soft_wrap=True,
     )

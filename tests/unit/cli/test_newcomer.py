@@ -46,6 +46,18 @@ def test_a_folder_that_is_not_there_is_not_asked_to_be_a_file(
     assert "expected a YAML file, or a folder of them" in said.out + said.err
 
 
+def test_the_examples_are_copied_once_and_are_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli.app(["examples"], result_action="return_value")
+    assert "home-artwork.yaml" in capsys.readouterr().out
+    cli.app(["validate"], result_action="return_value")
+    assert "invalid" not in capsys.readouterr().out
+    with pytest.raises(TopbillError, match="experiments is there already"):
+        cli.app(["examples"], result_action="return_value")
+
+
 def test_what_a_key_is_for_ends_with_one_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

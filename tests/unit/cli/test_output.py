@@ -87,6 +87,7 @@ EXAMPLES: dict[str, str] = {
     "conclude": "art --winner thompson --because better --again --data data",
     "erase": "--unit u3 --data data --experiments experiments",
     "evaluate": "art --policy uniform --policy always=b --data data",
+    "examples": "mine",
     "explain": "d5 --data data --experiments experiments",
     "export": "art out.csv --data data",
     "features": "experiments/art.yaml --data data",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ LINES = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the pages are read: the example experiments, and visits of one of them."""
     folder = tmp_path_factory.mktemp("ten-minutes")
-    shutil.copytree(ROOT / "experiments", folder / "experiments")
+    cli.app(["examples", str(folder / "experiments")], result_action="return_value")
     record_visits(folder / "data", [spec.load(folder / "experiments" / "home-artwork.yaml")], 400)
     return folder
 
