@@ -49,6 +49,10 @@ bench-learning: $(READY)  ## what each policy learns, stream by stream
 bench-regret: $(READY)  ## how much of the gap to the known best the policies close
 	$(BIN)/python -m benchmarks.regret
 
+DATA ?=
+bench-public: $(READY)  ## Topbill beside the libraries of the day, installed from PyPI (DATA="DIR DIR" has more streams)
+	$(BIN)/python -m benchmarks.public --venv .peers $(if $(DATA),--data $(DATA))
+
 lock:            ## resolve both lock files anew (needs uv and the network)
 	$(COMPILE) --extra build --extra otel --extra postgres --extra objects -o requirements.lock
 	$(COMPILE) --extra build --extra otel --extra onnx --extra postgres --extra objects --extra spark --extra mcp --extra dev -c requirements.lock -o requirements-dev.lock
@@ -75,4 +79,4 @@ $(READY)-dev: requirements-dev.lock $(READY)
 	$(INSTALL) --no-compile --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test test-end-to-end test-all check docs screenshots bench bench-learning bench-regret lock
+.PHONY: help demo up test test-end-to-end test-all check docs screenshots bench bench-learning bench-regret bench-public lock

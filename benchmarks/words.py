@@ -1,14 +1,15 @@
 """How far words carry before the first impression: Upworthy's headline tests, cross-validated.
 
-    python -m benchmarks.words FILE [--sizes 64,256,1024] [--shared]
+    python -m benchmarks.words FILE [--sizes 64,256,1024] [--shared] [--minilm]
 
 FILE is `upworthy_tests.parquet` of the Upworthy Research Archive (test_id, headline, image_id,
 impressions, clicks, week). Sound tests are those outside of weeks 201325 to 201401, which the
 archive's authors say were broken. A model that has learned the words (feature type `text`) of other
 tests' arms, without and with columns for whole headlines and images, orders the arms of a test that
 it has not seen. `--shared` counts only tests that have a headline or an image which another test
-has. Each click rate is noisy, so the share is given for all pairs and for those whose rates differ
-by more than noise (|z| > 1.96).
+has. `--minilm` has vectors of a small language model in the words' place
+(`benchmarks.sentence_vectors`). Each click rate is noisy, so the share is given for all pairs and
+for those whose rates differ by more than noise (|z| > 1.96).
 """
 
 from __future__ import annotations
@@ -61,6 +62,20 @@ def features(own: list[list[dict]], size: int, identities: int) -> list[sparse.c
     return out
 
 
+def vectors(own: list[list[dict]]) -> list[sparse.csr_matrix]:
+    """MiniLM's vector of each headline, less the test's mean."""
+    from benchmarks.sentence_vectors import SentenceVectors
+
+    texts = sorted({row["headline"] or "" for rows in own for row in rows})
+    place = {text: i for i, text in enumerate(texts)}
+    encoded = SentenceVectors()(texts)
+    out = []
+    for rows in own:
+        z = encoded[[place[row["headline"] or ""] for row in rows]]
+        out.append(sparse.csr_matrix(z - z.mean(axis=0)))
+    return out
+
+
 def targets(own: list[list[dict]]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of each test, how far each arm's rate is above the test's, as a share of it, and its
     weight: one over its noise's variance.
@@ -95,15 +110,18 @@ def _names(rows: list[dict]) -> set[str]:
     return headlines | {f"image {row['image_id']}" for row in rows if row["image_id"]}
 
 
-def measure(path: Path, sizes: list[int], identities: int, prior: float, shared: bool) -> None:
+def measure(
+    path: Path, sizes: list[int], identities: int, prior: float, shared: bool, minilm: bool
+) -> None:
     tests = arms(path)
     names = sorted(tests)
     own = [tests[name] for name in names]
     counted = shares(own) if shared else [True] * len(own)
     goals = targets(own)
     fold = np.random.default_rng(0).permutation(len(own)) % FOLDS
+    encoded = vectors(own) if minilm else None
     for size in sizes:
-        z = features(own, size, identities)
+        z = features(own, size, identities) if encoded is None else encoded
         right = pairs = clear_right = clear = 0
         by_test: list[tuple[int, int]] = []
         for k in range(FOLDS):
@@ -128,8 +146,9 @@ def measure(path: Path, sizes: list[int], identities: int, prior: float, shared:
         hits = np.array(by_test, dtype=float)
         share = hits[:, 0].sum() / hits[:, 1].sum()
         se = np.sqrt(((hits[:, 0] - share * hits[:, 1]) ** 2).sum()) / hits[:, 1].sum()
+        told = f"MiniLM, prior {prior:g}" if minilm else f"size {size:5} identities {identities:5}"
         print(
-            f"size {size:5} identities {identities:5}: {share:.1%} ± {se:.1%} of {pairs:,} pairs, "
+            f"{told}: {share:.1%} ± {se:.1%} of {pairs:,} pairs, "
             f"{clear_right / clear:.1%} of {clear:,} that differ by more than noise "
             f"({sum(counted):,} of {len(own):,} tests)",
             flush=True,
@@ -143,10 +162,14 @@ def main() -> None:
     parser.add_argument("--identities", type=int, default=4096)
     parser.add_argument("--shared", action="store_true", help="only tests that share something")
     parser.add_argument("--prior", type=float, default=0.02)
+    parser.add_argument("--minilm", action="store_true", help="vectors in place of words")
     args = parser.parse_args()
+    if args.minilm:
+        measure(args.file, [384], 0, args.prior, args.shared, minilm=True)
+        return
     for identities in (0, args.identities):
         sizes = [int(each) for each in args.sizes.split(",")]
-        measure(args.file, sizes, identities, args.prior, args.shared)
+        measure(args.file, sizes, identities, args.prior, args.shared, minilm=False)
 
 
 if __name__ == "__main__":

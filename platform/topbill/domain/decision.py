@@ -8,7 +8,7 @@ in the records that evaluation, the worker and exports read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
@@ -461,6 +461,52 @@ def read_sql(columns: Iterable[RecordColumn[Any]], table: str = "") -> str:
 def decision_of(row: Mapping[str, Any]) -> Decision:
     """The decision that a row of `read_sql(DECISION_COLUMNS)` says."""
     return Decision(**_fields(row, DECISION_COLUMNS))
+
+
+class _BatchRow(Mapping[str, Any]):
+    """A row of columns, read where it is asked for: most of a batch's values never are."""
+
+    __slots__ = ("_columns", "number")
+
+    def __init__(self, columns: Mapping[str, list[Any]]) -> None:
+        self._columns, self.number = columns, 0
+
+    def __getitem__(self, name: str) -> Any:
+        return self._columns[name][self.number]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+def decisions_in(columns: Mapping[str, list[Any]]) -> list[Decision]:
+    """What `decision_of` says of each row of a batch, given as its columns: in half the time, since
+    what no decision of the batch has is restored once.
+    """
+    count = len(columns[SEQ])
+    row = _BatchRow(columns)
+    fields: dict[str, Sequence[Any]] = {}
+    for column in DECISION_COLUMNS:
+        if column.field is None:
+            continue
+        values, restore = columns[column.name], column.restore
+        if restore is None:
+            fields[column.field] = values
+        elif count and (values[0] is None or values[0] == []) and values.count(values[0]) == count:
+            row.number = 0
+            fields[column.field] = [restore(row)] * count
+        else:
+            restored = []
+            for row.number in range(count):
+                restored.append(restore(row))
+            fields[column.field] = restored
+    names = tuple(fields)
+    return [
+        Decision(**dict(zip(names, values, strict=True)))
+        for values in zip(*fields.values(), strict=True)
+    ]
 
 
 def event_of(row: Mapping[str, Any]) -> RewardEvent:

@@ -345,9 +345,13 @@ class SparkEngine(SparkServer):
         self._made.pop(name, None)
         self._uploaded.discard(name)
 
+    def batches(self, query: str, params: Mapping[str, object]) -> Iterator[pa.RecordBatch]:
+        """See `RecordEngine`: all are fetched first."""
+        yield from self.sql(query, params).to_arrow_table().to_batches(2_000)
+
     def rows(self, query: str, params: Mapping[str, object]) -> Iterator[dict[str, Any]]:
-        """The rows of an answer, all of which are fetched first."""
-        for batch in self.sql(query, params).to_arrow_table().to_batches(2_000):
+        """See `RecordEngine`."""
+        for batch in self.batches(query, params):
             yield from batch.to_pylist()
 
     def by_bucket(

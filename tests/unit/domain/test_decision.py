@@ -20,6 +20,7 @@ from topbill.domain.decision import (
     RecordColumn,
     decision_of,
     decision_rows,
+    decisions_in,
     event_of,
     read_sql,
     reward_rows,
@@ -114,6 +115,12 @@ def test_a_decision_comes_back_as_it_was(originals: list[Decision]) -> None:
     for row, original in zip(rows, originals, strict=True):
         restored = decision_of(row)
         assert msgspec.json.encode(restored) == msgspec.json.encode(original)
+    # All of a batch at once, by its columns.
+    by_column = {name: [row[name] for row in rows] for name in rows[0]}
+    together = decisions_in(by_column)
+    assert [msgspec.json.encode(one) for one in together] == [
+        msgspec.json.encode(one) for one in originals
+    ]
 
 
 @settings(max_examples=30)

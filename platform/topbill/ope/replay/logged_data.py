@@ -15,6 +15,7 @@ from topbill import lake
 from topbill.domain.decision import (
     DECISION_COLUMNS,
     decision_of,
+    decisions_in,
     event_of,
     events_sql,
     read_sql,
@@ -239,15 +240,15 @@ class LoggedData:
 
     def __iter__(self) -> Iterator[LoggedDecision]:
         """Every decision in the order of the log, read in batches."""
-        for row in self._engine.rows(f"{_query()} ORDER BY d.seq", self._parameters):
-            yield logged_of(row)
+        for batch in self._engine.batches(f"{_query()} ORDER BY d.seq", self._parameters):
+            yield from _logged_in(batch.to_pydict())
 
     def between(self, after: int, through: int) -> Iterator[LoggedDecision]:
         """The decisions of after < seq ≤ through, in the order of the log, read in batches."""
         span = {**self._parameters, "after": after, "through": through}
         query = f"SELECT * FROM ({_query()}) WHERE seq > $after AND seq <= $through ORDER BY seq"  # noqa: S608  (our own text; values are parameters)
-        for row in self._engine.rows(query, span):
-            yield logged_of(row)
+        for batch in self._engine.batches(query, span):
+            yield from _logged_in(batch.to_pydict())
 
     def usable(self, variants: Sequence[str], since: int | None, until: int | None) -> Usable:
         """Of the decisions that policies of these variants made, from `since` on and before `until`
@@ -297,6 +298,13 @@ def logged_of(row: Mapping[str, Any]) -> LoggedDecision:
     """The decision that a row of the log says."""
     events = [event_of(event) for event in row["events"] or ()]
     return LoggedDecision(row["seq"], decision_of(row), events)
+
+
+def _logged_in(columns: Mapping[str, list[Any]]) -> Iterator[LoggedDecision]:
+    """The decisions that a batch of rows says, given as its columns."""
+    decisions = decisions_in(columns)
+    for seq, decision, events in zip(columns["seq"], decisions, columns["events"], strict=True):
+        yield LoggedDecision(seq, decision, [event_of(event) for event in events or ()])
 
 
 def weight_of(decision: Decision) -> float:
