@@ -90,11 +90,11 @@ def dataset(file: Path, rounds: int, seed: int) -> Stream:
 
 
 def upworthy(file: Path, rounds: int, seed: int) -> Stream:
-    """Tests of 1,000 impressions each, without context, as many as make three times the rounds."""
+    """Tests of 1,000 impressions each, without context, as many as make ten times the rounds."""
     tests = sound_tests(file)
     impressions = 1_000
     chosen = np.random.default_rng(1_000 + seed).permutation(len(tests))
-    own = [tests[i].rates for i in chosen[: max(3 * rounds // impressions, 1)]]
+    own = [tests[i].rates for i in chosen[: max(10 * rounds // impressions, 3)]]
     most = max(map(len, own))
     p = np.zeros((len(own) * impressions, most))
     for i, rates in enumerate(own):
@@ -210,15 +210,20 @@ def play(name: str, python: Path | None, file: Path, seed: int) -> dict[str, Any
 
 def honest(results: list[dict[str, Any]]) -> str:
     """The p-value of draws under the probabilities that were said, over all seeds."""
-    told = [np.array(result["bins"]) for result in results if result["bins"]]
+    told = [result for result in results if result["expected"]]
     if told:
-        expected, variance, drawn = np.sum(told, axis=0).T
-        counted = variance > 5.0
+        expected, drawn, covariance = (
+            np.sum([result[name] for result in told], axis=0)
+            for name in ("expected", "drawn", "covariance")
+        )
+        # Ranges that are hardly ever drawn from, or always, tell nothing that is near to normal.
+        counted = np.diag(covariance) > 5.0
         if not counted.any():
             return "sure"
-        # Each range by itself: one is nearly all that the others leave, so one degree less.
-        q = float(((drawn - expected)[counted] ** 2 / variance[counted]).sum())
-        return f"{chi2.sf(q, max(int(counted.sum()) - 1, 1)):.3f}"
+        part = covariance[np.ix_(counted, counted)]
+        off = (drawn - expected)[counted]
+        q = float(off @ np.linalg.pinv(part, hermitian=True, rcond=1e-9) @ off)
+        return f"{chi2.sf(q, np.linalg.matrix_rank(part, hermitian=True, tol=1e-6)):.3f}"
     inverse = np.concatenate([result["inverse"] or [] for result in results])
     if not len(inverse):
         return "none"

@@ -113,8 +113,8 @@ class Gittins:
 
 
 class BayesianBandits:
-    """Thompson sampling over a Bayesian linear regression an arm, the guide's contextual agent. It
-    says no probabilities."""
+    """Thompson sampling over a Bayesian linear regression for each action, the guide's contextual
+    agent. It says no probabilities."""
 
     package = "bayesianbandits"
 
@@ -225,21 +225,36 @@ def _with_constant(x: np.ndarray) -> np.ndarray:
 
 
 class Honesty:
-    """Draws beside the probabilities that were said of them, by ranges of these."""
+    """Draws beside the probabilities that were said of them, by ranges of these: how many were
+    expected and drawn in each, and the covariance of the numbers drawn, if they were true.
+    """
 
     def __init__(self) -> None:
-        self.bins = np.zeros((len(BINS) - 1, 3))
+        count = len(BINS) - 1
+        self.expected, self.drawn = np.zeros(count), np.zeros(count)
+        self.covariance = np.zeros((count, count))
         self.inverse: list[float] = []
 
     def note(self, pmf: np.ndarray | None, index: int, p: float, k: int) -> None:
         if pmf is not None:
             place = np.clip(np.searchsorted(BINS, pmf, side="right") - 1, 0, len(BINS) - 2)
-            drawn = np.arange(len(pmf)) == index
-            for column, values in enumerate((pmf, pmf * (1 - pmf), drawn)):
-                np.add.at(self.bins[:, column], place, values)
+            of_range = np.bincount(place, weights=pmf, minlength=len(BINS) - 1)
+            self.expected += of_range
+            self.drawn[place[index]] += 1.0
+            # One draw falls into one range: multinomial.
+            self.covariance += np.diag(of_range) - np.outer(of_range, of_range)
         elif p > 0.0:
             # Where only the drawn one's is said: E[1/(K·p)] = 1 if it is true and none is 0.
             self.inverse.append(1.0 / (k * p))
+
+    def result(self) -> dict[str, object]:
+        said = self.expected.any()
+        return {
+            "expected": self.expected.tolist() if said else None,
+            "drawn": self.drawn.tolist(),
+            "covariance": self.covariance.tolist(),
+            "inverse": self.inverse or None,
+        }
 
 
 def play(make: Callable[[int], object], stream: dict[str, np.ndarray]) -> dict[str, object]:
@@ -292,8 +307,7 @@ class Played:
             "counted": len(self.rewards),
             "decide_us": self.deciding / max(self.decisions, 1) * 1e6,
             "learn_us": self.learning / count * 1e6,
-            "bins": self.honesty.bins.tolist() if self.honesty.bins.any() else None,
-            "inverse": self.honesty.inverse or None,
+            **self.honesty.result(),
         }
 
 
