@@ -158,10 +158,11 @@ class Processes:
                 child.process = self._run(child.arguments, child.environment, child.quiet)
                 child.started, child.due = now, None
 
-    def wait_until(self, url: str, seconds: float = 60.0) -> None:
+    def wait_until(self, url: str, seconds: float = 300.0) -> None:
         """Wait until `url` answers. Raises TopbillError where it doesn't, or where a process
         ends.
         """
+        # Long, as a busy machine starts slowly; what cannot start ends, and that is told at once.
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.check()
