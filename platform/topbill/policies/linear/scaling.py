@@ -43,6 +43,7 @@ class ContextScale:
         self._mean, self._squares = np.zeros(size), np.zeros(size)
         self._last, self._steps = np.zeros(size), np.zeros(size)
         self._scale: tuple[Floats, Floats] | None = None
+        self._most = np.full(size, np.inf)
 
     @classmethod
     def as_written(cls, size: int) -> ContextScale:
@@ -87,6 +88,11 @@ class ContextScale:
         # Beside a constant that is far a narrow column may be the clock too.
         is_multiplied = is_off | (is_far & (deviation >= NARROW))
         factor = np.where(is_multiplied, 1.0 / np.where(varies, deviation, 1.0), 1.0)
+        self._read_by(offset, factor)
+
+    def _read_by(self, offset: Floats, factor: Floats) -> None:
+        is_written = (offset == 0.0) & (factor == 1.0)
+        self._most = np.where(is_written, np.inf, MOST)
         self._scale = offset, factor
 
     def of(self, contexts: Floats) -> Floats:
@@ -95,8 +101,7 @@ class ContextScale:
             return contexts
         offset, factor = self._scale
         scaled = (contexts - offset) * factor
-        is_written = (offset == 0.0) & (factor == 1.0)
-        return np.where(is_written, scaled, np.clip(scaled, -MOST, MOST))
+        return np.asarray(np.minimum(np.maximum(scaled, -self._most), self._most))
 
     def arrays(self) -> dict[str, Floats]:
         """What a state holds of it: nothing before the first example, and nothing once it is
@@ -122,7 +127,8 @@ class ContextScale:
         if scale is not None:
             if not (scale[1] > 0.0).all():
                 raise PolicyError(f"state: {SCALE} has factors of 0 or below; {codec.LEARN_ANEW}")
-            self._count, self._scale = ENOUGH, (scale[0], scale[1])
+            self._count = ENOUGH
+            self._read_by(scale[0], scale[1])
         elif moments is not None:
             count = float(moments[0, 0])
             if not 0.0 < count < ENOUGH:
