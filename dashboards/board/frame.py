@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from board import data, words
 from board.terms import STATES, TERMS
@@ -182,6 +183,15 @@ def answer(where: Standing, help_: str = TERMS["verdict"]) -> None:
         badge(where)
         st.markdown(f"## {plain(where.sentence)}", help=help_, anchors=False)
         st.markdown(f"**What next?** {plain(where.next)}")
+
+
+def answer_place() -> DeltaGenerator:
+    """A container for an answer that is known only after what stands below it was drawn. Until then
+    it keeps the answer's room, so that nothing jumps.
+    """
+    place = st.container()
+    place.html('<div class="tb-waiting" aria-hidden="true"></div>')
+    return place
 
 
 def badge(where: Standing) -> None:

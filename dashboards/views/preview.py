@@ -209,7 +209,7 @@ def body() -> None:
             icon=":material/info:",
         )
         return
-    above = st.container()
+    above = frame.answer_place()
     left_column, right_column = st.columns([1, 3])
     with left_column:
         pieces.section("The viewer", TERMS["context"])

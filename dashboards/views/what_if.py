@@ -222,7 +222,7 @@ def body() -> None:
         frame.no_decisions(key)
         return
     experiment = data.experiment(key)
-    above = st.container()
+    above = frame.answer_place()
     candidate = choose(experiment)
     if st.button("Evaluate", type="primary", icon=":material/play_arrow:"):
         st.session_state["what_if"] = (key, candidate, evaluate(key, candidate))

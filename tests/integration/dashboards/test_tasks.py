@@ -37,7 +37,7 @@ class Walk:
 
     def type(self, label: str, text: str) -> None:
         """Into a field."""
-        field = self.page.get_by_label(label)
+        field = self.page.get_by_role("textbox", name=label)
         self.click(field)
         field.fill(text)
         field.press("Control+Enter")
@@ -95,7 +95,7 @@ def test_what_would_this_viewer_see_and_why(walk: Walk) -> None:
     walk.go("Preview")
     walk.type("Or type it", '{"device": "mobile", "hour": 3}')
     walk.reads("This viewer would see first:", "probability")
-    walk.click(walk.page.get_by_text("Why ").filter(visible=True))
+    walk.click(walk.page.locator("summary", has_text="Why ").filter(visible=True))
     walk.reads("Features that raise")
 
 
