@@ -327,8 +327,8 @@ class Auto:
         """(experts,) how much each counts when somebody waits for a decision."""
         if self._trust is None:
             return self.weights
-        weights = np.asarray(self.weights * self._trust, dtype=np.float64)
-        return weights / weights.sum()
+        weights = self.weights * self._trust
+        return np.asarray(weights / weights.sum(), dtype=np.float64)
 
     def _by_basis(self, weights: Floats) -> tuple[Floats, Floats]:
         """Those of the experts that are over the context, and over its Fourier features."""
