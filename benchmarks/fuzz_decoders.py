@@ -168,7 +168,7 @@ def _log_files(folder: Path) -> dict[str, Decoder]:
     def recover(content: bytes) -> None:
         state.write_bytes(content[:24])
         path.write_bytes(content[24:])
-        with closing(Journal(path, lambda: 2)) as journal, journal.locked():
+        with closing(Journal(path, lambda: (2, 0))) as journal, journal.locked():
             list(journal.read(0, journal.position[1]))
 
     def every_frame(content: bytes) -> None:

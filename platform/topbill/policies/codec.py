@@ -108,6 +108,13 @@ def load(
     return PolicyState(parsed.ids, checked, parsed.numbers, parsed.raw)
 
 
+def without(blob: bytes, name: str) -> bytes:
+    """A state that `dump` gave, less its array of this name if it has one."""
+    parsed = _decode(blob)
+    arrays = {other: array for other, array in parsed.arrays.items() if other != name}
+    return _encode(msgspec.structs.replace(parsed, arrays=arrays))
+
+
 def _array(kind: str, name: str, packed: _Array, expected: tuple[int | None, ...]) -> Floats:
     if not _fits(packed, expected):
         raise PolicyError(

@@ -392,6 +392,7 @@ def test_a_server_that_does_not_see_the_lake_says_which(
 def test_what_is_not_installed_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENGINE_VARIABLE, "sc://spark;token=secret")
     monkeypatch.setitem(sys.modules, "topbill.lake.spark", None)
+    monkeypatch.delattr("topbill.lake.spark", raising=False)
     with pytest.raises(BadRequest, match=r"pip install 'topbill\[spark\]'") as caught:
         open_engine(data / DATABASE)
     assert "secret" not in str(caught.value)

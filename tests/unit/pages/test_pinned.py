@@ -1,6 +1,7 @@
 """Pages are what they were, decision by decision: a rewrite that draws something else, tells a
 policy something else or logs other masks is no rewrite. They were pinned anew when pools came to
-lie in the order of their merit, which 0.1.0 had by popularity, and watched titles to rest.
+lie in the order of their merit, which 0.1.0 had by popularity, and watched titles to rest; and
+when spare titles came to be sampled by Floyd's algorithm.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def test_what_is_harmless_is_so_without_a_record(old: str, new: str, checkout: P
     [
         ("{play: 0.2,", "{play: 0.9,", "objective_changed"),
         ("order: [close-up]", "order: [chase]", "control_changed"),
-        ("margin: 10%", "margin: 60%", "guardrail_changed"),
+        ("margin: 50%", "margin: 90%", "guardrail_changed"),
         ("status: running", "status: draft", "back_to_draft"),
     ],
 )

@@ -150,11 +150,11 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
         "event_never_seen",
     ),
     "a guardrail taken out": (
-        write("guardrails:\n  - {metric: abandon, margin: 10%}\n", ""),
+        write("guardrails:\n  - {metric: abandon, margin: 50%}", ""),
         "guardrail_removed",
     ),
     "a guardrail widened": (
-        write("abandon, margin: 10%", "abandon, margin: 50%"),
+        write("abandon, margin: 50%", "abandon, margin: 90%"),
         "guardrail_changed",
     ),
     "a guardrail without a direction": (
@@ -166,7 +166,7 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
         "guardrail_changed",
     ),
     "a guardrail that can never be shown": (
-        write("abandon, margin: 10%", "abandon, margin: 0.01%"),
+        write("abandon, margin: 50%", "abandon, margin: 0.01%"),
         "guardrail_never_shown",
     ),
     "a guardrail of no margin in a draft": (
@@ -280,8 +280,8 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
         several(
             write("  abandon:", "  paid: {event: paid, kind: binary, window: 4s}\n  abandon:"),
             write(
-                "  - {metric: abandon, margin: 10%}",
-                "  - {metric: abandon, margin: 10%}\n"
+                "  - {metric: abandon, margin: 50%}",
+                "  - {metric: abandon, margin: 50%}\n"
                 "  - {metric: paid, margin: 10%, better: higher}",
             ),
         ),
@@ -328,7 +328,7 @@ HARMLESS: dict[str, Edit] = {
     "another file that is no experiment": add("NOTES.md", "what we learned\n"),
     "an action more": write(CLOCK, ACTION),
     "an action that only policies draw, gone": write(CLOCK, ""),
-    "a stricter guardrail": write("abandon, margin: 10%", "abandon, margin: 9%"),
+    "a stricter guardrail": write("abandon, margin: 50%", "abandon, margin: 49%"),
     "actions in another order": several(write(CLOCK, ""), write(CLOSE_UP, CLOSE_UP + CLOCK)),
     "a metric more": write(
         "  abandon:", "  ends: {event: abandon, kind: count, window: 4s}\n  abandon:"
@@ -336,8 +336,8 @@ HARMLESS: dict[str, Edit] = {
     "a guardrail more": several(
         write("  abandon:", "  plays: {event: play, kind: binary, window: 4s}\n  abandon:"),
         write(
-            "  - {metric: abandon, margin: 10%}",
-            "  - {metric: abandon, margin: 10%}\n  - {metric: plays, margin: 90%, better: higher}",
+            "  - {metric: abandon, margin: 50%}",
+            "  - {metric: abandon, margin: 50%}\n  - {metric: plays, margin: 90%, better: higher}",
         ),
     ),
     "testers": write(

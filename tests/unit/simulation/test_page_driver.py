@@ -134,7 +134,7 @@ def test_the_best_pictures_are_the_best_of_all_there_are(
         return msgspec.structs.replace(answer, rows=tuple(rows))
 
     found = np.array([pager._artwork(viewer, other()).value for _ in range(400)])
-    assert found.max() <= worth.best
+    assert found.max() <= worth.best + 1e-12
     assert abs(found.mean() - worth.uniform) < 4 * found.std() / 20.0
     assert {round(pager._artwork(viewer, other()).best, 12) for _ in range(5)} == {
         round(worth.best, 12)
