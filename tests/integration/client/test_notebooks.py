@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,11 @@ pytest.importorskip("IPython", reason="a development dependency")
 NOTEBOOKS = sorted((Path(__file__).parents[3] / "docs" / "notebooks").glob("*.ipynb"))
 SHOWS: dict[str, tuple[str, ...]] = {
     "decide-and-reward": (),
-    "off-policy-evaluation": ("differences", "low_effective_sample"),
+    "off-policy-evaluation": ("differences", "one_weight_dominates|low_effective_sample"),
     "read-a-result": ("Guardrails and sample ratio", "minimum detectable effect", "units_move"),
     "train-a-policy": ("is certified to earn more",),
 }
-"""Notebook → what its tables say."""
+"""Notebook → what its tables say, as patterns; why the log can't tell, viewers' chance decides."""
 PICTURES = {"off-policy-evaluation": 2, "read-a-result": 1}
 
 
@@ -82,5 +83,5 @@ def test_it_runs_and_shows_what_it_promises(
         else:
             tables += shown.get("text/html", "")
     for words in SHOWS[notebook.stem]:
-        assert words in tables
+        assert re.search(words, tables), words
     assert pictures == PICTURES.get(notebook.stem, 0)
