@@ -46,7 +46,7 @@ class EntitySource:
         experiment calls it.
         """
         parts = [self.file, self.table, self.key, self.of == ACTION]
-        features = [repr(feature) for feature in self.features]
+        features = [repr(feature) + feature.sha256 for feature in self.features]
         return blake2b(msgspec.json.encode([*parts, features]), digest_size=6).hexdigest()
 
     @property

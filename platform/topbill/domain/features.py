@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
@@ -66,9 +66,10 @@ class Feature:
     size: int = 0
     length: int = 0
     dimension: int = 0
-    encoder: str = ""
-    tokenizer: str = ""
-    sha256: str = ""
+    # Not in its text, from which tables have their fingerprint and simulated viewers their seed.
+    encoder: str = field(default="", repr=False)
+    tokenizer: str = field(default="", repr=False)
+    sha256: str = field(default="", repr=False)
 
     @property
     def columns(self) -> tuple[str, ...]:
