@@ -122,9 +122,7 @@ def _encoder_digest(parts: dict[str, Any], folder: Path, at: Location) -> str | 
     except PolicyError as error:
         at.key("encoder").wrong(Verbatim(f"{name}: {error}"), "a model that encodes texts")
         return None
-    pin = parts.get("sha256", digest)
-    if pin != digest:
-        at.key("sha256").wrong(pin, f"{digest}, which {name} has", "it is another file")
+    _check_pin(parts, name, digest, at)
     size = parts.get("size")
     if isinstance(size, int) and size > length:
         at.key("size").wrong(size, f"at most {length}, the length of the vectors of {name}")
@@ -144,9 +142,7 @@ def _start_digest(start: dict[str, Any], folder: Path, at: Location) -> str | No
     except (PolicyError, NotFound) as error:
         at.key("snapshot").wrong(Verbatim(str(error)), "the file of a trained policy")
         return None
-    pin = start.get("sha256", digest)
-    if pin != digest:
-        at.key("sha256").wrong(pin, f"{digest}, which {name} has", "it is another file")
+    _check_pin(start, name, digest, at)
     return digest
 
 
@@ -161,10 +157,15 @@ def _digest(parts: dict[str, Any], folder: Path, at: Location) -> str | None:
     except PolicyError as error:
         at.key("onnx").wrong(Verbatim(f"{name}: {error}"), "a model that can be used")
         return None
+    _check_pin(parts, name, digest, at)
+    return digest
+
+
+def _check_pin(parts: dict[str, Any], name: str, digest: str, at: Location) -> None:
+    """A file that is pinned is the one that there is."""
     pin = parts.get("sha256", digest)
     if pin != digest:
         at.key("sha256").wrong(pin, f"{digest}, which {name} has", "it is another file")
-    return digest
 
 
 def check(experiment: Experiment, at: Location) -> None:
