@@ -350,13 +350,7 @@ class Auto:
     def update(self, examples: Sequence[Example]) -> None:
         self._drawing = None
         batch = ExampleBatch.of(examples, self.d, self.da)
-        undecided = self.scale.undecided
-        if undecided:
-            first, batch = batch[:undecided], batch[undecided:]
-            self._update(first)
-            if self.scale.note(first.contexts):
-                self._begin_anew()
-        self._update(batch)
+        self.scale.fold(batch, self._update, self._begin_anew)
 
     def _update(self, batch: ExampleBatch) -> None:
         """Fold examples in that are read on one scale."""

@@ -390,13 +390,7 @@ class LinearPolicy:
         """
         self._drawing = None
         batch = ExampleBatch.of(examples, self.d, self.da)
-        undecided = self.scale.undecided
-        if undecided:
-            first, batch = batch[:undecided], batch[undecided:]
-            self._update(first)
-            if self.scale.note(first.contexts):
-                self._begin_anew()
-        self._update(batch)
+        self.scale.fold(batch, self._update, self._begin_anew)
 
     def _begin_anew(self) -> None:
         """Give up all weights: contexts are read on another scale from now on."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from topbill.domain.errors import PolicyError
+from topbill.domain.example_batch import ExampleBatch
 from topbill.domain.records import Floats
 from topbill.policies import codec
 
@@ -56,6 +59,23 @@ class ContextScale:
     def undecided(self) -> int:
         """How many examples are missing until it is decided."""
         return ENOUGH - self._count
+
+    def fold(
+        self,
+        batch: ExampleBatch,
+        update: Callable[[ExampleBatch], None],
+        begin_anew: Callable[[], None],
+    ) -> None:
+        """Have examples folded in, in order, by `update`, which is given such as are read on one
+        scale; where the first of them decide on another, `begin_anew` is called between.
+        """
+        undecided = self.undecided
+        if undecided:
+            first, batch = batch[:undecided], batch[undecided:]
+            update(first)
+            if self.note(first.contexts):
+                begin_anew()
+        update(batch)
 
     def note(self, contexts: Floats) -> bool:
         """Contexts (n × d) of at most `undecided` examples; whether these decide that some columns
