@@ -21,6 +21,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self
 
@@ -388,6 +389,13 @@ class Log(Protocol):
         barrier: all that is stamped up to that is there, and the decision of every event. Who reads
         up to there comes to an end, however much is written meanwhile.
         """
+
+    def unhurried(self) -> AbstractContextManager[None]:
+        """Within it reads may leave out what was committed since anybody's last barrier, and a
+        barrier may be that one: for who comes again soon, beside a worker that gives one all the
+        time, and should not do its work.
+        """
+        return nullcontext()
 
     @abstractmethod
     def clock_steps(self) -> list[ClockStep]:

@@ -140,6 +140,7 @@ class SqliteLog(TableLog):
         """Rows that this handle could not read, and has noted."""
         self._barrier = 0
         """The last that it gave: up to it the tables hold everything."""
+        self._is_unhurried = False
         self._bundles = BundleTable(self._database)
         self._recent = RecentIds()
         self._files_guard = FileGuard(path, *self._journal.paths)
@@ -196,8 +197,7 @@ class SqliteLog(TableLog):
         complete = self._recent.indexed_to == self._journal.position
         self._journal.write(rows, at)
         if complete:
-            self._recent.written(rows, at)
-            self._recent.indexed_to = self._journal.position
+            self._recent.written(rows, at, self._journal.position)
 
     def probe(self) -> None:
         """Write what every commit and every drain writes, without any row. Raises LogError where
@@ -208,16 +208,14 @@ class SqliteLog(TableLog):
         self.drain()
 
     def _follow(self, index: bool) -> None:
-        """Bring the index up to date: empty it when more was drained, and add what other
-        handles wrote since if ids are going to be looked up (`index`).
+        """Bring the index up to date: without what was drained, and with what other handles wrote
+        since if ids are going to be looked up (`index`).
         """
-        drained, position = self._journal.drained, self._journal.position
-        if self._recent.drained != drained:
-            self._recent.restart(drained)
+        self._recent.follow(self._journal.drained)
+        position = self._journal.position
         if index and self._recent.indexed_to != position:
             for frame in self._journal.read(self._recent.indexed_to[1], position[1]):
-                self._recent.add(frame.rows, frame.at)
-            self._recent.indexed_to = position
+                self._recent.add(frame.rows, frame.at, (position[0], frame.end))
 
     def _look_up(self, ids: KeyedIds) -> None:
         """Add to the index which of these the tables hold."""
@@ -271,8 +269,7 @@ class SqliteLog(TableLog):
     def decision(self, decision_id: str) -> Decision | None:
         """The stored decision of that id, or None."""
         drained = self._journal.drained
-        if self._recent.drained != drained:
-            self._recent.restart(drained)
+        self._recent.follow(drained)
         # First without the journal's lock, which a commit may hold for as long as a sync takes.
         decision = self._recent.decision(decision_id) or self._drained_decision(decision_id)
         if decision is None and self._journal.position != drained:
@@ -325,6 +322,11 @@ class SqliteLog(TableLog):
         """A time such that every row stamped at or before it is in the tables, and every later one
         after it.
         """
+        if self._is_unhurried:
+            # The last that anybody gave.
+            ((at,),) = self._database.rows("SELECT at FROM clock")
+            self._barrier = max(self._barrier, at - 1)
+            return self._barrier
         with self._drained() as (stamps, reading):
             # The clock table remembers the barrier: should the machine's clock go back, what comes
             # then is stamped no earlier than this all the same.
@@ -479,13 +481,34 @@ class SqliteLog(TableLog):
 
     # ------------------------------------------------------------------ feed
 
+    @contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Within it nothing is drained to be read; see `Log.unhurried`."""
+        self._is_unhurried = True
+        try:
+            yield
+        finally:
+            self._is_unhurried = False
+
+    def _drain_to_read(self) -> None:
+        if not self._is_unhurried:
+            self.drain()
+
     def _feed(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query to the tables, which hold everything then."""
-        self.drain()
+        self._drain_to_read()
         return self._database.rows(query, values)
+
+    def _first(self, query: str, values: Sequence[Any] = ()) -> int | None:
+        """The `seq` that a query finds first, None where there is none. What waits in the journal
+        comes behind whatever the tables hold.
+        """
+        seq: int | None = self._database.rows(query, values)[0][0]
+        return self._feed(query, values)[0][0] if seq is None else seq
 
     def events(self, decision_id: str) -> list[RewardEvent]:
         """All reward events of a decision, in the order in which they came."""
+        self._drain_to_read()
         query = f"{_READ_EVENTS} e WHERE e.decision_id = ? ORDER BY seq"
         _, events = self._records("reward", query, (decision_id,), _stamped_event)
         return [event for _, event in events]
@@ -514,9 +537,13 @@ class SqliteLog(TableLog):
         limit: int,
     ) -> list[tuple[int, _T]]:
         """The next rows of a table that can be read."""
+        query = f"{select} WHERE seq > ? ORDER BY seq LIMIT ?"
         while True:
-            query = f"{select} WHERE seq > ? ORDER BY seq LIMIT ?"
             rows, records = self._records(kind, query, (after_seq, limit), decode)
+            # What waits in the journal comes behind these.
+            if len(rows) < limit and not self._journal.empty and not self._is_unhurried:
+                self.drain()
+                rows, records = self._records(kind, query, (after_seq, limit), decode)
             if records or not rows:
                 return records
             # None of them could be read: behind them may be others.
@@ -529,11 +556,9 @@ class SqliteLog(TableLog):
         values: Sequence[Any],
         decode: Callable[[int, bytes], _T],
     ) -> tuple[list[Any], list[tuple[int, _T]]]:
-        """The rows of a query to the tables, which hold everything then; and the records of those
-        that can be read, with their `seq`. One that cannot is set aside: the others must not wait
-        for it.
+        """The rows of a query to the tables; and the records of those that can be read, with their
+        `seq`. One that cannot is set aside: the others must not wait for it.
         """
-        self.drain()
         # A row may name a bundle, which is read then: both as of one moment.
         with self._database.snapshot():
             rows = self._database.rows(query, values)
@@ -653,21 +678,22 @@ class SqliteLog(TableLog):
 
     def first_seq(self) -> int | None:
         """The `seq` of the oldest decision that the log still holds; None when it holds none."""
-        seq: int | None = self._feed("SELECT min(seq) FROM decisions")[0][0]
-        return seq
+        return self._first("SELECT min(seq) FROM decisions")
 
     def next_seq(self, experiment: str, after_seq: int) -> int | None:
         """The `seq` of an experiment's first decision after `after_seq`; None when there is
         none.
         """
         query = "SELECT min(seq) FROM decisions WHERE experiment = ? AND seq > ?"
-        seq: int | None = self._feed(query, (experiment, after_seq))[0][0]
-        return seq
+        return self._first(query, (experiment, after_seq))
 
     def forget(
         self, decisions_through: int, events_through: int, older_than: int, limit: int = 2_000
     ) -> int:
         """Delete the oldest decisions with their events; see `Log.forget`."""
+        tables = {"decisions": decisions_through, "reward_events": events_through}
+        if not any(self._has_old(table, through, older_than) for table, through in tables.items()):
+            return 0
         # What still lies in the journal may be an event of a decision that is about to go.
         self.drain()
         with self._database.transaction():
@@ -707,6 +733,8 @@ class SqliteLog(TableLog):
 
     def forget_unit_events(self, through: int, older_than: int, limit: int = 2_000) -> int:
         """Delete the oldest events of units; see `Log.forget_unit_events`."""
+        if not self._has_old("unit_events", through, older_than):
+            return 0
         self.drain()
         with self._database.transaction():
             # Stamps never fall along `seq`, so what is old enough is the beginning of the table.
@@ -719,6 +747,17 @@ class SqliteLog(TableLog):
         with self._journal.locked():
             self._recent.restart(self._journal.drained)
         return deleted.rowcount
+
+    def _has_old(self, table: str, through: int, older_than: int) -> bool:
+        """Whether there may be rows of a table up to a `seq` that are stamped before `older_than`.
+        Stamps never fall along `seq`, so the first one tells, and what waits in the journal is
+        stamped no earlier than anything in the tables.
+        """
+        first = self._database.rows(f"SELECT seq, at FROM {table} ORDER BY seq LIMIT 1")  # noqa: S608 (own names)
+        if not first:
+            return older_than > self._stamps().newest
+        ((seq, at),) = first
+        return bool(seq <= through and at < older_than)
 
     def _events_alone(self, through: int, older_than: int, limit: int) -> list[Any]:
         """Those of the oldest events whose decision is gone, as (decision_id, event_id, at)."""

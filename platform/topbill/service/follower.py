@@ -8,6 +8,7 @@ import getpass
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -191,7 +192,9 @@ class Follower:
         worker_health.count_alarms(self._log.alarms())
         self._launch_meters.step(any(file.launch is not None for file in self._files))
         if self._page_service is not None:
-            self._page_service.follow(self._log)
+            # To move rows into the tables is the worker's, where there is one.
+            with self._log.unhurried() if self._has_worker else nullcontext():
+                self._page_service.follow(self._log)
 
     def sees_erasure(self) -> bool:
         """Whether units were erased since the last call."""

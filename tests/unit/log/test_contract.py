@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -344,6 +345,25 @@ def what_is_there_at_a_barrier_ends_before_what_comes_later(world: World) -> Non
     one.barrier()
     assert all_within(one) == (["a", "b", "c"], ["1", "2"], ["1", "2"])
     assert all(last >= first for first, last in zip(ends, one.ends(), strict=True))
+
+
+@law
+def who_does_not_hurry_reads_all_up_to_the_last_barrier(world: World) -> None:
+    one, other = world.log(), world.log()
+    world.now = 5_000_000
+    one.append([decision("a")], [event("a", "1")], [of_unit("1")])
+    world.now = 6_000_000
+    barrier = other.barrier()
+    world.now = 7_000_000
+    one.append([decision("b")])
+    with one.unhurried():
+        own = one.barrier()
+        assert barrier <= own <= 7_000_000
+        assert ids(one.read_decisions(0, 9))[:1] == ["a"]
+        assert [row.event_id for _, row in one.read_events(0, 9)] == ["1"]
+        assert [row.event_id for _, row in one.read_unit_events(0, 9)] == ["1"]
+        assert [row.decision_id for row in one.named("home", 0, own, 9)][:1] == ["a"]
+    assert ids(one.read_decisions(0, 9)) == ["a", "b"], "all, once it is over"
 
 
 def all_within(log: Log, ends: Ends | None = None) -> tuple[list[str], list[str], list[str]]:
@@ -1093,6 +1113,13 @@ class EndsTooSoon(MemoryLog):
         return super().ends()._replace(events=0)
 
 
+class IsLazyForEver(MemoryLog):
+    @contextmanager
+    def unhurried(self) -> Iterator[None]:
+        self.read_events = lambda *_: []  # type: ignore[method-assign]
+        yield
+
+
 class NeverEnds(MemoryLog):
     def ends(self) -> Ends:
         return super().ends()._replace(decisions=2**62)
@@ -1321,6 +1348,7 @@ BROKEN: dict[type[MemoryLog], set[str]] = {
     },
     PromisesTheFuture: {"after_a_barrier_nothing_is_added_at_or_before_it"},
     EndsTooSoon: {"what_is_there_at_a_barrier_ends_before_what_comes_later"},
+    IsLazyForEver: {"who_does_not_hurry_reads_all_up_to_the_last_barrier"},
     NeverEnds: {"what_is_there_at_a_barrier_ends_before_what_comes_later"},
     CommitsOutOfOrder: {"writers_at_once_store_every_row_once_and_a_reader_skips_none"},
     CountsLateEvents: {"matured_gives_each_decision_the_events_that_had_come_at_that_age"},

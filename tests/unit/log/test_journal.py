@@ -317,6 +317,33 @@ def test_nobody_who_writes_waits_for_what_is_drained_to_be_durable(new_log: NewL
     assert [d.decision_id for _, d in one.read_decisions(0, 10)] == ["a", "b"]
 
 
+def test_what_is_found_in_the_tables_is_read_without_a_drain(new_log: NewLog) -> None:
+    log = new_log()
+    log.append([decision("a")])
+    log.drain()
+    log.append([decision("b")])
+    assert [d.decision_id for _, d in log.read_decisions(0, 1)] == ["a"]
+    assert log.first_seq() == 1
+    assert log.forget(9, 9, 0) == 0
+    assert not log._journal.empty, "b waits"
+    with log.unhurried():
+        assert [d.decision_id for _, d in log.read_decisions(0, 9)] == ["a"]
+    assert not log._journal.empty
+    assert [d.decision_id for _, d in log.read_decisions(0, 9)] == ["a", "b"]
+
+
+def test_a_drain_leaves_known_what_was_written_behind_it(
+    new_log: NewLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = new_log(), new_log()
+    one.append([decision("a")])
+    with other._drained():
+        one.append([decision("b")])
+    monkeypatch.setattr(one._journal, "read", lambda *_: pytest.fail("is read again"))
+    assert one.append([decision("a"), decision("b")]).stored.keys() == {"a", "b"}
+    assert one.append([decision("c")]).stored.keys() == set()
+
+
 def test_a_long_journal_is_started_anew(new_log: NewLog, monkeypatch: pytest.MonkeyPatch) -> None:
     log = new_log()
     log.append([decision("a")])
