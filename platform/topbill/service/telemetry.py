@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter as Counts
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -142,9 +144,19 @@ def flush() -> None:
         counter.inc(number)
     _counts.clear()
     for histogram, durations in _durations.items():
-        for duration in durations:
-            histogram.observe(duration)
+        _observe_all(histogram, durations)
     _durations.clear()
+
+
+def _observe_all(histogram: Histogram, durations: list[float]) -> None:
+    """What `observe` does for each, with one addition a bucket in place of one a duration: a
+    thousand took a millisecond, in which nobody was answered."""
+    # Its buckets are not public. A test compares what comes out with what `observe` makes of it.
+    buckets, bounds = histogram._buckets, histogram._upper_bounds
+    histogram._sum.inc(sum(durations))
+    numbers = Counts(bisect_left(bounds, duration) for duration in durations)
+    for at, number in numbers.items():
+        buckets[at].inc(number)
 
 
 # `labels` checks and hashes its arguments at each call; for a label set that comes thousands of
