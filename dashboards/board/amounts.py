@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from board.style import GREY, NUMBER, colours, heat_scale, palette, text_on
+from board.style import GREY, colours, heat_scale, label_colour, palette, text_on
 from topbill import charts
 
 
@@ -108,7 +108,7 @@ def bars(
     x = alt.X("value:Q", scale=alt.Scale(domain=[0, most * 1.25]), axis=None)
     colour = alt.value(palette()[0]) if hues is None else hues.legend(None)
     shapes = base.mark_bar(cornerRadiusEnd=3).encode(x=x, color=colour, opacity=solid)
-    return shapes + base.mark_text(align="left", dx=4, color=GREY).encode(
+    return shapes + base.mark_text(align="left", dx=4, color=label_colour()).encode(
         x=x, text=alt.Text("value:Q", format=".1%")
     )
 
@@ -132,10 +132,10 @@ def contributions(frame: pd.DataFrame) -> alt.Chart:
 
 
 def segments(
-    frame: pd.DataFrame, names: Sequence[str], control: str, form: str = NUMBER
+    frame: pd.DataFrame, names: Sequence[str], control: str, title: str, form: str
 ) -> alt.LayerChart:
-    """Effects in groups, variants beside each other; `form` labels the axis. Columns: segment,
-    name, value, low, high, n, text.
+    """Effects in groups, variants beside each other; `form` labels the axis called `title`.
+    Columns: segment, name, value, low, high, n, text.
     """
     tips = [
         alt.Tooltip("segment:N"),
@@ -157,7 +157,7 @@ def segments(
     rules = base.mark_rule(strokeWidth=4, opacity=0.45).encode(
         x=alt.X(
             "low:Q",
-            title="difference from the control",
+            title=title,
             axis=alt.Axis(labelExpr=form, tickCount=6),
         ),
         x2="high:Q",
@@ -205,7 +205,7 @@ def calibration(frame: pd.DataFrame) -> alt.LayerChart:
             x=alt.X(
                 "expected:Q",
                 scale=scale,
-                title="expected draws (sum of logged probabilities)",
+                title="expected draws",
                 axis=axis,
             ),
             y=alt.Y("drawn:Q", scale=scale, title="draws", axis=axis),

@@ -96,7 +96,7 @@ def with_launch(report: Report, launch: LaunchStanding | None) -> Standing:
             next=f"Its launch waits: {launch.sentence.rstrip('.')}. Look at its numbers; topbill "
             f"approve {launch.experiment} lets it go on.",
         )
-    if report.status in ("stopped", "paused"):
+    if report.status in ("stopped", "paused") and report.decisions:
         return structs.replace(
             where,
             sentence=without_outlook(where.sentence),
@@ -472,6 +472,16 @@ def missing(what: str) -> Standing:
         tone="neutral",
         sentence=f"No {what} in the record.",
         next="Look at the spelling; what was decided a moment ago may not be published yet.",
+    )
+
+
+def none_of_those(key: str) -> Standing:
+    """No decision of an experiment is as was asked for."""
+    return Standing(
+        word="Not found",
+        tone="neutral",
+        sentence=f"No decision for {key} is of that kind.",
+        next="Choose another variant, or decisions without events too.",
     )
 
 

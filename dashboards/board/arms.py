@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from board.style import GREY, colours, palette
+from board.style import colours, label_colour, palette
 from topbill import charts
 
 
@@ -43,7 +43,7 @@ def trade(
     points = base.mark_point(filled=True, size=140, opacity=1).encode(x="x:Q", y="y:Q")
     words = (
         alt.Chart(frame)
-        .mark_text(align="left", dx=9, dy=-9, color=GREY)
+        .mark_text(align="left", dx=9, dy=-9, color=label_colour())
         .encode(x="x:Q", y="y:Q", text="name:N")
     )
     return wide + tall + points + words

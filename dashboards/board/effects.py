@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from board.style import GREY, LIFT, RULE, colours, palette, time_axis
+from board.style import GREY, LIFT, RULE, colours, label_colour, palette, time_axis
 from topbill import charts
 
 Drawing = alt.Chart | alt.LayerChart | alt.FacetChart
@@ -112,7 +112,13 @@ def with_milestones(
     layers = [drawing, base.mark_rule(strokeDash=[2, 3], strokeWidth=1.2, color=colour)]
     if labelled:
         named = alt.Chart(_apart(marks, last - first)).mark_text(
-            angle=270, align="right", baseline="top", dx=-3, dy=3, fontSize=10, color=colour
+            angle=270,
+            align="right",
+            baseline="top",
+            dx=-3,
+            dy=3,
+            fontSize=10,
+            color=label_colour() if colour == GREY else colour,
         )
         layers.append(named.encode(x="at:T", y=alt.value(0), text="label:N", tooltip=tips))
     return alt.layer(*layers)

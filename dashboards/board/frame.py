@@ -10,7 +10,7 @@ from typing import Literal
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from board import data, words
+from board import answers, data, ramps, words
 from board.terms import STATES, TERMS
 from board.words import plain
 from topbill.domain.alarm import TITLES
@@ -43,77 +43,82 @@ PROBLEMS = {
     "clock": ("The machine's clock was set by more than minutes.", ":material/schedule:"),
 }
 """What each kind of problem is called, and its sign."""
+_TITLED = "titled"
+"""In the session: whether the page that is being drawn has its title."""
 REFRESH = {"Off": None, "10 s": 10, "1 min": 60}
 """Seconds after which a page is drawn anew, by the sidebar's choice."""
 
 
-def show(body: Callable[[], None], *, refresh: bool = True) -> None:
-    """Draw a page: again from time to time as chosen in the sidebar, and what went wrong in
-    words.
+def show(title: str, body: Callable[[], None], *, refresh: bool = True) -> None:
+    """Draw a page: again from time to time as chosen in the sidebar, and what went wrong in words.
+    Its `title` stands above what went wrong before the body had one of its own.
     """
     every = REFRESH[str(st.session_state.get("refresh", "10 s"))] if refresh else None
 
     # A fragment is drawn anew without the sidebar, so that nothing flickers and no choice is lost.
     @st.fragment(run_every=every)
     def page() -> None:
+        st.session_state[_TITLED] = False
         try:
             body()
-        except NotFound as error:
-            empty(error)
-        except LogError as error:
-            st.warning(
-                "The record could not be read just now. It is tried again by itself.\n\n"
-                + words.code(str(error)),
-                icon="⏳",
-            )
-        except BadRequest as error:
-            st.warning(plain(str(error)), icon=":material/edit:")
         except TopbillError as error:
-            st.error(plain(str(error)), icon=":material/error:")
+            if not st.session_state[_TITLED]:
+                headline(title)
+            refusal(error)
 
     page()
 
 
-def empty(error: Exception) -> None:
+def refusal(error: TopbillError) -> None:
+    """What went wrong, and what to do."""
+    if isinstance(error, NotFound):
+        empty(error)
+    elif isinstance(error, LogError):
+        st.warning(
+            "The record could not be read just now. It is tried again by itself.\n\n"
+            + words.code(str(error)),
+            icon="⏳",
+        )
+    elif isinstance(error, BadRequest):
+        st.warning(plain(str(error)), icon=":material/edit:")
+    else:
+        st.error(plain(str(error)), icon=":material/error:")
+
+
+_NO_RECORD = Standing(
+    word="Empty",
+    tone="neutral",
+    sentence="The worker has published no record in this data folder yet.",
+    next="topbill up starts service, worker and dashboard; topbill demo lets simulated viewers "
+    "fill them within a minute.",
+)
+_NO_EXPERIMENT = Standing(
+    word="Empty",
+    tone="neutral",
+    sentence="The record knows no experiment yet.",
+    next="Put a file into the experiments folder; topbill examples copies some to begin with.",
+)
+
+
+def empty(error: NotFound) -> None:
     """Nothing there yet: what to do."""
-    with st.container(border=True):
-        st.subheader("Nothing to see yet")
-        st.write(
-            "The dashboard reads the record that the worker publishes, and there is none in this "
-            "data folder yet. Start the service and the worker, or let simulated viewers fill it:"
-        )
-        st.code(
-            "topbill demo        # a minute of simulated viewers\n"
-            "topbill up          # service, worker and dashboard"
-        )
-        st.caption(plain(str(error)))
-
-
-_NOT_RUNNING = {
-    "draft": "It is a draft. Set `status: running` in its file to launch it.",
-    "paused": "It is paused. Set `status: running` in its file to go on.",
-    "stopped": "It was stopped before any decision was made in it.",
-}
-"""What keeps an experiment without decisions from having any."""
+    try:
+        data.ask(database.published_at)
+    except TopbillError:
+        answer(_NO_RECORD)
+    else:
+        answer(_NO_EXPERIMENT)
+    st.caption(plain(str(error)))
 
 
 def no_decisions(key: str) -> None:
-    """An experiment in which nothing was decided."""
-    status = data.listed(key).status
-    with st.container(border=True):
-        st.subheader("No decisions yet")
-        # The service answers the control's order then, so that asking it would change nothing.
-        if status in _NOT_RUNNING:
-            st.write(f"{words.code(key)} is in the record. {_NOT_RUNNING[status]}")
-            return
-        st.write(
-            f"{words.code(key)} is in the record, but no decision has been made in it. Ask the "
-            "service for one:"
-        )
-        st.code(
-            "curl http://127.0.0.1:8600/v1/decide -H 'content-type: application/json' \\\n"
-            f'  -d \'{{"experiment": "{key}", "unit": "viewer-1"}}\''
-        )
+    """An experiment in which nothing was decided: what it waits for."""
+    report = data.report(key)
+    answer(answers.with_launch(report, ramps.by_experiment().get(key)))
+    # A draft, or what is paused or over, answers the control's order whoever asks.
+    if report.status == "running":
+        request = f'{{"experiment": "{key}", "unit": "viewer-1"}}'
+        st.caption(f"A request: POST /v1/decide with {words.code(request)}.")
 
 
 def chosen() -> str:
@@ -132,13 +137,19 @@ def chosen() -> str:
     return key if key in keys else keys[0]
 
 
+def headline(title: str) -> None:
+    """The one title of the page, as markdown."""
+    st.session_state[_TITLED] = True
+    st.title(title, anchor=False)
+
+
 def header(title: str, key: str | None = None, lead: str = "") -> None:
     """The page's title, and of which experiment."""
     if key is None:
-        st.title(title, anchor=False)
+        headline(title)
         return
     experiment = data.listed(key)
-    st.title(plain(experiment.title or key), anchor=False)
+    headline(plain(experiment.title or key))
     parts = [title, words.code(key), experiment.surface, experiment.status, lead]
     moment = data.as_of(key) if experiment.decisions else None
     if moment is not None:

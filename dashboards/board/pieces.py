@@ -25,6 +25,11 @@ def section(title: str, help_: str) -> None:
     st.subheader(title, anchor=False, help=help_)
 
 
+def result(sign: str, word: str) -> str:
+    """A word with its sign, so that no colour speaks alone; both stay on one line."""
+    return f"{sign}\u00a0{word}"
+
+
 def metrics(*numbers: tuple[str, str, str]) -> None:
     """Numbers side by side, as many in a row as there is room for: label, value, help."""
     # A fixed width each, so that numbers stand below each other where they wrap.

@@ -37,17 +37,20 @@ from topbill.reporting.experiment.wording import (
     outside,
     phase_cells,
     rows_of,
+    segment_cells,
+    segment_scales,
     side,
     since_conclusion_sentence,
     span_of_days,
     spans_told,
+    validity,
     value_cells,
     worsening,
 )
 from topbill.reporting.queries import history
 
-SIGNS = {"better": "✔", "worse": "✖", "inconclusive": "…", NOT_TRUSTWORTHY: "?"}
-GUARDRAIL_SIGNS = {"not_worse": "✔", "worse": "✖", "undecided": "…", "unknown": "?"}
+SIGNS = {"better": "✔", "worse": "✖", "inconclusive": "○", NOT_TRUSTWORTHY: "?"}
+GUARDRAIL_SIGNS = {"not_worse": "✔", "worse": "✖", "undecided": "○", "unknown": "?"}
 """A sign beside the word, so that no colour speaks alone."""
 EFFECTS = ["name", "relative", "low", "high", "text"]
 NO_EFFECTS = pd.DataFrame(columns=EFFECTS)
@@ -111,7 +114,7 @@ def lifts(analysis: Analysis, grey: str, *, csv: bool = True) -> None:
         return
     control = words.plain(analysis.control)
     st.caption(
-        f"Dashed line: no difference from {control}. Thick bar: 95% interval, valid at any look."
+        f"Dashed line: no difference from {control}. Thick bar: 95% interval, {validity(analysis)}."
     )
     title, form = axis_of_effects(analysis, primary[0], is_lift)
     drawing = charts.lifts(numbers, names(analysis), grey, title, form)
@@ -186,7 +189,12 @@ def allowed(guardrail: GuardrailResult) -> str:
 def result(c: Comparison, ratio: SampleRatio) -> str:
     """What a comparison says, with its sign."""
     said = call_of(c, ratio)
-    return f"{SIGNS[said]} {said}"
+    return pieces.result(SIGNS[said], said)
+
+
+def guardrail_result(guardrail: GuardrailResult) -> str:
+    """What a guardrail says, with its sign."""
+    return pieces.result(GUARDRAIL_SIGNS[guardrail.status], GUARDRAILS[guardrail.status])
 
 
 def p_value(p: float | None) -> str:
@@ -210,7 +218,8 @@ def effect_columns(
 def metrics(report: Report, analysis: Analysis) -> None:
     """Each metric of each variant beside the control."""
     pieces.section(
-        "Every metric", "Each variant beside the control; intervals of 95%, valid at any look."
+        "Every metric",
+        f"Each variant beside the control; intervals of 95%, {validity(analysis)}.",
     )
     lines = []
     is_uneven = analysis.sample_ratio.alarm
@@ -280,7 +289,7 @@ def guardrails(analysis: Analysis) -> None:
                 "non-inferiority margin": allowed(guardrail),
                 "change": change,
                 "95% interval": bounds or "–",
-                RESULT: f"{GUARDRAIL_SIGNS[guardrail.status]} {GUARDRAILS[guardrail.status]}",
+                RESULT: guardrail_result(guardrail),
             }
         )
     pieces.table(
@@ -313,23 +322,27 @@ def segments(analysis: Analysis, grey: str) -> None:
     else:
         st.markdown("No sign that the effect differs between these groups.")
     rows = numbers["segment"].nunique() * numbers["name"].nunique()
-    form = charts.POINTS if analysis.heterogeneity[0].is_proportion else charts.NUMBER
-    drawing = charts.segments(numbers, names(analysis), grey, form)
+    title, form = "difference from the control", charts.NUMBER
+    if segment_scales(analysis):
+        title, form = "in per cent of the control's mean", charts.LIFT
+    elif analysis.heterogeneity[0].is_proportion:
+        form = charts.POINTS
+    drawing = charts.segments(numbers, names(analysis), grey, title, form)
     pieces.chart(drawing, numbers, f"{analysis.experiment}-segments", 24 * rows + 120)
 
 
 def segment_numbers(analysis: Analysis) -> pd.DataFrame:
-    """Columns segment, name, value, low, high, n, text."""
+    """Columns segment, name, value, low, high (as lifts are told, where they can be), n, text."""
     lines = []
+    scales = segment_scales(analysis)
     for h in analysis.heterogeneity:
+        scale = scales.get(h.variant)
         for e in h.effects:
-            if e.shrunken is not None:
-                group = f"{h.segment}: {e.value}"
-                bounds = (e.shrunken_low, e.shrunken_high)
-                difference = words.metric_difference(e.shrunken, h.is_proportion)
-                interval = words.metric_difference_interval(*bounds, h.is_proportion)
-                text = f"{difference} ({interval})"
-                lines.append((group, e.variant, e.shrunken, *bounds, e.n, text))
+            if e.shrunken is None or e.shrunken_low is None or e.shrunken_high is None:
+                continue
+            numbers = [x / (scale or 1.0) for x in (e.shrunken, e.shrunken_low, e.shrunken_high)]
+            text = "{} ({})".format(*segment_cells(e, scale, h.is_proportion))
+            lines.append((f"{h.segment}: {e.value}", e.variant, *numbers, e.n, text))
     columns = ["segment", "name", "value", "low", "high", "n", "text"]
     return pd.DataFrame(lines, columns=columns)
 
@@ -482,10 +495,10 @@ def revisions(key: str) -> None:
         st.markdown(f"**{since}**, by {who}: {words.plain(' '.join(line.sentences))}")
         if line.diff:
             with st.expander(f"Revision {line.revision}: the diff of the file"):
-                st.code(line.diff, "diff")
+                st.code(line.diff, "diff", wrap_lines=True)
     if len(lines) > SHOWN_REVISIONS:
         earlier = words.count(len(lines) - SHOWN_REVISIONS)
         st.caption(f"{earlier} earlier revisions stand in the record's table `revisions`.")
     with st.expander("The experiment file", icon=":material/description:"):
         # As YAML, which is what people edit; the record holds JSON.
-        st.code(lines[0].file, "yaml")
+        st.code(lines[0].file, "yaml", wrap_lines=True)

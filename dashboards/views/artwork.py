@@ -95,8 +95,8 @@ def chart(values: pd.DataFrame, payloads: Payloads, name: str) -> None:
         return
     named = certain.assign(action=pictures.names(certain["action"], payloads))
     st.caption(
-        "Blue: off-policy value with its 95% interval. Orange tick: observed mean of the decisions "
-        "where it stood first. Mature decisions alone."
+        "Blue: off-policy value with its 95% interval, for one look. Orange tick: observed mean "
+        "of the decisions where it stood first. Mature decisions alone."
     )
     drawing = charts.action_values(named, "objective per decision")
     pieces.chart(drawing, certain, name, 30 * len(certain) + 50)
@@ -115,7 +115,7 @@ def table(values: pd.DataFrame, payloads: Payloads, name: str) -> None:
                 "share at position 1": words.share(row["share"]),
                 "observed mean": words.value(row["plain"]),
                 "off-policy value": words.value(row["value"]),
-                "95% interval": interval,
+                "95% of this look": interval,
                 "rests on": answers.rests_on(row),
             }
         )
@@ -209,4 +209,4 @@ def body() -> None:
     table(values, payloads, name)
 
 
-frame.show(body)
+frame.show("Artwork and rows", body)

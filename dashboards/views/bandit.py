@@ -123,8 +123,8 @@ def values(key: str, variant: str) -> None:
     if len(certain):
         st.caption(
             "Blue: off-policy value, what a decision would earn if this always stood first, with "
-            "its 95% interval. Orange tick: observed mean of the decisions where it did; a policy "
-            "that personalises picks whom it suits. Mature decisions alone."
+            "its 95% interval, for one look. Orange tick: observed mean of the decisions where it "
+            "did; a policy that personalises picks whom it suits. Mature decisions alone."
         )
         drawing = charts.action_values(certain, "objective per decision")
         pieces.chart(drawing, table, f"{key}-{variant}-worth", 30 * len(certain) + 50)
@@ -207,7 +207,7 @@ def regrets(key: str, report: Report) -> None:
                 "mature decisions": words.count(row["decisions"]),
                 "regret per decision": words.value(row["per_decision"]),
                 "regret": words.value(row["regret"]),
-                "95% interval": interval,
+                "95% of this look": interval,
             }
         )
     st.caption(
@@ -253,4 +253,4 @@ def body() -> None:
     versions(key)
 
 
-frame.show(body)
+frame.show("Bandit", body)

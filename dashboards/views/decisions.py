@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from board import answers, charts, data, frame, pieces, words
 from board.terms import COLUMNS, TERMS
@@ -93,9 +94,10 @@ def timeline(rewards: pd.DataFrame) -> None:
     pieces.table(pd.DataFrame(lines), "rewards")
 
 
-def several(rows: pd.DataFrame, whose: str, name: str) -> None:
-    """A line for each, which leads to everything about it."""
-    frame.answer(answers.latest_decisions(rows, whose), TERMS["decisions"])
+def several(rows: pd.DataFrame, whose: str, name: str, above: DeltaGenerator) -> None:
+    """A line for each, which leads to everything about it; what it comes down to stands `above`."""
+    with above:
+        frame.answer(answers.latest_decisions(rows, whose), TERMS["decisions"])
     pieces.section("The latest decisions", TERMS["decisions"])
     lines, links = [], []
     for row in rows.to_dict("records"):
@@ -171,16 +173,35 @@ def of_unit(unit: str) -> None:
     if rows.empty:
         frame.answer(answers.missing(f"decision for unit {unit}"), TERMS["decisions"])
     else:
-        several(rows, unit, "unit")
+        several(rows, unit, "unit", st.container())
         events(data.ask(decisions.events_of_unit, unit))
 
 
 def latest(key: str) -> None:
-    rows = data.ask(decisions.latest, key)
-    if rows.empty:
+    if not data.listed(key).decisions:
         frame.no_decisions(key)
-    else:
-        several(rows, key, "latest")
+        return
+    above = frame.answer_place()
+    left_column, right_column = st.columns(2)
+    names = [variant.name for variant in data.experiment(key).variants]
+    variant = left_column.pills(
+        "Variant", names, key="of", bind="query-params", help=COLUMNS["variant"]
+    )
+    has_events = right_column.toggle(
+        "With reward events alone", key="rewarded", bind="query-params", help=TERMS["rewarded"]
+    )
+    # Without the arguments where nothing is chosen: that question is answered in advance.
+    chosen: dict[str, Any] = {}
+    if variant in names:
+        chosen["variant"] = variant
+    if has_events:
+        chosen["has_events"] = True
+    rows = data.ask(decisions.latest, key, **chosen)
+    if rows.empty:
+        with above:
+            frame.answer(answers.none_of_those(key), TERMS["decisions"])
+        return
+    several(rows, key, "latest", above)
 
 
-frame.show(body)
+frame.show("Decisions", body)

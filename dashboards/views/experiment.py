@@ -117,4 +117,4 @@ def body() -> None:
     readout.revisions(key)
 
 
-frame.show(body)
+frame.show("Experiment", body)

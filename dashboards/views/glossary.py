@@ -80,4 +80,4 @@ def body() -> None:
         definitions(states)
 
 
-frame.show(body, refresh=False)
+frame.show("Glossary", body, refresh=False)

@@ -12,13 +12,13 @@ from board import answers, charts, data, frame, pieces, readout, words
 from board.terms import ENDED, TERMS
 from topbill.domain.alarm import TITLES
 from topbill.reporting import PropensityLine, Report
-from topbill.reporting.experiment.wording import JOINED, RESULT
+from topbill.reporting.experiment.wording import JOINED, RESULT, Standing
 from topbill.reporting.queries import database, decisions, series
 from topbill.reporting.queries.drift import drift
 from topbill.reporting.queries.shadows import shadows
 
 SHOWN_ALARMS = 20
-DRIFT_SIGNS = {"stable": "✔ stable", "shifting": "… shifting", "changed": "✖ changed"}
+DRIFT_SIGNS = {"stable": "✔", "shifting": "○", "changed": "✖"}
 
 
 def tested_lines(report: Report) -> list[PropensityLine]:
@@ -196,7 +196,7 @@ def drifting(key: str) -> None:
             {
                 "feature": row["feature"],
                 "PSI": f"{row['psi']:.3f}",
-                RESULT: DRIFT_SIGNS[row["verdict"]],
+                RESULT: pieces.result(DRIFT_SIGNS[row["verdict"]], row["verdict"]),
                 "biggest move": biggest_move(row["groups"]),
             }
         )
@@ -268,6 +268,15 @@ def biggest_move(groups: Iterable[dict[str, Any]]) -> str:
     return f"{moved['group']}: {words.share(moved['before'])} → {words.share(moved['lately'])}"
 
 
+IN_SHADOW = Standing(
+    word="In shadow",
+    tone="neutral",
+    sentence="Nobody is in a variant before the first step of the launch: everybody gets the "
+    "control's order.",
+    next="Wait for its first step; below stands what the variants would have done.",
+)
+
+
 def body() -> None:
     key = frame.chosen()
     report = data.report(key)
@@ -275,13 +284,14 @@ def body() -> None:
     frame.alarms_that_stand(key)
     frame.problems()
     if not report.decisions:
-        if unseen(key):
-            st.caption(
-                "Nobody is in a variant before the first step of the launch: everybody gets the "
-                "control's order."
-            )
-        else:
-            frame.no_decisions(key)
+        above = frame.answer_place()
+        # Whoever is in shadow waits for no traffic.
+        is_in_shadow = unseen(key)
+        with above:
+            if is_in_shadow:
+                frame.answer(IN_SHADOW, TERMS["shadow"])
+            else:
+                frame.no_decisions(key)
         return
     traffic = data.ask(series.traffic, key)
     frame.answer(answers.healthy(report, data.age()))
@@ -298,4 +308,4 @@ def body() -> None:
     alarms(key)
 
 
-frame.show(body)
+frame.show("Health", body)

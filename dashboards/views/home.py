@@ -141,4 +141,4 @@ def body() -> None:
             card(experiment, reports[experiment.key], standings[experiment.key])
 
 
-frame.show(body)
+frame.show("Experiments", body)

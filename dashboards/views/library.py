@@ -25,7 +25,8 @@ def summary(library: ExperimentLibrary) -> Standing:
             word="Empty",
             tone="neutral",
             sentence="No experiment was concluded yet.",
-            next="End one that has run its time: topbill conclude KEY --winner VARIANT --because …",
+            next="End one that has run its time: topbill conclude KEY --winner VARIANT "
+            "--because WHY",
         )
     return Standing(
         word="Library",
@@ -152,4 +153,4 @@ def body() -> None:
     table(matches)
 
 
-frame.show(body)
+frame.show("Library", body)

@@ -86,8 +86,8 @@ def standing(arm: LayerVariant) -> str:
     elif arm.beaten_by:
         sign = "✖"
     elif arm.behind:
-        sign = "…"
-    return f"{sign} {REASONS.get(arm.standing, words.label(arm.standing))}"
+        sign = "○"
+    return pieces.result(sign, REASONS.get(arm.standing, words.label(arm.standing)))
 
 
 def goals(report: PageReport) -> None:
@@ -137,7 +137,9 @@ def trade(report: PageReport, arms: Sequence[LayerVariant], x: str, y: str) -> N
     # Of a penalty less is better, so its axis is read the other way.
     right = "right" if report.weights[x] > 0 else "left"
     top = "up" if report.weights[y] > 0 else "down"
-    st.caption(f"Better is further {right} and further {top}; a cross is both 95% intervals.")
+    st.caption(
+        f"Better is further {right} and further {top}; a cross is both 95% intervals, for one look."
+    )
     pieces.chart(drawing, crosses, f"{report.page}-{arms[0].layer}-goals", 340)
 
 
@@ -156,7 +158,7 @@ def table(page: str, arms: Sequence[LayerVariant], metrics: Sequence[str]) -> No
     pieces.table(
         pd.DataFrame(lines),
         f"{page}-{arms[0].layer}",
-        "Per page, all of it, with half the width of its 95% interval.",
+        "Per page, all of it, with half the width of its 95% interval, for one look.",
         phone=("variant", "gain over the control", "standing"),
     )
 
@@ -217,13 +219,13 @@ def choose_page(pages: Sequence[str]) -> str:
 def body() -> None:
     pages = data.ask(coverage.pages)
     if not pages:
-        st.title("Whole page", anchor=False)
+        frame.headline("Whole page")
         data.experiments()  # says so where there is no record at all
         frame.answer(NONE, TERMS["pages"])
         return
     page = choose_page(pages)
     title = data.page_title(page)
-    st.title(words.plain(title) if title else "Whole page", anchor=False)
+    frame.headline(words.plain(title) if title else "Whole page")
     report = data.ask(page_report, page)
     layers = dict.fromkeys(arm.layer for arm in report.arms)
     st.caption(f"Whole page · {words.code(page)} · its layers: {words.plain(', '.join(layers))}")
@@ -235,4 +237,4 @@ def body() -> None:
     fallbacks(report)
 
 
-frame.show(body)
+frame.show("Whole page", body)

@@ -16,6 +16,7 @@ from board.pictures import Payloads
 from board.terms import TERMS
 from topbill.domain.errors import BadRequest
 from topbill.domain.features import Feature
+from topbill.reporting.experiment.wording import Standing
 from topbill.reporting.queries.preview import Preview, PreviewedVariant, preview
 
 EXAMPLE = '{"device": "tv", "hour": 21}'
@@ -197,17 +198,22 @@ def chances(answer: Preview) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+NO_ACTIONS = Standing(
+    word="Empty",
+    tone="neutral",
+    sentence="The actions of this experiment come with each request, so there is nothing to "
+    "preview.",
+    next="Look at Decisions for what was shown.",
+)
+
+
 def body() -> None:
     key = frame.chosen()
     frame.header("Preview", key, "nothing here is logged")
     compiled = data.policies(key)
     experiment = compiled.experiment
     if not experiment.actions:
-        st.info(
-            "The actions of this experiment come with each request, so there is nothing to "
-            "preview.",
-            icon=":material/info:",
-        )
+        frame.answer(NO_ACTIONS, TERMS["preview"])
         return
     above = frame.answer_place()
     left_column, right_column = st.columns([1, 3])
@@ -241,4 +247,4 @@ def body() -> None:
         pieces.download(chances(answer), f"{key}-preview")
 
 
-frame.show(body, refresh=False)
+frame.show("Preview", body, refresh=False)

@@ -24,6 +24,7 @@ from topbill.reporting.experiment.wording import (
     Standing,
     effect_in_words,
     side,
+    validity,
     value_cells,
     worsening,
 )
@@ -96,8 +97,7 @@ def guardrails(analysis: Analysis) -> pd.DataFrame:
                 "change": change,
                 "95% interval": bounds or words.MISSING,
                 "non-inferiority margin": readout.allowed(guardrail),
-                RESULT: f"{readout.GUARDRAIL_SIGNS[guardrail.status]} "
-                f"{GUARDRAILS[guardrail.status]}",
+                RESULT: readout.guardrail_result(guardrail),
             }
         )
     pieces.table(
@@ -151,9 +151,10 @@ def basis(report: Report) -> Iterator[str]:
     mature = words.share(report.health.mature_share, digits=0)
     yield (
         f"{words.count(report.units)} units with {words.count(report.decisions)} decisions, "
-        f"{mature} of them mature; intervals of 95% hold at every look."
+        f"{mature} of them mature."
     )
     if report.ab is not None and len(report.ab.units) > 1:
+        yield f"Intervals of 95%, {validity(report.ab)}."
         mismatch = report.ab.sample_ratio.alarm
         yield "Sample ratio mismatch (SRM)." if mismatch else "No sample ratio mismatch (SRM)."
     if len(report.phases) > 1:
@@ -199,6 +200,10 @@ def verdict(key: str, report: Report, first: date | None, last: date | None) -> 
     frame.header("Verdict", key, f"{revision} · {said}" if said else revision)
     if report.hypothesis:
         st.markdown(f"*{words.plain(report.hypothesis)}*")
+    if not report.decisions:
+        readout.conclusion(report)
+        frame.no_decisions(key)
+        return
     launch = ramps.by_experiment().get(key)
     where = answers.while_still(answers.with_launch(report, launch), data.age())
     frame.answer(where)
@@ -208,20 +213,17 @@ def verdict(key: str, report: Report, first: date | None, last: date | None) -> 
         ramps.on_card(launch)
     grey = data.experiment(key).control.name
     numbers: list[pd.DataFrame] = []
-    if report.ab is not None and len(report.ab.units) > 1 and report.decisions:
+    if report.ab is not None and len(report.ab.units) > 1:
         # Where units were not split as intended, how they were split is what is to be looked at.
         if report.ab.sample_ratio.alarm:
             readout.split(report.ab)
         else:
             numbers.append(lifts(report.ab, grey))
         numbers.append(guardrails(report.ab))
-    elif report.decisions:
-        readout.uncompared(report)
     else:
-        frame.no_decisions(key)
-        return
+        readout.uncompared(report)
     st.caption(words.plain(" ".join(basis(report))))
-    with st.container(key="share", horizontal=True):
+    with st.container(key="share", horizontal=True, vertical_alignment="center"):
         st.page_link(
             "views/experiment.py",
             label="All numbers",
@@ -236,4 +238,4 @@ def verdict(key: str, report: Report, first: date | None, last: date | None) -> 
         st.html(SHARE % json.dumps(link(key, first, last)), unsafe_allow_javascript=True)
 
 
-frame.show(body)
+frame.show("Verdict", body)

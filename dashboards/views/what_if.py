@@ -164,7 +164,7 @@ def table(
             {
                 "estimator": estimate.estimator,
                 "off-policy value": words.value(estimate.value),
-                "95% interval": words.interval(estimate.low, estimate.high),
+                "95% of this look": words.interval(estimate.low, estimate.high),
                 "difference from the logged policy": _more(differences.get(estimate.estimator)),
                 RESULT: reading,
             }
@@ -251,4 +251,4 @@ def body() -> None:
     footer(evaluation)
 
 
-frame.show(body, refresh=False)
+frame.show("What if", body, refresh=False)

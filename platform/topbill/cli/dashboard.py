@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from topbill.domain.errors import TopbillError
+from topbill.lake import database_of
 from topbill.reporting.visitors import PASSWORD, PICTURE_HOSTS
 from topbill.service.browsers import is_loopback
 from topbill.shipped import shipped
@@ -60,6 +61,14 @@ def launch(
         where[PICTURE_HOSTS] = picture_hosts
     flags = ["--server.address", host, "--server.port", str(port), "--server.headless", "true"]
     return StreamlitCommand(["-m", "streamlit", "run", str(app), *flags], {**os.environ, **where})
+
+
+def has_record(data: Path) -> bool:
+    """Whether there is something to show; where a lake cannot be reached, the pages say why."""
+    try:
+        return database_of(data).exists()
+    except TopbillError:
+        return False
 
 
 def run(

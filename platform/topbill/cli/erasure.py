@@ -59,7 +59,7 @@ def unit(
 
     use_log(url)
     use_lake(lake_url)
-    found = unit_data(data, unit, unit_type)
+    found = unit_data(data, given_unit(unit), unit_type)
     output.show(found, lambda: print_json(found), lambda: msgspec.to_builtins(found)["decisions"])
 
 
@@ -78,9 +78,9 @@ def hash_(*units: str, data: Data = DATA, output: Output = TEXT) -> None:
     if output.is_text:
         # One by one: whoever pipes millions of them does not wait for the last.
         for unit in asked:
-            print(ids.stored(unit))
+            print(ids.stored(given_unit(unit)))
         return
-    hashes = [{"unit": unit, "stored": ids.stored(unit)} for unit in asked]
+    hashes = [{"unit": unit, "stored": ids.stored(given_unit(unit))} for unit in asked]
     output.show(hashes, lambda: None)
 
 
@@ -125,6 +125,7 @@ def erase(
         return
     if unit is None or tombstones is not None:
         raise BadRequest("erase", "expected --unit, or --tombstones alone")
+    unit = given_unit(unit)
     copies = []
     if dry_run:
         rows = find_unit(data, unit, unit_type)
@@ -198,6 +199,15 @@ def retain(
             say(f"{data}: {waiting:,} rows so old are still in the log, until they are learned")
 
     output.show({**removed._asdict(), "dry_run": False, "waiting": waiting}, text)
+
+
+def given_unit(unit: str) -> str:
+    """An id that somebody typed or piped. Raises BadRequest for none at all: it is a variable that
+    was never set, or an empty line.
+    """
+    if not unit.strip():
+        raise BadRequest("unit", "got an empty id; expected a unit's, such as viewer-1")
+    return unit
 
 
 def given_tombstones(file: Path) -> list[Tombstone]:

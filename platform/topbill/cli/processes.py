@@ -34,6 +34,7 @@ from topbill.cli.shell import (
     out,
     own_or_examples,
     refuse_log,
+    say,
     use_engine,
     use_lake,
     use_log,
@@ -459,6 +460,11 @@ def dashboard(
     use_log(url)
     use_lake(lake)
     use_engine(engine)
+    if not dashboards.has_record(data):
+        say(
+            f"{data}: no record yet, so pages are empty until a worker publishes one: topbill up "
+            "starts a worker, topbill demo simulates viewers, --data names another folder"
+        )
     dashboards.run(experiments, data, host=host, port=port, picture_hosts=picture_hosts)
 
 

@@ -23,6 +23,16 @@ from topbill.spec.schema import EXPERIMENT
 from topbill.spec.yaml import contents, parse
 
 Verdict = tuple[Path, Experiment | SpecError]
+SMALLEST = """
+    experiment: home-hero
+    surface: artwork
+    actions: [{id: close-up}, {id: chase}]
+    metrics: {play: {event: play, kind: binary, window: 1h}}
+    objective: {play: 1}
+    variants:
+      editorial: {policy: fixed, order: [close-up], share: 50%, control: true}
+      thompson: {policy: thompson, share: 50%}"""
+"""The fewest keys of an experiment that compares two variants: what an empty file may become."""
 
 
 def load(path: Path) -> Experiment:
@@ -51,6 +61,9 @@ def from_raw(
     Raises SpecError with every problem, after those already found.
     """
     at = Location(name, problems=list(problems), lines=lines or {})
+    if raw is None:
+        expected = f"an experiment, such as{SMALLEST}"
+        raise SpecError([*problems, FileProblem(name, "file", "an empty file", expected)])
     metrics = metrics or MetricLibrary()
     raw, names = library.expanded(raw, metrics, at)
     # What could not be read doesn't stop the rest from being checked: all problems in one go.

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.end_to_end
 PAGES = {page.path: page.landmark for page in ENTRIES}
 """Each page's path, and words that stand there once it is drawn."""
 WORDS = {
-    "empty": "Nothing to see yet",
+    "empty": "The record knows no experiment yet.",
     "alone": "Not compared",
     "uneven": "Not trustworthy (SRM)",
     "hushed": "The log cannot tell",

@@ -68,6 +68,17 @@ def test_colours_are_seen_on_their_page(page: str, palettes: dict[str, tuple[str
     assert min(contrast(colour, PAGES[page]) for colour in palettes[page]) > 2.0
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_written_on_charts_can_be_read(
+    page: str, palettes: dict[str, tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which no checker of a page sees, as charts are drawn on a canvas."""
+    from board import style
+
+    monkeypatch.setattr(style, "dark", lambda: page == "dark")
+    assert contrast(style.label_colour(), PAGES[page]) > 4.5
+
+
 @pytest.mark.parametrize("sight", SIGHT)
 @pytest.mark.parametrize("page", PAGES)
 def test_colours_that_stand_together_are_told_apart(

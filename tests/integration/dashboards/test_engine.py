@@ -67,6 +67,9 @@ QUESTIONS: dict[str, Callable[[Asked], Any]] = {
     "find": lambda q: decisions.find(q.data, q.decision),
     "joins": lambda q: decisions.joins(q.data, q.key),
     "latest": lambda q: decisions.latest(q.data, q.key),
+    "latest of a kind": lambda q: decisions.latest(
+        q.data, q.key, variant=q.variant, has_events=True
+    ),
     "of_unit": lambda q: decisions.of_unit(q.data, q.unit),
     "events_of_unit": lambda q: decisions.events_of_unit(q.data, q.unit),
     "drift": lambda q: drift.drift(q.data, q.key),

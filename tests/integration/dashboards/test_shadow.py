@@ -42,7 +42,8 @@ def test_health_tells_how_fast_they_were_and_what_they_would_show(shadowed: Path
     app = open_app(shadowed, "health", experiment="home-artwork")
     assert [e.message for e in app.exception] == []
     assert "Shadow: variants that nobody sees yet" in said(app)
-    assert "No decisions yet" not in said(app)
+    assert "In shadow" in said(app)
+    assert "No traffic" not in said(app)
     table = next(table for table in tables(app) if "would show the same" in table)
     first = table.set_index("variant").loc["thompson"]
     assert (first["decisions"], first["too late"]) == ("200", "9.50%")

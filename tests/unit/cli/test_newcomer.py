@@ -36,6 +36,25 @@ def test_an_empty_folder_is_told_what_to_do(
     assert list(tmp_path.iterdir()) == [], "a question leaves nothing behind"
 
 
+@pytest.mark.parametrize("line", [["hash", ""], ["unit", " "], ["erase", "--unit", ""]])
+def test_an_id_that_was_never_set_is_no_unit(
+    line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in `topbill erase --unit "$UNIT"`."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TopbillError, match="got an empty id; expected a unit's, such as viewer-1"):
+        cli.app(line, result_action="return_value")
+
+
+def test_the_dashboard_of_an_empty_folder_says_so_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.execve", lambda *_: None)
+    cli.app(["dashboard"], result_action="return_value")
+    assert "data: no record yet" in capsys.readouterr().out
+
+
 def test_a_folder_that_is_not_there_is_not_asked_to_be_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -614,9 +614,11 @@ class Wellformed(HTMLParser):
         self.references: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.references += [
-            f"{tag} {name}" for name, _ in attrs if name in ("src", "href", "srcset", "data")
-        ]
+        for name, value in attrs:
+            # What leads elsewhere on the page leads to nothing outside of it.
+            is_inside = name == "href" and (value or "").startswith("#")
+            if name in ("src", "href", "srcset", "data") and not is_inside:
+                self.references.append(f"{tag} {name}")
         if tag in ("script", "link", "iframe", "object", "img"):
             self.references.append(tag)
         if tag not in ("meta", "br"):
@@ -645,6 +647,14 @@ def test_the_html_is_whole_in_itself(tmp_path: Path, rows: dict[str, Any]) -> No
     assert "nan" not in re.sub(r"<[^>]*>", " ", page).lower().split()
     for chart in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         ElementTree.fromstring(chart)  # noqa: S314 (our own)
+
+
+def test_every_heading_that_leads_to_the_glossary_gets_there(tmp_path: Path) -> None:
+    page = reporting.to_html(made(tmp_path, **trial(0.2)))
+    led_to = set(re.findall(r'<th[^>]*><a href="#([^"]+)"', page))
+    assert {"word-lift", "word-result", "word-probability-to-beat-control"} <= led_to
+    explained = re.findall(r'<dt id="([^"]+)">', page)
+    assert sorted(led_to) == sorted(explained)
 
 
 def test_the_html_escapes_what_people_wrote(tmp_path: Path) -> None:

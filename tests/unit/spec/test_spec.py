@@ -24,7 +24,9 @@ from topbill.policies import KINDS
 from topbill.spec import Experiment, Metric, from_audit, json_schema, load, load_all, validate
 from topbill.spec.alerts import ALERTS, alerts_schema
 from topbill.spec.fields import JsonSchema, ListOf, MapOf, Section, Tagged
+from topbill.spec.files import SMALLEST, from_raw
 from topbill.spec.schema import EXPERIMENT, METRIC_LIBRARY, library_schema
+from topbill.spec.yaml import parse
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -469,7 +471,9 @@ def test_all_mistakes_of_a_file_are_named_at_once(sample: str, file: File) -> No
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "file: got nothing; expected a mapping with experiment"),
+        (b"", f"file: got an empty file; expected an experiment, such as{SMALLEST}"),
+        (b"# later\n", "file: got an empty file; expected an experiment"),
+        (b"[]", "file: got a list of 0; expected a mapping with experiment"),
         (b"- a", "file: got a list of 1; expected a mapping with experiment"),
         (b"\xff\xfe", "byte 0: got bytes that are not UTF-8"),
         (b"a: " + b"x" * 1_000_000, "file: got too many bytes; expected at most 1,000,000"),
@@ -491,6 +495,12 @@ def test_all_mistakes_of_a_file_are_named_at_once(sample: str, file: File) -> No
 def test_what_is_no_plain_yaml_is_refused(file: File, content: bytes, said: str) -> None:
     (problem,) = problems(file(content))
     assert problem.startswith(said)
+
+
+def test_the_smallest_experiment_is_one() -> None:
+    """What somebody with an empty file is told to write."""
+    experiment = from_raw(parse(SMALLEST.encode(), "smallest.yaml").value, "smallest.yaml")
+    assert len(experiment.variants) == 2
 
 
 def test_a_file_that_is_not_there_is_a_spec_error(tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ script.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import groupby, pairwise
 
 from topbill.ab import Analysis, GuardrailResult, Novelty
 from topbill.domain import formatting
 from topbill.domain.margin import amount
+from topbill.domain.terms import load_terms
 from topbill.reporting.experiment import svg, wording
 from topbill.reporting.experiment.conclusion import conclusion_sentence
 from topbill.reporting.experiment.model import (
@@ -51,6 +53,8 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align
 th { color: var(--dim); font-weight: 500; } th.l, td.l { text-align: left; }
 td.l, td.w { white-space: normal; } td.w { min-width: 14rem; }
 svg { width: 100%; min-width: 34rem; height: auto; font-size: 12px; fill: var(--ink); }
+dt { font-weight: 600; margin-top: .6rem; } dd { margin: 0; max-width: 60rem; }
+th a { color: inherit; text-decoration: underline dotted; text-underline-offset: .2em; }
 svg .grid { stroke: var(--line); } svg .zero { stroke: var(--ink); }
 """
 
@@ -102,7 +106,7 @@ def summary(report: Report) -> str:
 
 def part(body: str) -> str:
     """What a notebook shows of a report, with the reports' style."""
-    return f"<div class=topbill><style>{_IN_NOTEBOOK}</style>{body}</div>"
+    return f"<div class=topbill><style>{_IN_NOTEBOOK}</style>{body}{_glossary(body)}</div>"
 
 
 def page(title: str, body: str) -> str:
@@ -111,8 +115,31 @@ def page(title: str, body: str) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(title)}</title>"
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_COLOURS}{_PAGE}{_PARTS}</style></head><body>{body}</body></html>\n"
+        f"<style>{_COLOURS}{_PAGE}{_PARTS}</style></head><body>{body}{_glossary(body)}</body></html>\n"
     )
+
+
+def _glossary(body: str) -> str:
+    """What the headings mean that lead here. A file that may be sent to anybody leads nowhere
+    else.
+    """
+    meanings = load_terms().columns
+    words = [word for word in meanings if _link_to(word) in body]
+    if not words:
+        return ""
+    entries = [
+        f'<dt id="{_anchor(word)}">{escape(word)}</dt><dd>{escape(meanings[word])}</dd>'
+        for word in words
+    ]
+    return f"<h2>Glossary</h2><dl>{''.join(entries)}</dl>"
+
+
+def _anchor(word: str) -> str:
+    return "word-" + re.sub("[^a-z0-9]+", "-", word)
+
+
+def _link_to(word: str) -> str:
+    return f'<a href="#{_anchor(word)}">{escape(word)}</a>'
 
 
 def _head(report: Report, title: str) -> str:
@@ -168,8 +195,7 @@ def _effects(analysis: Analysis) -> str:
     caption = (
         f"{1 - analysis.alpha:.0%} intervals by unit, as policies over the units assigned to them."
     )
-    if analysis.method == "sequential":
-        caption += " Intervals stay valid however often one looks."
+    caption += f" Intervals are {wording.validity(analysis)}."
     notes = "".join(f"<p>{escape(note)}.</p>" for note in analysis.notes)
     return (
         f"<h2>Against {escape(analysis.control)}</h2><div class=wide>{svg.forest(bars)}</div>"
@@ -236,14 +262,12 @@ def _holdout(holdout: HoldoutReadout) -> str:
 
 def _segments(analysis: Analysis) -> str:
     parts = []
+    scales = wording.segment_scales(analysis)
     for h in analysis.heterogeneity:
         rows = []
         for effect in h.effects:
-            difference = formatting.metric_difference(effect.shrunken, h.is_proportion)
-            interval = formatting.metric_difference_interval(
-                effect.shrunken_low, effect.shrunken_high, h.is_proportion
-            )
-            rows.append((effect.value, f"{effect.n:,}", difference, interval))
+            cells = wording.segment_cells(effect, scales.get(h.variant), h.is_proportion)
+            rows.append((effect.value, f"{effect.n:,}", *cells))
         p = "" if h.p_adjusted is None else f" (does it differ? adjusted p = {h.p_adjusted:.3g})"
         heads = (h.segment, "units", "difference", "interval")
         parts.append(f"<h3>{escape(h.variant)} by {escape(h.segment)}{p}</h3>")
@@ -252,8 +276,12 @@ def _segments(analysis: Analysis) -> str:
         return ""
     return (
         "<h2>Segments (heterogeneous effects)</h2><p class=dim>Differences are shrunk towards the "
-        f"common effect by as much as segments agree.</p>{''.join(parts)}"
+        f"common effect by as much as segments agree{_of_what(scales)}.</p>{''.join(parts)}"
     )
+
+
+def _of_what(scales: Mapping[str, float]) -> str:
+    return ", and told in per cent of the control's mean over all of them" if scales else ""
 
 
 def _phases(report: Report) -> str:
@@ -354,8 +382,10 @@ def table(
     for above, row in reversed(list(pairwise(lines))):
         if row[0] == above[0]:
             row[0] = ""
-    head = _cells("th", heads, sides)
-    body = "".join(f"<tr>{_cells('td', row, sides)}</tr>" for row in lines)
+    known = load_terms().columns
+    linked = [_link_to(head) if head in known else escape(head) for head in heads]
+    head = "".join(f"<th{side}>{cell}</th>" for cell, side in zip(linked, sides, strict=True))
+    body = "".join(f"<tr>{_cells(row, sides)}</tr>" for row in lines)
     below = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
         f"<div class=wide><table>{below}<thead><tr>{head}</tr></thead>"
@@ -363,10 +393,10 @@ def table(
     )
 
 
-def _cells(tag: str, cells: Sequence[str], sides: Sequence[str]) -> str:
+def _cells(cells: Sequence[str], sides: Sequence[str]) -> str:
     parts = []
     for cell, side in zip(cells, sides, strict=True):
         # A reason in the place of an interval takes several lines, not the whole width.
         wraps = " class=w" if not side and len(cell) > _LONG else side
-        parts.append(f"<{tag}{wraps}>{escape(cell)}</{tag}>")
+        parts.append(f"<td{wraps}>{escape(cell)}</td>")
     return "".join(parts)

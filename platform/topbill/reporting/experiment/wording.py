@@ -19,6 +19,7 @@ from topbill.ab import (
     GuardrailResult,
     Novelty,
     Phase,
+    SegmentEffect,
 )
 from topbill.ab import REASONS as AB_REASONS
 from topbill.ab.phases import shares_changed
@@ -83,6 +84,20 @@ _DRAFT = Standing(
     sentence="It is a draft: everybody gets the control's order.",
     next="Set status: running in its file to launch it.",
 )
+_UNASKED = {
+    "draft": _DRAFT,
+    "paused": msgspec.structs.replace(
+        _NO_TRAFFIC,
+        sentence="It is paused, and no decision has been made in it yet.",
+        next="Set status: running in its file to go on.",
+    ),
+    "stopped": msgspec.structs.replace(
+        _NO_TRAFFIC,
+        sentence="It was stopped before any decision was made in it.",
+        next="Nothing to do: everybody gets the control's order.",
+    ),
+}
+"""What keeps an experiment without decisions from having any, by its status."""
 _NO_CONTROL = Standing(
     word="Not compared",
     tone="neutral",
@@ -149,7 +164,7 @@ _TOO_EARLY: tuple[str, Tone, str] = (
 def standing(report: Report) -> Standing:
     """Where the experiment stands. The word never says more than the verdict does."""
     if not report.decisions:
-        return _DRAFT if report.status == "draft" else _NO_TRAFFIC
+        return _UNASKED.get(report.status, _NO_TRAFFIC)
     if report.ab is None:
         return _NO_CONTROL
     if len(report.ab.units) < 2:
@@ -547,6 +562,35 @@ def call_of(c: Comparison, ratio: ab.SampleRatio | None = None) -> str:
     if c.difference_low is None:
         return ""
     return NOT_TRUSTWORTHY if ratio is not None and ratio.alarm else CALLS[c.call]
+
+
+def validity(analysis: Analysis) -> str:
+    """For how many looks the 95% of an analysis' intervals holds."""
+    if analysis.method == "sequential":
+        return "valid at any look"
+    return "valid at the planned looks" if analysis.method == "group-sequential" else "for one look"
+
+
+def segment_scales(analysis: Analysis) -> dict[str, float]:
+    """Variant → the control's mean of the primary metric, by which differences within segments are
+    told as the lift above them is; empty where one of the lifts cannot be told.
+    """
+    primary = analysis.comparisons_of(analysis.primary)
+    if any(c.relative is None or not c.control_value for c in primary):
+        return {}
+    return {str(c.variant): abs(c.control_value or 1.0) for c in primary}
+
+
+def segment_cells(
+    effect: SegmentEffect, scale: float | None, is_proportion: bool
+) -> tuple[str, str]:
+    """A segment's shrunken effect and its interval, in per cent of `scale` where there is one."""
+    bounds = (effect.shrunken_low, effect.shrunken_high)
+    if scale is None or effect.shrunken is None:
+        difference = formatting.metric_difference(effect.shrunken, is_proportion)
+        return difference, formatting.metric_difference_interval(*bounds, is_proportion)
+    low, high = (None if bound is None else bound / scale for bound in bounds)
+    return formatting.change(effect.shrunken / scale), formatting.lift_interval(low, high)
 
 
 def relative_interval(low: float | None, high: float | None) -> str:

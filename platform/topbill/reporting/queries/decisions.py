@@ -5,7 +5,9 @@ time.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -108,22 +110,46 @@ def events_of_unit(data: Path | str, unit: str, limit: int = 200) -> pd.DataFram
         return database.frame(query, unit=stored, most=limit)
 
 
-def latest(data: Path | str, key: str, limit: int = 25) -> pd.DataFrame:
-    """The latest decisions of an experiment, with the columns of `of_unit`."""
-    return _latest(data, "experiment = $value", key, limit)
+def latest(
+    data: Path | str,
+    key: str,
+    limit: int = 25,
+    *,
+    variant: str | None = None,
+    has_events: bool = False,
+) -> pd.DataFrame:
+    """The latest decisions of an experiment, with the columns of `of_unit`: of one `variant`
+    alone, or those alone that a reward event came for.
+    """
+    which, parameters = "TRUE", dict[str, object]()
+    if variant is not None:
+        which += " AND variant = $variant"
+        parameters["variant"] = variant
+    if has_events:
+        which += " AND decision_id IN (SELECT decision_id FROM rewards WHERE experiment = $value)"
+    return _latest(data, "experiment = $value", key, limit, which, parameters)
 
 
-def _latest(data: Path | str, whose: str, value: str, limit: int) -> pd.DataFrame:
-    """The latest decisions for which the condition `whose` holds, in which $value stands.
+def _latest(
+    data: Path | str,
+    whose: str,
+    value: str,
+    limit: int,
+    which: str = "TRUE",
+    parameters: Mapping[str, object] = MappingProxyType({}),
+) -> pd.DataFrame:
+    """The latest decisions for which the condition `whose` holds, in which $value stands; of these
+    those alone for which `which` holds, with its `parameters`.
 
     Their log positions come first, from two narrow columns: the wide ones are then read for these
     few alone, and `seq >= first` lets DuckDB skip all files but the newest.
     """
     with open_database(data) as database:
         rows = database.rows(
-            f"SELECT seq FROM decisions WHERE {whose} ORDER BY seq DESC LIMIT $most",  # noqa: S608  (a condition of this module)
+            f"SELECT seq FROM decisions WHERE {whose} AND {which} ORDER BY seq DESC LIMIT $most",  # noqa: S608  (conditions of this module)
             value=value,
             most=limit,
+            **parameters,
         )
         seqs = [row["seq"] for row in rows]
         return database.frame(
