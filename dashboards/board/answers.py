@@ -487,7 +487,7 @@ def none_of_those(key: str) -> Standing:
 
 def healthy(report: Report, age: float) -> Standing:
     """Whether the record can be believed; `age` in seconds since it was published."""
-    # A guardrail that is broken says nothing against the record.
+    # A guardrail that failed says nothing against the record.
     doubts = [alarm for alarm in alarms(report) if alarm.code != "guardrail_worse"]
     sentences = [alarm.sentence for alarm in doubts]
     if sentences:
@@ -514,7 +514,9 @@ def healthy(report: Report, age: float) -> Standing:
         tone="good",
         sentence=f"The record can be trusted: {drawn}rewards find their decisions, fallbacks are "
         f"below {words.share(FELL_BACK, digits=0)}.{untold}",
-        next="Nothing to do.",
+        next="Nothing to do here; but a guardrail failed: see the Verdict."
+        if alarms(report)
+        else "Nothing to do.",
     )
 
 

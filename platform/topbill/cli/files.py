@@ -188,6 +188,7 @@ def _notes(experiment: Experiment, candidates: int, slots: int | None = None) ->
     """
     from topbill.spec.exploration import little_is_left, may_vanish
 
+    yield from _compares_little(experiment)
     if experiment.entities:
         yield f"whether its tables fit says topbill features {experiment.source} --data DIR"
 
@@ -210,6 +211,21 @@ def _notes(experiment: Experiment, candidates: int, slots: int | None = None) ->
         from topbill.launch.hold import hold_notes
 
         yield from hold_notes(experiment)
+
+
+def _compares_little(experiment: Experiment) -> Iterator[str]:
+    """What keeps a file that is no mistake from telling much."""
+    if experiment.status == "running" and not experiment.traffic:
+        yield "it runs with traffic: 0%, so nobody is in a variant; a draft says status: draft"
+    if len(experiment.variants) == 1:
+        (only,) = experiment.variants
+        yield f"{only.name} is the only variant: without a second one nothing is compared"
+    for guardrail in experiment.guardrails:
+        if experiment.objective.get(guardrail.metric):
+            yield (
+                f"{guardrail.metric} is both in the objective and a guardrail: policies trade it "
+                "for the rest, and the guardrail forbids that they do"
+            )
 
 
 def _notes_of_page(page: PageFile, experiments: Mapping[str, Experiment]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import cyclopts
 import msgspec
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import (
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
     from topbill.worker.verification import Verification
 
 
+Rounds = Annotated[int, Parameter(validator=Number(gte=1))]
+
+
 @app.command
-def simulate(file: Path, *, rounds: int = 20_000, seed: int = 0, output: Output = TEXT) -> None:
+def simulate(file: Path, *, rounds: Rounds = 20_000, seed: int = 0, output: Output = TEXT) -> None:
     """Try an experiment on simulated viewers whose truth is known, in process and on simulated
     time.
 

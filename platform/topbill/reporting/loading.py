@@ -13,6 +13,7 @@ from rich.console import Console
 
 from topbill.ab import Method
 from topbill.domain.errors import BadRequest, NotFound
+from topbill.domain.suggestion import nearest
 from topbill.reporting.experiment import html, text
 from topbill.reporting.experiment.build import load_experiment_report
 from topbill.reporting.experiment.model import Report
@@ -93,9 +94,11 @@ def is_page(key: str, data: Path | str) -> bool:
     pages = coverage.pages(data)
     if key in pages:
         return True
+    known = [*experiments, *pages]
+    hint = nearest(key, known)
     raise NotFound(
         f"no experiment or page {key!r} in the lake; expected one of: "
-        f"{', '.join([*experiments, *pages]) or 'none was published yet'}"
+        f"{', '.join(known) or 'none was published yet'}{hint and f'; {hint}'}"
     )
 
 

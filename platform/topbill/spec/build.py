@@ -572,7 +572,9 @@ def _check_shares(variants: Content, at: Location) -> None:
     millionths = sum(round(parts["share"] * 1_000_000) for parts in variants.values())
     if millionths != 1_000_000:
         total = percent(millionths / 1_000_000)
-        at.wrong(Verbatim(f"shares that sum to {total}"), "shares that sum to 100%")
+        shares = ", ".join(f"{name} {percent(parts['share'])}" for name, parts in variants.items())
+        got = Verbatim(f"shares that sum to {total} ({shares[:200]})")
+        at.wrong(got, "shares that sum to 100%")
 
 
 def _variant(name: str, parts: Content, ids: Sequence[str], at: Location) -> Variant | None:

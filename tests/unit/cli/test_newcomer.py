@@ -9,6 +9,7 @@ import pytest
 from topbill import cli
 from topbill.domain.errors import TopbillError
 
+EXAMPLES = Path(__file__).parents[3] / "experiments"
 NO_RECORD = r"no such file; .* name its folder by --data, or start the worker first"
 NO_LOG = r"no log there; expected the data folder of `topbill up`"
 
@@ -44,6 +45,26 @@ def test_an_id_that_was_never_set_is_no_unit(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TopbillError, match="got an empty id; expected a unit's, such as viewer-1"):
         cli.app(line, result_action="return_value")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("traffic: 100%", "traffic: 0%", "it runs with traffic: 0%, so nobody is in a variant"),
+        ("objective: {play: 0.2,", "objective: {play: 0.2, abandon: -0.1,", "abandon is both in"),
+    ],
+)
+def test_what_tells_little_is_noted_before_it_runs(
+    old: str,
+    new: str,
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (EXAMPLES / "home-artwork.yaml").read_text()
+    (tmp_path / "one.yaml").write_text(text.replace(old, new, 1))
+    cli.app(["validate", str(tmp_path / "one.yaml")], result_action="return_value")
+    assert told in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_dashboard_of_an_empty_folder_says_so_at_once(

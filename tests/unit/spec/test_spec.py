@@ -252,7 +252,10 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         "shares beyond 100%",
         "share: 20%",
         "share: 60%",
-        ["variants: got shares that sum to 140%; expected shares that sum to 100%"],
+        [
+            "variants: got shares that sum to 140% (editorial 60%, thompson 40%, linucb 40%); "
+            "expected shares that sum to 100%"
+        ],
     ),
     (
         "a share without its sign",

@@ -30,6 +30,7 @@ from topbill.entities import NO_TABLES, EntityStore, MissingVersion
 from topbill.ope.inputs import vector
 from topbill.ope.replay.logged_data import LoggedData, Offers, weight_of
 from topbill.ope.replay.shadows import ShadowPolicy
+from topbill.policies.registry import KINDS
 from topbill.spec import Experiment, Variant, load
 
 Chooser: TypeAlias = Callable[[Mapping[str, Any], Sequence[str]], Any]
@@ -424,11 +425,19 @@ def _in_shadow(variant: str | None, data: LoggedData) -> list[TargetPolicy]:
     return [ShadowPolicy(data.key, name) for name in names if variant in (None, name)]
 
 
+def _hint(word: str) -> str:
+    """Of a kind of policy, and of what is nearly one of the words: what to write instead."""
+    if word in KINDS:
+        return f"; a variant of {word} in a file is FILE@VARIANT"
+    hint = nearest(word, ("uniform", "snapshot", "shadow", *KINDS))
+    return f"; {hint}" if hint else ""
+
+
 def _of_file(path: Path, variant: str | None, data: LoggedData) -> list[TargetPolicy]:
     if not path.exists():
         raise NotFound(
             f"{path}: no such file; expected an experiment file, uniform, 'always ACTION' or "
-            "snapshot"
+            f"snapshot{_hint(str(path))}"
         )
     return _of_experiment(load(path), variant, data)
 

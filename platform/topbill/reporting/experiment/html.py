@@ -143,7 +143,7 @@ def _link_to(word: str) -> str:
 
 
 def _head(report: Report, title: str) -> str:
-    span = f"{report.first_at} to {report.last_at}" if report.first_at else "no decisions yet"
+    span = wording.span_of(report)
     others = wording.outside(report.health)
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -151,7 +151,7 @@ def _head(report: Report, title: str) -> str:
         f"revision {escape(report.revision)}<br>",
         f"{report.units:,} units, {report.decisions:,} decisions"
         f"{others and f' ({others})'}, {span}; "
-        f"lake as of {report.published_at}</p>",
+        f"lake as of {wording.minute_of(report.published_at)}</p>",
     ]
     if report.conclusion is not None:
         since = wording.since_conclusion_sentence(report)

@@ -44,11 +44,11 @@ def render_report(report: Report, console: Console) -> None:
             console.print(escape(since), highlight=False)
     if report.hypothesis:
         console.print(escape(report.hypothesis), style="italic")
-    span = f"{report.first_at} to {report.last_at}" if report.first_at else "no decisions yet"
+    span = wording.span_of(report)
     others = wording.outside(report.health)
     console.print(
         f"{report.units:,} units, {report.decisions:,} decisions{others and f' ({others})'}, "
-        f"{span}; lake as of {report.published_at}",
+        f"{span}; lake as of {wording.minute_of(report.published_at)}",
         highlight=False,
     )
     if report.ab is not None:

@@ -5,6 +5,7 @@ stands, what is alarming, and the cells of its tables. All of it from its number
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -562,6 +563,18 @@ def call_of(c: Comparison, ratio: ab.SampleRatio | None = None) -> str:
     if c.difference_low is None:
         return ""
     return NOT_TRUSTWORTHY if ratio is not None and ratio.alarm else CALLS[c.call]
+
+
+def minute_of(at: str) -> str:
+    """A report's time to the minute, as people read it: `2026-12-01 20:06 UTC`."""
+    return formatting.minute(datetime.fromisoformat(at))
+
+
+def span_of(report: Report) -> str:
+    """From the first decision to the last."""
+    if not report.first_at or not report.last_at:
+        return "no decisions yet"
+    return f"{minute_of(report.first_at)} to {minute_of(report.last_at)}"
 
 
 def validity(analysis: Analysis) -> str:
