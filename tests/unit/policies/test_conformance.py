@@ -44,7 +44,7 @@ def variants(kind: str) -> list[dict]:
             {"fourier_features": 4},
         ]
     if kind == "vw":
-        return [{"exploration": e} for e in EXPLORATIONS]
+        return [{}, *({"exploration": e} for e in EXPLORATIONS)]
     if kind == "scored":
         return [{"feature": "0", "exploration": e} for e in ("epsilon", "softmax", "squarecb")]
     return [{"order": ORDER}] if kind == "fixed" else [{}]

@@ -16,6 +16,7 @@ from topbill.domain.errors import PolicyError
 from topbill.domain.records import Actions, Example
 from topbill.policies.vw import EXPLORATIONS, VW, VWParams
 from topbill.policies.vw.engine import MODULES, engine
+from topbill.policies.vw.model_file import digest
 
 IDS = ["close-up", "chase", "skyline", "train", "kiss"]
 ACTIONS = Actions(IDS, np.random.default_rng(5).normal(size=(5, 2)))
@@ -135,9 +136,69 @@ def test_predictions_are_compared_too(package, monkeypatch):
     policy = fresh(package)
     untrained = policy.dump()
     policy.update(examples(60))
-    workspace = type(policy._workspace)
+    workspace = type(policy.acting(5).workspace)
     monkeypatch.setattr(workspace, "weights", lambda _: {7: [0.5]})
     assert "probabilities differ" in policy.difference(untrained, policy.dump(), ACTIONS)
+
+
+def rewarded(rate: float, actions: int, n: int = 400, context_size: int = 2) -> VW:
+    """What a file gets that names no exploration, after rewards at that rate."""
+    policy = VW(VWParams(), context_size=context_size, action_size=0, seed=7)
+    offered = Actions([f"a{k}" for k in range(actions)], np.zeros((actions, 0)))
+    rng = np.random.default_rng(3)
+    told = []
+    for t in range(n):
+        x, reward = rng.normal(size=context_size), float(t % round(1 / rate) == 0)
+        told.append(Example(x, offered, t % actions, 1 / actions, reward))
+    policy.update(told)
+    return policy
+
+
+def test_what_decides_follows_from_the_rate_of_rewards_and_the_number_of_actions():
+    assert rewarded(0.5, 3).acting(3).params.exploration == "squarecb"
+    assert rewarded(0.5, 8).acting(8).params.exploration == "synthcover"
+    assert rewarded(0.05, 3).acting(3).params.exploration == "epsilon"
+    assert rewarded(0.05, 8).acting(8).params.exploration == "epsilon"
+    # Nobody knows yet that rewards are rare.
+    assert rewarded(0.05, 8, n=50).acting(8).params.exploration == "synthcover"
+
+
+def test_a_rate_that_changes_changes_what_decides_and_all_have_learned_everything():
+    policy = rewarded(0.05, 3)
+    policy.update([Example(np.ones(2), Actions("abc", np.zeros((3, 0))), 0, 1 / 3, 1.0)] * 100)
+    assert policy.acting(3).params.exploration == "squarecb"
+    untrained = VW(VWParams(), context_size=2, action_size=0, seed=7)
+    for learner, other in zip(policy.learners.values(), untrained.learners.values(), strict=True):
+        assert learner.model() != other.model()
+
+
+def test_only_a_small_context_is_seen_with_its_products():
+    for size, is_small in ((10, True), (11, False)):
+        policy = VW(VWParams(), context_size=size, action_size=0)
+        commands = [learner.command for learner in policy.learners.values()]
+        assert [("ssa" in command) for command in commands] == [False, is_small, is_small]
+
+
+def test_who_gives_args_alone_tunes_squarecb_as_ever():
+    assert VWParams(args="-l 1") == VWParams(exploration="squarecb", args="-l 1")
+    assert len(VW(VWParams(args="-l 1"), context_size=2, action_size=0).learners) == 1
+
+
+def test_learners_side_by_side_are_restored_and_compared_each():
+    policy = rewarded(0.2, 3)
+    state = policy.dump()
+    restored = VW(VWParams(), context_size=2, action_size=0, seed=7)
+    restored.load(state)
+    assert policy.difference(state, restored.dump(), Actions((), np.zeros((0, 0)))) == ""
+    more = rewarded(0.2, 3, n=401).dump()
+    assert policy.difference(state, more, Actions((), np.zeros((0, 0)))).startswith("rewards")
+    with pytest.raises(PolicyError):
+        fresh().load(state)
+    damaged = msgspec.msgpack.decode(state)
+    models = msgspec.msgpack.encode([b"too few"])
+    damaged["raw"] = digest(models) + models
+    with pytest.raises(PolicyError, match="models"):
+        restored.load(msgspec.msgpack.encode(damaged))
 
 
 @every_engine

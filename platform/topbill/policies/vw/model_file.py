@@ -12,12 +12,14 @@ import struct
 import subprocess
 import sys
 import tempfile
+from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
 from topbill.domain.errors import PolicyError
 
 _LONGEST_HEAD = 65_536
+DIGEST_SIZE = 16
 _TRIAL_SECONDS = 60.0
 _TRIAL = """
 import sys
@@ -48,6 +50,11 @@ class VwModelFile(NamedTuple):
     def reproducible(self) -> bool:
         """Whether it learns the same again from the same."""
         return not set(self.words) & set(_DRAWS)
+
+
+def digest(model: bytes) -> bytes:
+    """`DIGEST_SIZE` bytes that tell whether a model was damaged."""
+    return blake2b(model, digest_size=DIGEST_SIZE).digest()
 
 
 def is_model(content: bytes) -> bool:

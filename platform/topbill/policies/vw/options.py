@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 
 class VwExploration(NamedTuple):
@@ -105,9 +106,13 @@ class VWParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "regcbopt",
             "rnd",
             "synthcover",
-        ],
-        msgspec.Meta(description="exploration of --cb_explore_adf"),
-    ] = "squarecb"
+        ]
+        | None,
+        msgspec.Meta(
+            description="exploration of --cb_explore_adf; if absent, what suits the rate of "
+            "rewards and the number of actions, or squarecb where args are given"
+        ),
+    ] = None
     epsilon: Annotated[
         Share | None,
         msgspec.Meta(description="uniform share; by default what the exploration needs"),
@@ -136,11 +141,14 @@ class VWParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         check_args(self.args)
+        # Who tunes VW's options tunes one exploration: what it was before there was a choice.
+        if self.args and self.exploration is None:
+            msgspec.structs.force_setattr(self, "exploration", "squarecb")
 
     def command(self, seed: int) -> list[str]:
         """The options of the workspace; the caller's come last and replace ours."""
         own = check_args(self.args)
-        defaults = EXPLORATIONS[self.exploration].options.split()
+        defaults = EXPLORATIONS[self.own_exploration].options.split()
         remaining: list[str] = []
         while defaults:
             word = defaults.pop(0)
@@ -153,14 +161,51 @@ class VWParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         command = ["--cb_explore_adf", "--quiet", "--random_seed", str(seed % 2**31)]
         command += ["-q", "sa", "-q", "sf"]
         # The other explorations get their uniform share from Topbill, which mixes it in exactly.
-        if self.exploration == "epsilon":
+        if self.own_exploration == "epsilon":
             command += ["--epsilon", str(self.uniform_share)]
         # VW writes the options into the model, so that they are checked when it is loaded.
         return command + remaining + own
 
     @property
+    def own_exploration(self) -> str:
+        """The exploration of a learner with these parameters."""
+        return self.exploration or "squarecb"
+
+    def settings(self, context_size: int) -> dict[str, VWParams]:
+        """Name → parameters of each learner: those that the file says, or `BY_RATE`, which sees
+        squares and products too of a context that is small.
+        """
+        if self.exploration is not None:
+            return {self.own_exploration: self}
+        settings = {}
+        for name, setting in BY_RATE.items():
+            epsilon = setting.epsilon if self.epsilon is None else self.epsilon
+            is_curved = name != RARELY and context_size <= SMALL_CONTEXT
+            args = f"{setting.args} {PRODUCTS}" if is_curved else setting.args
+            settings[name] = replace(setting, epsilon=epsilon, args=args)
+        return settings
+
+    @property
     def uniform_share(self) -> float:
-        """The share of decisions that is uniform."""
-        return (
-            EXPLORATIONS[self.exploration].uniform_share if self.epsilon is None else self.epsilon
-        )
+        """The share of decisions that is uniform, at least."""
+        if self.epsilon is not None:
+            return self.epsilon
+        if self.exploration is not None:
+            return EXPLORATIONS[self.own_exploration].uniform_share
+        return min(setting.uniform_share for setting in BY_RATE.values())
+
+
+FEW_ACTIONS = 3
+"""Up to so many actions are few."""
+SMALL_CONTEXT = 10
+"""Up to so many numbers a context is small."""
+PRODUCTS = "--interactions ssa"
+"""Weights of each action over squares and products of the context."""
+RARELY, AMONG_FEW, AMONG_MANY = "rare", "few", "many"
+BY_RATE = {
+    RARELY: VWParams(exploration="epsilon", epsilon=0.03, args="-l 0.15"),
+    AMONG_FEW: VWParams(exploration="squarecb", epsilon=0.01, args="-l 2"),
+    AMONG_MANY: VWParams(exploration="synthcover", epsilon=0.01, args="-l 2"),
+}
+"""What suits rare rewards, whose noise asks for small steps, and common ones among few and many
+actions: no single setting suits all streams."""
