@@ -14,7 +14,7 @@ from board import words
 from board.terms import ENDED
 from topbill.ab import without_outlook
 from topbill.ope import REASONS, REMEDIES, Estimate
-from topbill.reporting import LayerVariant, PageReport, Report
+from topbill.reporting import LayerVariant, Note, PageReport, Report
 from topbill.reporting.experiment.wording import FELL_BACK, Standing, Tone, alarms, standing
 from topbill.reporting.page import OBJECTIVE
 from topbill.reporting.queries.decisions import DecisionDetails
@@ -104,6 +104,12 @@ def with_launch(report: Report, launch: LaunchStanding | None) -> Standing:
             f"{report.experiment}.",
         )
     return where
+
+
+def unsaid_alarms(report: Report) -> list[Note]:
+    """What must be repaired before numbers are believed, but for what the verdict has said."""
+    said = set(report.ab.verdict.codes) if report.ab is not None else set[str]()
+    return [alarm for alarm in alarms(report) if alarm.code not in said]
 
 
 def without_file(where: Standing) -> Standing:

@@ -16,7 +16,7 @@ from board.words import plain
 from topbill.domain.alarm import TITLES
 from topbill.domain.errors import BadRequest, LogError, NotFound, TopbillError
 from topbill.reporting import Report
-from topbill.reporting.experiment.wording import Standing, Tone, alarms
+from topbill.reporting.experiment.wording import Standing, Tone
 from topbill.reporting.queries import database
 
 Colour = Literal["green", "blue", "gray", "orange", "red"]
@@ -106,9 +106,10 @@ def empty(error: NotFound) -> None:
         data.ask(database.published_at)
     except TopbillError:
         answer(_NO_RECORD)
+        # Which file is not there.
+        st.caption(plain(str(error)))
     else:
         answer(_NO_EXPERIMENT)
-    st.caption(plain(str(error)))
 
 
 def no_decisions(key: str) -> None:
@@ -219,8 +220,5 @@ def warn(report: Report) -> None:
     """What must be repaired before the experiment's numbers are believed, but for what the verdict
     has said.
     """
-    said = set(report.ab.verdict.codes) if report.ab is not None else set[str]()
-    for alarm in alarms(report):
-        if alarm.code in said:
-            continue
+    for alarm in answers.unsaid_alarms(report):
         st.warning(plain(alarm.sentence), icon=":material/warning:")

@@ -21,7 +21,6 @@ from topbill.domain.margin import amount
 from topbill.reporting import REASONS, Report
 from topbill.reporting.experiment.conclusion import conclusion_sentence
 from topbill.reporting.experiment.wording import (
-    GUARDRAILS,
     NOT_TRUSTWORTHY,
     PHASE_HEADINGS,
     PROBABILITY,
@@ -31,6 +30,7 @@ from topbill.reporting.experiment.wording import (
     effect_cells,
     effect_in_words,
     excluded_sentence,
+    guardrail_result,
     holdout_sentences,
     metric_name,
     novelty_sentence,
@@ -192,9 +192,11 @@ def result(c: Comparison, ratio: SampleRatio) -> str:
     return pieces.result(SIGNS[said], said)
 
 
-def guardrail_result(guardrail: GuardrailResult) -> str:
+def guardrail_cell(guardrail: GuardrailResult, ratio: SampleRatio) -> str:
     """What a guardrail says, with its sign."""
-    return pieces.result(GUARDRAIL_SIGNS[guardrail.status], GUARDRAILS[guardrail.status])
+    said = guardrail_result(guardrail, ratio)
+    sign = "?" if said == NOT_TRUSTWORTHY else GUARDRAIL_SIGNS[guardrail.status]
+    return pieces.result(sign, said)
 
 
 def p_value(p: float | None) -> str:
@@ -289,7 +291,7 @@ def guardrails(analysis: Analysis) -> None:
                 "non-inferiority margin": allowed(guardrail),
                 "change": change,
                 "95% interval": bounds or "–",
-                RESULT: guardrail_result(guardrail),
+                RESULT: guardrail_cell(guardrail, analysis.sample_ratio),
             }
         )
     pieces.table(
@@ -298,7 +300,8 @@ def guardrails(analysis: Analysis) -> None:
         phone=("variant", "change", RESULT),
         group="metric",
     )
-    if any(guardrail.status == "undecided" for guardrail in analysis.guardrails):
+    is_open = any(guardrail.status == "undecided" for guardrail in analysis.guardrails)
+    if is_open and not analysis.sample_ratio.alarm:
         st.caption(
             "Inconclusive: the interval still holds values beyond the margin, so non-inferiority "
             "is not shown. More units make it narrower."
@@ -306,9 +309,9 @@ def guardrails(analysis: Analysis) -> None:
 
 
 def segments(analysis: Analysis, grey: str) -> None:
-    """Where the effect differs."""
+    """Where the effect differs; nothing where groups cannot be compared."""
     numbers = segment_numbers(analysis)
-    if numbers.empty:
+    if numbers.empty or analysis.sample_ratio.alarm:
         return
     pieces.section("Segments (heterogeneous effects)", f"{TERMS['segment']} {TERMS['shrunken']}")
     # After adjustment over all segments: one of twenty would differ by luck.

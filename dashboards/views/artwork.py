@@ -85,7 +85,7 @@ def positions(key: str, variant: str, payloads: Payloads) -> None:
     drawing = charts.heat(
         named, "position", "name", "share", x_title="position", y_order=order, x_order=None
     )
-    pieces.chart(drawing, counts, f"{key}-{variant}-positions", 28 * len(order) + 40)
+    pieces.chart(drawing, counts, f"{key}-{variant}-positions", 28 * len(order) + 64)
 
 
 def chart(values: pd.DataFrame, payloads: Payloads, name: str) -> None:

@@ -98,7 +98,7 @@ def viewers(key: str, variant: str, actions: Sequence[str]) -> None:
         x_order=group_order(key, by, set(counts["segment"])),
     )
     st.caption("Columns add up to 100%. A policy that personalises has columns that differ.")
-    pieces.chart(drawing, counts, f"{key}-{variant}-{by}", 30 * len(ranked) + 40)
+    pieces.chart(drawing, counts, f"{key}-{variant}-{by}", 28 * len(ranked) + 64)
 
 
 def group_order(key: str, by: str, present: set[str]) -> list[str]:

@@ -222,7 +222,7 @@ def alarms(key: str) -> None:
         )
     pieces.section("Alarms", TERMS["alarm"])
     if not lines:
-        st.caption("None was raised.")
+        st.caption("The worker has raised none.")
         return
     shown = pd.DataFrame(lines[:SHOWN_ALARMS])
     pieces.table(shown, f"{key}-alarms", phone=("alarm", "raised", "resolved"))

@@ -11,7 +11,7 @@ import streamlit as st
 from board import answers, charts, choose, data, frame, pieces, ramps, words
 from topbill.ab import Analysis
 from topbill.reporting import Report, past
-from topbill.reporting.experiment.wording import Standing, alarms, relative_interval
+from topbill.reporting.experiment.wording import Standing, relative_interval
 from topbill.reporting.queries import series
 from topbill.reporting.queries.database import ListedExperiment
 
@@ -33,7 +33,7 @@ def card(experiment: ListedExperiment, report: Report, where: Standing) -> None:
         # No lift is to be read where units were not split as intended.
         if report.ab is not None and experiment.decisions and not report.ab.sample_ratio.alarm:
             spark(experiment.key, report.ab)
-        for alarm in alarms(report):
+        for alarm in answers.unsaid_alarms(report):
             st.markdown(f":orange[:material/warning: **{words.plain(alarm.sentence)}**]")
         st.page_link(
             "views/verdict.py",

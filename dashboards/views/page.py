@@ -180,6 +180,7 @@ def covered(page: str) -> None:
     if spread.empty:
         return
     pieces.section("Catalogue coverage", TERMS["coverage"])
+    st.caption("By the variant that chose the titles.")
     lines = []
     for row in spread.to_dict("records"):
         lines.append(

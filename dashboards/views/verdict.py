@@ -15,14 +15,14 @@ import streamlit as st
 
 from board import answers, choose, data, frame, pieces, ramps, readout, verdict_picture, words
 from board.terms import TERMS
-from topbill.ab import Analysis, GuardrailResult
+from topbill.ab import Analysis, GuardrailResult, SampleRatio
 from topbill.reporting import Report
 from topbill.reporting.experiment.wording import (
-    GUARDRAILS,
     PROBABILITY,
     RESULT,
     Standing,
     effect_in_words,
+    guardrail_result,
     side,
     validity,
     value_cells,
@@ -97,7 +97,7 @@ def guardrails(analysis: Analysis) -> pd.DataFrame:
                 "change": change,
                 "95% interval": bounds or words.MISSING,
                 "non-inferiority margin": readout.allowed(guardrail),
-                RESULT: readout.guardrail_result(guardrail),
+                RESULT: readout.guardrail_cell(guardrail, analysis.sample_ratio),
             }
         )
     pieces.table(
@@ -110,10 +110,10 @@ def guardrails(analysis: Analysis) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def guardrail_sentence(guardrail: GuardrailResult) -> str:
+def guardrail_sentence(guardrail: GuardrailResult, ratio: SampleRatio) -> str:
     """abandon, thompson: passed, 0.7% better (25.2% better to 8.2% worse), margin 10.0%"""
     change, bounds = worsening(guardrail)
-    parts = [GUARDRAILS[guardrail.status]]
+    parts = [guardrail_result(guardrail, ratio)]
     if bounds:
         parts.append(f"{change} ({bounds})")
     parts.append(f"margin {readout.allowed(guardrail)}")
@@ -126,7 +126,10 @@ def picture(key: str, report: Report, where: Standing, grey: str) -> None:
     effects, axis = readout.NO_EFFECTS, ("", "")
     if analysis is not None and len(analysis.units) > 1:
         effects, axis = readout.drawn_effects(analysis)
-        sentences = [guardrail_sentence(guardrail) for guardrail in analysis.guardrails]
+        sentences = [
+            guardrail_sentence(guardrail, analysis.sample_ratio)
+            for guardrail in analysis.guardrails
+        ]
     chart = verdict_picture.picture(
         report.title or key,
         where,

@@ -234,6 +234,9 @@ def test_under_a_mismatch_no_comparison_is_called(open_app, uneven: Path) -> Non
     app = open_app(uneven, "experiment", experiment="home-artwork")
     every = next(table for table in tables(app) if "probability to beat control" in table)
     assert set(every["result"]) <= {"? not trustworthy (SRM)", "? see below"}
+    rails = next(table for table in tables(app) if "non-inferiority margin" in table)
+    assert set(rails["result"]) == {"? not trustworthy (SRM)"}
+    assert "Segments" not in said(app)
     # The verdict has said so, and once is enough.
     assert [e.value for e in app.warning if "ample ratio" in e.value] == []
 

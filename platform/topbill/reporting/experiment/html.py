@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import groupby, pairwise
 
-from topbill.ab import Analysis, GuardrailResult, Novelty
+from topbill.ab import Analysis, GuardrailResult, Novelty, SampleRatio
 from topbill.domain import formatting
 from topbill.domain.margin import amount
 from topbill.domain.terms import load_terms
@@ -206,7 +206,7 @@ def _effects(analysis: Analysis) -> str:
 def _guardrails(analysis: Analysis) -> str:
     margin = "non-inferiority margin"
     heads = ("guardrail", "variant", wording.RESULT, "change", "interval", margin)
-    rows = [_guardrail(guardrail) for guardrail in analysis.guardrails]
+    rows = [_guardrail(guardrail, analysis.sample_ratio) for guardrail in analysis.guardrails]
     guardrails = table(heads, rows, 2) if rows else ""
     split = escape(wording.split_sentence(analysis))
     if analysis.sample_ratio.alarm:
@@ -220,11 +220,11 @@ def _guardrails(analysis: Analysis) -> str:
     )
 
 
-def _guardrail(guardrail: GuardrailResult) -> tuple[str, ...]:
+def _guardrail(guardrail: GuardrailResult, ratio: SampleRatio) -> tuple[str, ...]:
     return (
         guardrail.metric,
         guardrail.variant,
-        wording.GUARDRAILS[guardrail.status],
+        wording.guardrail_result(guardrail, ratio),
         *wording.worsening(guardrail),
         amount(guardrail.margin, guardrail.margin_unit),
     )
@@ -261,6 +261,9 @@ def _holdout(holdout: HoldoutReadout) -> str:
 
 
 def _segments(analysis: Analysis) -> str:
+    # Of groups that cannot be compared their parts cannot be either.
+    if analysis.sample_ratio.alarm:
+        return ""
     parts = []
     scales = wording.segment_scales(analysis)
     for h in analysis.heterogeneity:

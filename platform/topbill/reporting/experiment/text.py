@@ -78,7 +78,7 @@ def render_analysis(analysis: Analysis, console: Console) -> None:
     for note in analysis.notes:
         console.print(escape(note), highlight=False)
     for guardrail in analysis.guardrails:
-        verdict = wording.GUARDRAILS[guardrail.status]
+        verdict = wording.guardrail_result(guardrail, analysis.sample_ratio)
         if guardrail.status == "worse":
             verdict = f"[red]{verdict}[/]"
         change, bounds = wording.worsening(guardrail)

@@ -565,6 +565,15 @@ def call_of(c: Comparison, ratio: ab.SampleRatio | None = None) -> str:
     return NOT_TRUSTWORTHY if ratio is not None and ratio.alarm else CALLS[c.call]
 
 
+def guardrail_result(guardrail: GuardrailResult, ratio: ab.SampleRatio) -> str:
+    """What a guardrail says. Harm is told even where units were not split as intended; nothing else
+    is then.
+    """
+    if ratio.alarm and guardrail.status != "worse":
+        return NOT_TRUSTWORTHY
+    return GUARDRAILS[guardrail.status]
+
+
 def minute_of(at: str) -> str:
     """A report's time to the minute, as people read it: `2026-12-01 20:06 UTC`."""
     return formatting.minute(datetime.fromisoformat(at))

@@ -53,5 +53,5 @@ def _of_order(order: RecordedOrder) -> Milestone:
 
 
 def _short(phase: Sequence[str]) -> str:
-    more = " …" if len(phase) > 1 else ""
+    more = f" (+{len(phase) - 1})" if len(phase) > 1 else ""
     return f"{phase[0]}{more}"
