@@ -35,6 +35,7 @@ check: $(READY)-dev  ## lint, formatting, types, and who may import whom
 	$(BIN)/python -m pytest -q -p no:xdist tests/unit/test_ranks.py
 
 docs: $(READY)-dev  ## the documentation and its reference as a site, in site/
+	$(BIN)/python .ci/notebooks.py
 	$(BIN)/zensical build --clean --strict
 
 screenshots: $(READY)-dev  ## the documentation's pictures of the dashboards, in docs/images/

@@ -44,6 +44,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site() -> dict[Path, Page]:
     """The pages by their files."""
+    subprocess.run([sys.executable, ".ci/notebooks.py"], cwd=ROOT, check=True, timeout=900)
     done = subprocess.run(
         [str(Path(sys.executable).parent / "zensical"), "build", "--clean", "--strict"],
         cwd=ROOT,
@@ -62,6 +63,13 @@ def site() -> dict[Path, Page]:
 def test_every_page_is_built(site: dict[Path, Page]) -> None:
     pages = {path.relative_to(ROOT / "docs").with_suffix(".html") for path in _sources()}
     assert pages <= {path.relative_to(ROOT / "site") for path in site}
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_what_its_cells_do(site: dict[Path, Page]) -> None:
+    page = (ROOT / "site" / "notebooks" / "read-a-result.html").read_text()
+    assert "<svg" in page
+    assert "Guardrails and sample ratio" in page
 
 
 @pytest.mark.slow

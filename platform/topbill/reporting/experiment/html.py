@@ -106,16 +106,22 @@ def summary(report: Report) -> str:
 
 def part(body: str) -> str:
     """What a notebook shows of a report, with the reports' style."""
-    return f"<div class=topbill><style>{_IN_NOTEBOOK}</style>{body}{_glossary(body)}</div>"
+    glossary = _glossary(body)
+    if glossary:
+        glossary = f"<details><summary>Glossary</summary>{glossary}</details>"
+    return f"<div class=topbill><style>{_IN_NOTEBOOK}</style>{body}{glossary}</div>"
 
 
 def page(title: str, body: str) -> str:
     """A whole page of HTML around `body`, with the reports' style."""
+    glossary = _glossary(body)
+    if glossary:
+        glossary = f"<h2>Glossary</h2>{glossary}"
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(title)}</title>"
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_COLOURS}{_PAGE}{_PARTS}</style></head><body>{body}{_glossary(body)}</body></html>\n"
+        f"<style>{_COLOURS}{_PAGE}{_PARTS}</style></head><body>{body}{glossary}</body></html>\n"
     )
 
 
@@ -131,7 +137,7 @@ def _glossary(body: str) -> str:
         f'<dt id="{_anchor(word)}">{escape(word)}</dt><dd>{escape(meanings[word])}</dd>'
         for word in words
     ]
-    return f"<h2>Glossary</h2><dl>{''.join(entries)}</dl>"
+    return f"<dl>{''.join(entries)}</dl>"
 
 
 def _anchor(word: str) -> str:
