@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -92,6 +91,19 @@ def depth_of(box: Box, scale: float, least: float) -> int:
     return 1 + max((depth_of(each, scale, least) for each in wide), default=0)
 
 
+def picture(root: Box, title: str, least: float) -> str:
+    """The SVG. Boxes of less than the share `least` of the whole are left out."""
+    scale, narrowest = WIDTH / root.samples, WIDTH * least
+    height = (depth_of(root, scale, narrowest) + 1) * ROW
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'font-family="monospace" font-size="11">\n'
+        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>\n'
+        f'<text x="3" y="13">{escape(title)}; {root.samples:,} samples</text>\n'
+    )
+    return head + "\n".join(drawn(root, scale, 0.0, 1, narrowest)) + "\n</svg>"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -100,17 +112,7 @@ def main() -> None:
     parser.add_argument("title")
     parser.add_argument("--least", type=float, default=0.5, help="per cent of the whole")
     given = parser.parse_args()
-    root = read(given.stacks)
-    scale, least = WIDTH / root.samples, WIDTH * given.least / 100.0
-    height = (depth_of(root, scale, least) + 1) * ROW
-    sys.stdout.write(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-        f'font-family="monospace" font-size="11">\n'
-        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>\n'
-        f'<text x="3" y="13">{escape(given.title)}; {root.samples:,} samples</text>\n'
-    )
-    sys.stdout.write("\n".join(drawn(root, scale, 0.0, 1, least)))
-    sys.stdout.write("\n</svg>\n")
+    print(picture(read(given.stacks), given.title, given.least / 100.0))
 
 
 if __name__ == "__main__":

@@ -109,12 +109,15 @@ class RecentIds:
         known = self.decisions.get(decision_id)
         if known is not None:
             return known
-        if decision_id in self._encoded:
-            at, body = self._encoded[decision_id]
+        encoded = self._encoded.get(decision_id)
+        if encoded is not None:
+            at, body = encoded
             self.decisions[decision_id] = msgspec.structs.replace(_decode(body), decided_at=at)
         elif decision_id in self._bundled:
             at, bundle = self._bundled[decision_id]
             for decision in decisions_of(bundle):
                 stamped = msgspec.structs.replace(decision, decided_at=at)
                 self.decisions[decision.decision_id] = stamped
-        return self.decisions.get(decision_id)
+        else:
+            return None
+        return self.decisions[decision_id]

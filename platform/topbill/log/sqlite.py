@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from itertools import starmap
 from pathlib import Path
 from typing import Any, TypeVar
@@ -219,20 +220,21 @@ class SqliteLog(TableLog):
 
     def _look_up(self, ids: KeyedIds) -> None:
         """Add to the index which of these the tables hold."""
-        unknown_ids = [i for i in ids.decisions if self._recent.decision(i) is None]
-        for chunk in _chunks(sorted(unknown_ids)):
-            for decision in self._drained_decisions(chunk):
-                self._recent.decisions[decision.decision_id] = decision
-        unknown_ids = [i for i in unknown_ids if i not in self._recent.decisions]
-        self._recent.let_go.update(self._remembered.places(unknown_ids))
-        events, unit_events = ids.events, ids.unit_events
-        self._recent.events.update(
-            self._drained_keys("reward_events", sorted(events - self._recent.events))
-        )
-        self._recent.events.update(self._remembered.events(events - self._recent.events))
-        self._recent.unit_events.update(
-            self._drained_keys("unit_events", sorted(unit_events - self._recent.unit_events))
-        )
+        recent = self._recent
+        unknown_ids = [i for i in ids.decisions if recent.decision(i) is None]
+        if unknown_ids:
+            for chunk in _chunks(unknown_ids):
+                for decision in self._drained_decisions(chunk):
+                    recent.decisions[decision.decision_id] = decision
+            unknown_ids = [i for i in unknown_ids if i not in recent.decisions]
+            recent.let_go.update(self._remembered.places(unknown_ids))
+        events = ids.events - recent.events
+        if events:
+            recent.events.update(self._drained_keys("reward_events", sorted(events)))
+            recent.events.update(self._remembered.events(events - recent.events))
+        unit_events = ids.unit_events - recent.unit_events
+        if unit_events:
+            recent.unit_events.update(self._drained_keys("unit_events", sorted(unit_events)))
 
     def _drained_keys(self, table: str, keys: Sequence[tuple[str, ...]]) -> Iterator[Any]:
         """Those of the keys that a table of events holds."""
@@ -248,9 +250,7 @@ class SqliteLog(TableLog):
         """Those of the ids that the tables hold, for at most `_ROWS_PER_STATEMENT` ids. One that
         cannot be read is as one that was let go: its id is used, and what for can't be said.
         """
-        marks = ",".join("?" * len(decision_ids))
-        stamp = _CLOCK_TIME.format("decisions")
-        query = f"SELECT decision_id, {stamp}, body FROM decisions WHERE decision_id IN ({marks})"  # noqa: S608 (marks only)
+        query = _decisions_of(len(decision_ids))
         # Nearly always there are none.
         if not self._database.rows(query, decision_ids):
             return []
@@ -783,6 +783,14 @@ class SqliteLog(TableLog):
 def _chunks(items: Sequence[_T], size: int = _ROWS_PER_STATEMENT) -> Iterator[Sequence[_T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+@cache
+def _decisions_of(count: int) -> str:
+    """The query for the decisions of so many ids."""
+    marks = _marks(count)
+    stamp = _CLOCK_TIME.format("decisions")
+    return f"SELECT decision_id, {stamp}, body FROM decisions WHERE decision_id IN {marks}"  # noqa: S608 (marks only)
 
 
 def _marks(count: int) -> str:
