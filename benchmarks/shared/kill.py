@@ -23,7 +23,8 @@ killed with it.
 Prints for each kind how often, and for how many seconds no decision was accepted. Then what was
 acknowledged, held, lost and doubled of decisions, rewards and events, in the log and in the lake,
 which must have the same rows; and how `topbill verify` ended for each experiment. Exits 1 where
-something is lost, doubled or different, or does not verify, and leaves the folder to look at.
+something is lost, doubled or different, does not verify, or is not well again, and leaves the
+folder to look at.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from pathlib import Path
 from statistics import median
 from subprocess import CompletedProcess
 from typing import Any, Protocol
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from benchmarks import kill_record
@@ -115,7 +117,7 @@ class Strikes:
             os.kill(int(self._publisher().rpartition(":")[2]), signal.SIGKILL)
         else:
             self._form.kill(self._chance.choice(self._form.names(NAMED[kind])))
-        until(self._is_well, f"all is well again after a {kind} was killed")
+        until(self._is_well, f"all is well again after a {kind} was killed", self._unwell)
         if kind in ("worker", "publisher"):
             until(lambda: self._beats_after(since), "a worker gives a sign of life")
         self.at.setdefault(kind, []).append((began, time.monotonic()))
@@ -126,18 +128,32 @@ class Strikes:
         return self._log.duties()["publish"].worker
 
     def _is_well(self) -> bool:
-        ports = [*self._form.replica_ports(), *self._form.ports()]
-        return self._servers.is_whole() and all(map(_answers, ports))
+        return not any(self._unwell())
+
+    def _unwell(self) -> Iterator[str]:
+        """What is not as it should be."""
+        if not self._servers.is_whole():
+            yield "there is no standby that has all"
+        for port in [*self._form.replica_ports(), *self._form.ports()]:
+            if problem := _problem(port):
+                yield f"port {port}: {problem}"
 
     def _beats_after(self, moment: int) -> bool:
         beat = self._log.heartbeat()
         return beat is not None and beat.at > moment
 
 
-def _answers(port: int) -> bool:
-    with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-        return True  # any other status is raised
-    return False
+def _problem(port: int) -> str:
+    """Why what listens there is not ready; nothing where it is."""
+    try:
+        urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).close()
+    except HTTPError as error:
+        with suppress(OSError):
+            return f"{error.code} {error.read().decode()}"
+        return str(error)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def pauses(accepted: Sequence[float], at: Iterable[tuple[float, float]]) -> list[float]:
@@ -333,6 +349,9 @@ def main() -> int:
             said["TOPBILL_LOCAL_LOG"] = patroni.url
         form = stack.enter_context(LocalForm(said))
         form.run("up")
+        # Also where it ends with an error.
+        form.kept = True
+        print(f"all of it is in {form.folder}: the servers' folders, the record, what was said")
         os.environ.update(form.environment())
         servers = patroni or LocalServers(form)
         problems = run(
@@ -346,8 +365,6 @@ def main() -> int:
         form.kept = bool(problems)
     for problem in problems[:PROBLEMS_NAMED]:
         print("  ", problem[:1500])
-    if problems:
-        print(f"all of it is in {form.folder}: the servers' folders, the record, what was said")
     return 1 if problems else 0
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -134,10 +134,13 @@ def kill_with_children(pid: int) -> None:
             os.kill(each, signal.SIGKILL)
 
 
-def until(holds: Callable[[], bool], what: str) -> None:
-    """Wait for it; raises RuntimeError after `LONGEST`."""
+def until(
+    holds: Callable[[], bool], what: str, why_not: Callable[[], Iterable[str]] = tuple
+) -> None:
+    """Wait for it; raises RuntimeError after `LONGEST`, and says why it does not hold."""
     deadline = time.monotonic() + LONGEST
     while not holds():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"not after {LONGEST:.0f} s: {what}")
+            reasons = "".join(f"\n  {reason}" for reason in why_not())
+            raise RuntimeError(f"not after {LONGEST:.0f} s: {what}{reasons}")
         time.sleep(0.05)

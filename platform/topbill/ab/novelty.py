@@ -9,6 +9,7 @@ both variants have the same cohorts on each.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from math import inf, sqrt
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from topbill.ab.core.units import SUMMED, check_columns, count_column, resolve
 from topbill.domain.errors import BadData
 from topbill.domain.reading import Method
 from topbill.domain.records import Floats
-from topbill.domain.sql import identifier
+from topbill.domain.sql import identifier, quoted
 from topbill.domain.zones import checked_zone, day_sql
 from topbill.lake.frames import relation_of
 from topbill.stats.moments import Moments
@@ -35,8 +36,9 @@ LEAST_UNITS = 100
 """Units that each of two variants must have on a span for its effect to be told."""
 LEAST_SPANS = 3
 """Spans without which there is no trend."""
-_ROWS = 20_000_000
-"""Rows that are looked at at once, about, which takes two gigabytes."""
+_ROWS = 2_000_000
+"""Rows that are looked at at once, about: where each is of a unit of its own, that takes half a
+gigabyte."""
 _DAYS = ("TIMESTAMP", "DATE", "TINYINT", "SMALLINT", "INTEGER", "BIGINT")
 """Types of columns that tell a day."""
 
@@ -159,37 +161,48 @@ def _curves(relation: Any, unit: str, variant: str, value: str, day: str) -> dic
         is_known = f"{n} = {identifier(SUMMED)}"
     dated = f"""SELECT {u} AS u, {v} AS v, CAST({x} AS DOUBLE) AS x, {n} AS n,
         {is_known} AS known, {day} AS day FROM unit_rows WHERE {v} IS NOT NULL"""  # noqa: S608  (identifiers are quoted)
+    # What a variant is called in SQL, whatever type its column has.
     variants = relation.query(
         "unit_rows",
-        f"SELECT DISTINCT {v} AS v FROM unit_rows WHERE {v} IS NOT NULL ORDER BY 1",  # noqa: S608  (identifiers are quoted)
+        f"""SELECT v, CAST(v AS VARCHAR) AS name, count(*) AS n,
+            min(day) FILTER (NOT known) AS unknown, max(day) AS newest
+        FROM ({dated}) GROUP BY v ORDER BY v""",  # noqa: S608  (identifiers are quoted)
     ).fetchall()
-    ((rows,),) = relation.aggregate("count(*)").fetchall()
-    parts = 1 + rows // _ROWS
+    if not variants:
+        return {}
+    # The first day of which something is not known, and the last of all, are not over.
+    unknown = [row[3] for row in variants if row[3] is not None]
+    newest = [row[4] for row in variants if row[4] is not None]
+    ending = min([max(newest), *unknown]) if newest else None
+    end = "NULL" if ending is None else str(ending)
+    if isinstance(ending, date):
+        end = f"DATE {quoted(end)}"
+    numbered = "CASE name"
+    for number, (_, name, *_) in enumerate(variants):
+        numbered += f" WHEN {quoted(name)} THEN {number}"
+    numbered += " END"
     # The whole span must be over for a unit to count on any of its days.
     spans = "CASE"
     for k, (since, until) in enumerate(SPANS):
-        spans += f" WHEN day - first BETWEEN {since} AND {until} AND first + {until} <= last"
+        spans += f" WHEN day - first BETWEEN {since} AND {until} AND first + {until} < {end}"
         spans += f" THEN {k}"
     spans += f" ELSE {len(SPANS)} END"
+    parts = 1 + sum(row[2] for row in variants) // _ROWS
     sums: dict[int, Floats] = {}
     reached: dict[int, Floats] = {}
     for part in range(parts):
         # Sums by unit and span are made in NumPy: in SQL each would be a pass over all rows.
         columns = relation.query(
             "unit_rows",
-            f"""WITH dated AS ({dated}),
-            arms AS (
-                SELECT v, row_number() OVER (ORDER BY v) - 1 AS arm
-                FROM (SELECT DISTINCT v FROM dated)
-            ), units AS (
-                SELECT u, first, arm, row_number() OVER () - 1 AS code FROM (
-                    SELECT u, min(v) AS own, min(day) AS first FROM dated
-                    WHERE hash(u) % {parts} = {part} GROUP BY u HAVING min(v) = max(v)
-                ) JOIN arms ON arms.v = own
+            f"""WITH dated AS (SELECT * FROM ({dated}) WHERE hash(u) % {parts} = {part}),
+            units AS (
+                SELECT u, first, {numbered} AS arm, row_number() OVER () - 1 AS code FROM (
+                    SELECT u, CAST(min(v) AS VARCHAR) AS name, min(day) AS first FROM dated
+                    GROUP BY u HAVING min(v) = max(v)
+                )
             )
             SELECT code, arm, coalesce(x, 0.0) AS x, n::DOUBLE AS n, ({spans})::TINYINT AS span
-            FROM dated JOIN units USING (u),
-                (SELECT least(min(day) FILTER (NOT known), max(day)) - 1 AS last FROM dated)""",  # noqa: S608  (identifiers are quoted)
+            FROM dated JOIN units USING (u)""",  # noqa: S608  (identifiers are quoted)
         ).fetchnumpy()
         for arm, matrix in _by_unit(columns):
             sums[arm] = sums.get(arm, 0.0) + matrix.T @ matrix

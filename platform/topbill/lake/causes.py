@@ -6,6 +6,11 @@ import re
 
 _CAUSES = (
     (
+        r"Out of Memory Error",
+        "the question takes more memory than it may; expected more in TOPBILL_ENGINE_MEMORY, or "
+        "room for temporary files in TMPDIR",
+    ),
+    (
         r"StorageFull|InsufficientStorage|507 Insufficient|QuotaExceeded|QuotaReached",
         "the store is full; expected room: delete what is not needed, or have its quota raised",
     ),

@@ -3,24 +3,30 @@ record."""
 
 from __future__ import annotations
 
+import atexit
 import re
+import shutil
 import threading
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Protocol, TypeAlias
 
 import duckdb
 import pyarrow as pa
 
+from topbill.domain.engine_url import engine_memory
 from topbill.domain.errors import BadRequest, LogError, NotFound
 from topbill.domain.lake_url import lake_url
 from topbill.domain.schema_version import SCHEMA_VERSION
 from topbill.domain.sql import identifier, quoted
-from topbill.lake.causes import without_traceback
+from topbill.lake.causes import cause, without_traceback
 from topbill.lake.files import let_read
 from topbill.lake.places import CACHE, LAKE, lake_place
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 Error: TypeAlias = duckdb.Error
+OutOfMemoryError: TypeAlias = duckdb.OutOfMemoryException
 _VERSION = """SELECT count(*) FILTER (column_name = 'schema_version') FROM duckdb_columns()
 WHERE database_name = 'lake' AND schema_name = 'main' AND table_name = 'published'"""
 _TABLES = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
@@ -34,10 +40,11 @@ others.
 
 
 def connect(
-    path: Path | str | None = None, *, memory_limit: str = "4GB", threads: int | None = None
+    path: Path | str | None = None, *, memory_limit: str = "", threads: int | None = None
 ) -> Connection:
     """A DuckDB connection: in memory, or read-only on the analytics database at `path`.
-    Times are UTC.
+    Times are UTC. It holds at most `memory_limit`, or what `MEMORY_VARIABLE` says, and writes what
+    is more to temporary files.
 
     A data folder that was moved or copied since is read where it is now. Any number of processes
     may hold the file open. The worker replaces it rather than changing it, so a connection keeps
@@ -46,7 +53,8 @@ def connect(
     published yet, LogError when the file cannot be read or is of another schema version.
     """
     config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": memory_limit,
+        "memory_limit": memory_limit or engine_memory(),
+        "temp_directory": _temporary_folder(),
         "autoinstall_known_extensions": False,
         # Files are local. To fetch whole columns ahead, as pays where they are far away, copies
         # every byte once more.
@@ -85,6 +93,19 @@ def connect(
             f"{path}: cannot be opened: {error}; expected a file written by `topbill worker`"
         ) from error
     return connection
+
+
+@cache
+def _temporary_folder() -> str:
+    """Where this process may put what does not fit into memory: a folder that nobody else can read.
+    Empty where there is none; it has to do with its memory then."""
+    try:
+        # DuckDB's own is below wherever the process was started.
+        folder = mkdtemp(prefix="topbill-")
+    except OSError:
+        return ""
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def connect_for_long() -> Connection:
@@ -187,7 +208,7 @@ _LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
 
 
 def sql(
-    path: Path | str, query: str, *, memory_limit: str = "4GB", seconds: float | None = None
+    path: Path | str, query: str, *, memory_limit: str = "", seconds: float | None = None
 ) -> pa.Table:
     """The result of one reading statement (SELECT, EXPLAIN, SHOW, DESCRIBE, SUMMARIZE) on the
     analytics database at `path`.
@@ -220,6 +241,8 @@ def read(connection: Connection, query: str, *, seconds: float | None = None) ->
         return connection.sql(reading(connection, query)).to_arrow_table()
     except duckdb.IOException:
         raise
+    except OutOfMemoryError as error:
+        raise BadRequest("sql", cause(error)) from error
     except duckdb.InterruptException as error:
         raise BadRequest("sql", f"took longer than {seconds:g} s; expected less") from error
     except duckdb.Error as error:

@@ -141,9 +141,9 @@ class DuckDBEngine:
         self._connection.close()
 
 
-def open_engine(path: Path, *, memory_limit: str = "4GB") -> RecordEngine:
+def open_engine(path: Path, *, memory_limit: str = "") -> RecordEngine:
     """The engine that this process is to ask (see `ENGINE_VARIABLE`), on the analytics database at
-    `path`. `memory_limit` is DuckDB's.
+    `path`. `memory_limit` is DuckDB's (see `connect`).
 
     Raises:
         NotFound: nothing was published yet.
@@ -155,7 +155,7 @@ def open_engine(path: Path, *, memory_limit: str = "4GB") -> RecordEngine:
     return _on_spark(url, path, connection) if url else DuckDBEngine(connection)
 
 
-def answer(path: Path, query: str, *, memory_limit: str = "4GB") -> pa.Table:
+def answer(path: Path, query: str, *, memory_limit: str = "") -> pa.Table:
     """The answer to one statement that reads, by the engine that this process is to ask, as
     `lake.sql` says of DuckDB.
     """

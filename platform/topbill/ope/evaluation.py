@@ -216,7 +216,7 @@ def evaluate(
     progress: Progress | None = None,
     most: int | None = None,
     buckets: int | None = None,
-    memory_limit: str = "4GB",
+    memory_limit: str = "",
 ) -> Evaluation:
     """What `policy` would have earned per decision in experiment `key`, from the lake in
     `data_dir`, how much more than the log did, and, of several policies, than each other.
@@ -259,7 +259,7 @@ def evaluate(
         buckets: into how many parts, by unit, the log is taken: each is a walk of its own, whose
             reward model and learning policies learn from its units alone. None takes those of the
             lake: 64 at a URL, 1 in a data folder.
-        memory_limit: what DuckDB may hold.
+        memory_limit: what DuckDB may hold, such as 500MB; else what TOPBILL_ENGINE_MEMORY says.
 
     Raises:
         NotFound: for a lake, experiment, file or snapshot that is not there.

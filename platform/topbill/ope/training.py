@@ -233,7 +233,7 @@ def train(
     objective: str | Mapping[str, float] | None = None,
     alpha: float = 0.05,
     progress: Progress | None = None,
-    memory_limit: str = "4GB",
+    memory_limit: str = "",
 ) -> Training:
     """A policy trained on the earlier part of an experiment's log, and what it earns on the later.
 
@@ -255,7 +255,7 @@ def train(
         objective: What the certificate judges by, as in `evaluate`.
         alpha: 1 − the level of the lower bound.
         progress: Called now and then with the decisions done and the decisions in all.
-        memory_limit: What DuckDB may hold.
+        memory_limit: What DuckDB may hold, such as 500MB; else what TOPBILL_ENGINE_MEMORY says.
 
     Raises:
         NotFound: for a lake, experiment or file that is not there.

@@ -5,6 +5,7 @@ and a trend only where there is one.
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from typing import Any
 
 import msgspec
@@ -179,3 +180,28 @@ def test_what_cannot_be_meant_is_refused_by_name() -> None:
         novelty(rows, **COLUMNS, time="moment", time_zone="Europe/Olso")
     with pytest.raises(BadData, match=r"data\.variant: got a column of VARCHAR"):
         novelty(rows, **COLUMNS, time="variant")
+
+
+@pytest.mark.parametrize("time", ["moment", "date", "number"])
+def test_looked_at_part_by_part_they_are_the_same(
+    time: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever tells the day, and where one row tells none."""
+    rows = world(np.random.default_rng(23), 0.5, units=600)
+    rows["date"] = rows.moment.dt.date
+    rows["number"] = (rows.moment - rows.moment.min()).dt.days.astype("Int64")
+    rows.loc[5, ["moment", "date", "number"]] = None
+    whole = only(novelty(rows, **COLUMNS, time="moment"))
+    # The module, whose name in the package is that of its function.
+    monkeypatch.setattr(import_module("topbill.ab.novelty"), "_ROWS", len(rows) // 7)
+    parts = only(novelty(rows, **COLUMNS, time=time))
+    assert [(s.n, s.n_control) for s in parts.spans] == [(s.n, s.n_control) for s in whole.spans]
+    assert [s.value for s in parts.spans] == pytest.approx([s.value for s in whole.spans])
+    assert parts.slope == pytest.approx(whole.slope)
+    assert parts.p_value == pytest.approx(whole.p_value)
+
+
+def test_without_any_day_there_is_no_span() -> None:
+    rows = world(np.random.default_rng(25), 0.0, units=200).assign(moment=pd.NaT)
+    rows["moment"] = rows.moment.astype("datetime64[us]")
+    assert only(novelty(rows, **COLUMNS, time="moment")).reason == "too_early"

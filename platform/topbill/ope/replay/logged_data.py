@@ -154,7 +154,7 @@ class LoggedData:
         key: str,
         *,
         most: int | None = None,
-        memory_limit: str = "4GB",
+        memory_limit: str = "",
         objective: str | Mapping[str, float] | None = None,
         buckets: int | None = None,
     ) -> None:

@@ -25,6 +25,7 @@ from topbill.lake import (
     open_engine,
 )
 from topbill.lake.causes import cause
+from topbill.lake.database import OutOfMemoryError
 from topbill.spec import Experiment, from_audit
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def open_database(data: Path | str, *, on_engine: bool = True) -> Iterator[Analy
     connection = open_engine(path) if on_engine else DuckDBEngine(connect(path))
     try:
         yield AnalyticsDatabase(connection, Path(data))
+    except OutOfMemoryError as error:
+        raise LogError(f"{path}: {cause(error)}") from error
     except Error as error:
         raise LogError(
             f"{path}: {cause(error)}; try again: the files may have been compacted meanwhile"
