@@ -101,8 +101,8 @@ function delay() return math.random(0, {longest}) end
 """
 POLICIES = {
     "thompson": "thompson",
-    "linucb": "linucb, min_probability: 2%",
-    "auto": "auto, min_probability: 2%",
+    "linucb": "linucb, min_probability: {least}",
+    "auto": "auto, min_probability: {least}",
     "vw": "vw",
 }
 CONNECTIONS = (16, 64)
@@ -143,7 +143,8 @@ class Shape(NamedTuple):
             experiment=self.experiment,
             slots=self.slots,
             actions="\n".join(actions),
-            policy=POLICIES[self.policy],
+            # All actions together have at most the whole.
+            policy=POLICIES[self.policy].format(least="2%" if self.actions <= 50 else "0.2%"),
         )
 
 
@@ -272,6 +273,8 @@ def running(command: list[str], port: int, **environment: str) -> Iterator[subpr
                 urlopen(Request(f"http://127.0.0.1:{port}/openapi.json"), timeout=1).read()
                 break
             except OSError:
+                if process.poll() is not None:
+                    raise SystemExit(f"it has ended, see above: {command}") from None
                 time.sleep(0.1)
         else:
             raise SystemExit(f"nothing answers on port {port} after two minutes: {command}")
