@@ -160,12 +160,10 @@ def all_experiments(
                     sentence=sentence,
                     next=f"{title}: {where.next}",
                 )
-    return Standing(
-        word="Nothing to decide",
-        tone="neutral",
-        sentence=sentence,
-        next="Let them run; looking early costs nothing here, and deciding early is not needed.",
-    )
+    step = "Let them run; looking early costs nothing here, and deciding early is not needed."
+    if not any(report.decisions for _, report in reports):
+        step = "Send decide requests to the service; a draft is launched by status: running."
+    return Standing(word="Nothing to decide", tone="neutral", sentence=sentence, next=step)
 
 
 _ORDER = (HARM, *_URGENT)
@@ -461,12 +459,14 @@ def latest_decisions(decisions: pd.DataFrame, whose: str) -> Standing:
     """Decisions of an experiment or a unit, as the report lists them."""
     rewarded = int((decisions["events"] > 0).sum())
     fallbacks = int((decisions["reason"] == "fallback").sum())
-    stepped_in = f"; in {fallbacks:,} of them the control stepped in" if fallbacks else ""
+    fell_back = (
+        f"; {words.several(fallbacks, 'is a fallback', 'are fallbacks')}" if fallbacks else ""
+    )
     number = words.several(len(decisions), "decision")
     return Standing(
         word="The latest",
         tone="neutral",
-        sentence=f"{rewarded:,} of the latest {number} for {whose} brought an event{stepped_in}.",
+        sentence=f"{rewarded:,} of the latest {number} for {whose} brought an event{fell_back}.",
         next="Choose one by its time to see everything about it, or enter an id or a unit.",
     )
 

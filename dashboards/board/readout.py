@@ -274,7 +274,8 @@ def uncompared(report: Report) -> None:
     means = pd.DataFrame(lines)
     if len(means) and not means[RESULT].any():
         means = means.drop(columns=RESULT)
-    pieces.table(means, f"{report.experiment}-metrics")
+    phone = ("metric", "value", "95% of this look")
+    pieces.table(means, f"{report.experiment}-metrics", phone=phone)
 
 
 def guardrails(analysis: Analysis) -> None:

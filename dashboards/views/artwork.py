@@ -41,7 +41,9 @@ def gallery(key: str, payloads: Payloads, values: pd.DataFrame) -> None:
     order = [*rows, *(action for action in payloads if action not in rows)]
     folder = pictures.folder(key)
     if len(order) > MOST:
-        st.caption(f"The {MOST} that stood first most, of {words.several(len(order), 'picture')}.")
+        st.caption(
+            f"The {MOST} most shown at position 1, of {words.several(len(order), 'picture')}."
+        )
         order = order[:MOST]
     for start in range(0, len(order), COLUMNS):
         actions = order[start : start + COLUMNS]
@@ -96,7 +98,7 @@ def chart(values: pd.DataFrame, payloads: Payloads, name: str) -> None:
     named = certain.assign(action=pictures.names(certain["action"], payloads))
     st.caption(
         "Blue: off-policy value with its 95% interval, for one look. Orange tick: observed mean "
-        "of the decisions where it stood first. Mature decisions alone."
+        "of the decisions that showed it at position 1. Mature decisions alone."
     )
     drawing = charts.action_values(named, "objective per decision")
     pieces.chart(drawing, certain, name, 30 * len(certain) + 50)

@@ -246,7 +246,7 @@ def sentence(library: ExperimentLibrary) -> str:
     mean, spread = formatting.lift(library.mean), formatting.share(library.spread)
     return (
         f"{shipped}. Over {library.lifts} lifts the true ones are {mean} on average and vary by "
-        f"{spread}; each is drawn towards that by as much as it may be luck (Morris 1983)."
+        f"{spread}; each is shrunken towards that by as much as it may be luck (Morris 1983)."
     )
 
 
@@ -282,7 +282,7 @@ def ended(past: PastExperiment) -> str:
     if past.lift is not None:
         lift = f"lift of {measured(past.lift)} as measured"
         if past.lift.shrunken is not None:
-            lift += f", {believed(past.lift)} drawn towards all others"
+            lift += f", {believed(past.lift)} shrunken towards all others"
         parts.append(lift)
     if past.worth is not None:
         parts.append(f"worth {worth(past)} over the holdout")

@@ -66,6 +66,36 @@ def test_no_page_has_a_serious_violation(
             assert page.evaluate(VIOLATIONS) == [], width
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("folder", "path"),
+    [
+        ("empty", "health"),
+        ("alone", "experiment"),
+        ("uneven", "verdict"),
+        ("phased", "experiment"),
+        ("hushed", "bandit"),
+    ],
+)
+def test_no_other_record_has_a_serious_violation(
+    folder: str, path: str, scheme: str, browser: Any, axe: str, request: pytest.FixtureRequest
+) -> None:
+    """Without experiments, with one variant, under a mismatch, with phases, and early."""
+    with (
+        served(request.getfixturevalue(folder)) as url,
+        opened(browser, f"{url}/{path}?refresh=Off", "What next?", scheme=scheme) as page,
+    ):
+        # What is folded away is read as well once it is opened.
+        for closed in page.locator('[data-testid="stExpander"] summary').all():
+            closed.click()
+        page.evaluate(axe)
+        for width in (1440, 390):
+            page.set_viewport_size({"width": width, "height": 2400})
+            page.wait_for_timeout(700)  # the sidebar slides away
+            assert page.evaluate(VIOLATIONS) == [], width
+
+
 def test_the_explanation_of_a_column_opens_by_touch_and_keyboard(
     browser: Any, address: str
 ) -> None:

@@ -40,6 +40,10 @@ BRIGHTNESS = """() => getComputedStyle(document.querySelector('[data-testid=stAp
 """The mean of the background's red, green and blue, 0 to 255."""
 
 
+CUT_OFF = """() => [...document.querySelectorAll('[data-testid=stButtonGroup] > div')]
+    .filter(group => group.scrollWidth > group.clientWidth + 1)
+    .map(group => group.innerText)"""
+"""Choices of which a part can only be seen by scrolling sideways."""
 DRAWN = """() => [...document.querySelectorAll('[data-testid=stVegaLiteChart]')]
     .every(chart => chart.querySelector('canvas, svg'))"""
 
@@ -55,6 +59,7 @@ def looked_at(page: Any, width: int) -> None:
     assert page.locator('[data-testid="stException"]').count() == 0
     assert page.locator('[data-testid="stAlertContentError"]').count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CUT_OFF) == []
     page.wait_for_function(DRAWN, timeout=60_000)  # charts are drawn after the script has run
     tables = page.locator(".tb-table")
     assert all(
