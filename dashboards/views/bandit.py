@@ -123,8 +123,8 @@ def values(key: str, variant: str) -> None:
     if len(certain):
         st.caption(
             "Blue: off-policy value, what a decision would earn were this always at position 1, "
-            "with its 95% interval, for one look. Orange tick: observed mean where it was; a policy "
-            "that personalises picks whom it suits. Mature decisions alone."
+            "with its 95% interval, for one look. Orange tick: observed mean where it was; a "
+            "policy that personalises picks whom it suits. Mature decisions alone."
         )
         drawing = charts.action_values(certain, "objective per decision")
         pieces.chart(drawing, table, f"{key}-{variant}-worth", 30 * len(certain) + 50)
