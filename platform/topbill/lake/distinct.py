@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import unquote
@@ -44,8 +45,6 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 """By which columns a row of each table is known."""
 _TOGETHER = 100
 """Files that one query hashes."""
-_SPAN = 100_000
-"""Rows of the log within which repeated rows are taken out by one commit."""
 _Hashes: TypeAlias = NDArray[np.uint64]
 
 
@@ -276,52 +275,79 @@ def _crc(hashes: _Hashes) -> int:
 
 
 def take_out(table: DeltaTable, place: TablePlace, rows: Iterable[RepeatedRow]) -> None:
-    """Take rows out of the table: what lies around them is written anew without them,
-    in one commit for each span of the log. Raises DeltaError.
+    """Take rows out of the table: what lies around them is written anew without them. Raises
+    DeltaError.
     """
     by_partition: dict[str | None, list[RepeatedRow]] = {}
     for row in rows:
         by_partition.setdefault(row.experiment, []).append(row)
     for experiment, own in by_partition.items():
-        for span in _spans(sorted(own, key=lambda row: row.seq)):
-            _rewrite(table, place, experiment, span)
+        for together in _of_one_commit(own, _files(table, place, experiment)):
+            _rewrite(table, place, experiment, together)
 
 
-def _spans(rows: Sequence[RepeatedRow]) -> list[list[RepeatedRow]]:
-    spans: list[list[RepeatedRow]] = []
+def _of_one_commit(
+    rows: Iterable[RepeatedRow], files: Mapping[str, Mapping[str, Any]]
+) -> list[list[RepeatedRow]]:
+    """The rows, those together that lie in files whose spans of the log overlap: one commit writes
+    all of these files anew, and a second one would look for its rows where they were before.
+    """
+    by_file: dict[str, list[RepeatedRow]] = {}
     for row in rows:
-        if not spans or row.seq - spans[-1][-1].seq > _SPAN:
-            spans.append([])
-        spans[-1].append(row)
-    return spans
+        by_file.setdefault(row.file, []).append(row)
+    spans = {file: _span(files.get(file, {})) for file in by_file}
+    together: list[list[RepeatedRow]] = []
+    end = -inf
+    for file in sorted(by_file, key=spans.__getitem__):
+        first, last = spans[file]
+        if not together or first > end:
+            together.append([])
+        together[-1] += by_file[file]
+        end = max(end, last)
+    return together
+
+
+def _span(action: Mapping[str, Any]) -> tuple[float, float]:
+    """The first `seq` and the last one of a file; anything where the table does not say."""
+    first, last = action.get("min.seq"), action.get("max.seq")
+    return (-inf, inf) if first is None or last is None else (first, last)
+
+
+def _files(
+    table: DeltaTable, place: TablePlace, experiment: str | None
+) -> dict[str, dict[str, Any]]:
+    """What the table says now of each file that may have rows of an experiment, by where it
+    lies."""
+    table.update_incremental()
+    is_partitioned = "experiment" in table.metadata().partition_columns
+    files = {}
+    for action in pa.table(table.get_add_actions(flatten=True)).to_pylist():
+        if not is_partitioned or action["partition.experiment"] == experiment:
+            files[f"{place.root}/{unquote(action['path'])}"] = action
+    return files
 
 
 def _rewrite(
     table: DeltaTable, place: TablePlace, experiment: str | None, rows: Sequence[RepeatedRow]
 ) -> None:
-    first, last = rows[0].seq, rows[-1].seq
+    first, last = min(row.seq for row in rows), max(row.seq for row in rows)
     condition = f"{SEQ} >= {first} AND {SEQ} <= {last}"
     columns = pa.schema(table.schema().to_arrow())
     partitions = table.metadata().partition_columns
-    is_partitioned = "experiment" in partitions
-    if is_partitioned:
+    if "experiment" in partitions:
         own = "IS NULL" if experiment is None else f"= {quoted(experiment)}"
         condition = f"experiment {own} AND {condition}"
     places: dict[str, list[int]] = {}
     for row in rows:
         places.setdefault(row.file, []).append(row.place)
     kept = []
-    table.update_incremental()
-    for action in pa.table(table.get_add_actions(flatten=True)).to_pylist():
-        if is_partitioned and action["partition.experiment"] != experiment:
+    for path, action in _files(table, place, experiment).items():
+        begins, ends = _span(action)
+        if begins > last or ends < first:
             continue
-        if action["min.seq"] is not None and (
-            action["min.seq"] > last or action["max.seq"] < first
-        ):
-            continue
-        name = unquote(action["path"])
+        name = path.removeprefix(f"{place.root}/")
         file = pq.ParquetFile(pa.BufferReader(place.files.read(f"{place.name}/{name}")))
-        content = _without(file.read(), places.get(f"{place.root}/{name}", ()), first, last)
+        content = _without(file.read(), places.get(path, ()), first, last)
         for column in partitions:
             values = pa.array([action[f"partition.{column}"]] * len(content))
             content = content.append_column(column, values)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable, Schema, Transaction
 from deltalake.exceptions import DeltaError
 
 from topbill.domain.alarm import AlarmLine
-from topbill.domain.decision import DECISION_COLUMNS, EVENT_COLUMNS, REWARD_COLUMNS, schema
+from topbill.domain.decision import DECISION_COLUMNS, EVENT_COLUMNS, REWARD_COLUMNS, SEQ, schema
 from topbill.domain.errors import LogError
 from topbill.domain.records import Decision, QuarantinedRow
 from topbill.domain.schema_version import SCHEMA_VERSION
@@ -233,7 +234,8 @@ class Lake:
 
         Rows and position are one Delta commit: whatever dies, each row is there once. A writer that
         was killed before the commit left files that no version of the table names; one that was
-        killed after it finds the position when it comes back, and appends nothing again.
+        killed after it finds the position when it comes back, and appends nothing again. Of rows
+        that another writer has appended in part meanwhile, the rest is appended.
         """
         table = self._tables[name]
         try:
@@ -241,9 +243,10 @@ class Lake:
             # it is faster still, between this look and the commit, Delta refuses the commit, since
             # both mean to set the same application's version.
             table.refresh()
-            if through <= table.position(POSITION):
+            position = table.position(POSITION)
+            if through <= position:
                 return False
-            rows = self._as_stored(name, rows)
+            rows = self._as_stored(name, _after(rows, position))
             added = table.append(rows, Transaction(POSITION, through))
             # What came as a stream is read where it lies now, when somebody asks.
             if added is not None and isinstance(rows, pa.Table):
@@ -452,6 +455,16 @@ class Lake:
         self._database.write(publication)
         if self._place.is_store:
             objects_below(self._place).write(DATABASE, self.database_path.read_bytes())
+
+
+def _after(rows: Rows, position: int) -> Rows:
+    """The rows of the log after a `seq`. All of a stream are: it is of one that imports alone."""
+    if not isinstance(rows, pa.Table) or not len(rows):
+        return rows
+    # Nearly always nobody else has appended, and then nothing is copied.
+    if pc.min(rows[SEQ]).as_py() > position:
+        return rows
+    return rows.filter(pc.greater(rows[SEQ], position))
 
 
 def _kept_versions(table: DeltaTable, place: TablePlace, seconds: float) -> list[int]:

@@ -164,3 +164,39 @@ def test_the_hashes_of_several_files_are_kept_a_file_of_them_for_each(tmp_path: 
         digest = hashlib.md5(text, usedforsecurity=False).digest()
         expected[each.experiment].add(int.from_bytes(digest[:8], "little"))
     assert sorted(map(sorted, kept)) == sorted(map(sorted, expected.values()))
+
+
+def test_what_two_writers_have_in_common_is_there_once(tmp_path: Path) -> None:
+    """One that lost its lease had read fewer rows of the same part of the log than the next one."""
+    first, second = Lake(tmp_path), Lake(tmp_path)
+    rows = [(seq, decision(f"d{seq}", "one", seq)) for seq in range(1, 9)]
+    assert first.append("decisions", decision_rows(rows[:5]), 5)
+    assert second.append("decisions", decision_rows(rows), 8)
+    assert not first.append("decisions", decision_rows(rows[:7]), 7)
+    assert second.repeated() == {}
+    assert second.position("decisions") == 8
+    second.write_database([], NOW)
+    query = "SELECT seq FROM decisions ORDER BY seq"
+    assert [row["seq"] for row in sql(tmp_path / DATABASE, query).to_pylist()] == [*range(1, 9)]
+
+
+def test_rows_of_one_file_are_taken_out_at_once_however_far_they_are_apart(tmp_path: Path) -> None:
+    """In PostgreSQL a `seq` is a time: rows of a second are a thousand million apart."""
+    lake = Lake(tmp_path)
+    rows = [(n << 30, decision(f"d{n}", ("one", "two")[n % 2], n)) for n in range(1, 41)]
+    later = [(seq + (1 << 36), row) for seq, row in rows[:30]]
+    lake.append("decisions", decision_rows(rows), rows[-1][0])
+    lake.append("decisions", decision_rows(later), later[-1][0])
+    before = lake.position("decisions"), len(commits(tmp_path))
+    assert {name: len(found) for name, found in lake.repeated().items()} == {"decisions": 30}
+    lake.write_database([], NOW)
+    assert lake.repeated() == {}
+    query = "SELECT seq FROM decisions ORDER BY seq"
+    there = [row["seq"] for row in sql(tmp_path / DATABASE, query).to_pylist()]
+    assert there == [seq for seq, _ in rows]
+    # A commit for each experiment.
+    assert (lake.position("decisions"), len(commits(tmp_path))) == (before[0], before[1] + 2)
+
+
+def commits(folder: Path) -> list[Path]:
+    return list((folder / "lake" / "decisions" / "_delta_log").glob("*.json"))
