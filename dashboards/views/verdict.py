@@ -54,14 +54,17 @@ SHARE = """
 def lifts(analysis: Analysis, grey: str) -> pd.DataFrame:
     """The primary metric of each variant, as a chart and in a line; the lines."""
     readout.lifts(analysis, grey, csv=False)
+    primary = analysis.comparisons_of(analysis.primary)
+    # What stands there where no lift can be said is called what it is.
+    effect = "difference" if all(c.relative_low is None for c in primary) else "lift"
     lines = []
-    for shown in analysis.comparisons_of(analysis.primary):
+    for shown in primary:
         size, interval = effect_in_words(shown, shown.is_proportion)
         value, control = value_cells(shown)
         lines.append(
             {
                 "variant": side(shown),
-                "lift": size,
+                effect: size,
                 "95% interval": interval,
                 "value": value,
                 "control": control,
@@ -75,7 +78,7 @@ def lifts(analysis: Analysis, grey: str) -> pd.DataFrame:
     pieces.table(
         pd.DataFrame(lines),
         f"{analysis.experiment}-verdict-lifts",
-        phone=("variant", "lift", RESULT),
+        phone=("variant", effect, RESULT),
         strong={"variant": winner} if winner else {},
         csv=False,
     )

@@ -230,6 +230,13 @@ def test_the_verdict_has_all_that_a_meeting_asks_for(open_app, demo: Path) -> No
     assert set(rails["result"].str[2:]) <= {"passed", "failed", "inconclusive", "unknown"}
 
 
+def test_a_plain_difference_is_not_called_a_lift(open_app, hushed: Path) -> None:
+    """Where the control cannot be told from zero."""
+    table = tables(open_app(hushed, "verdict", experiment="home-artwork"))[0]
+    assert "lift" not in table
+    assert not any("%" in cell for cell in table["difference"])
+
+
 def test_under_a_mismatch_no_comparison_is_called(open_app, uneven: Path) -> None:
     app = open_app(uneven, "experiment", experiment="home-artwork")
     every = next(table for table in tables(app) if "probability to beat control" in table)
