@@ -110,7 +110,61 @@ def test_it_is_counted_by_what_it_became(client: TestClient) -> None:
         assert f'topbill_intake_total{{source="segment",status="{status}"}}' in meters
 
 
-@pytest.mark.parametrize("body", [b"[]", b'{"batch": 3}', b'{"batch": [1]}', b"{"])
+@pytest.mark.parametrize(
+    ("form", "key"), [("segment", "batch"), ("snowplow", "data")], ids=["segment", "snowplow"]
+)
+@pytest.mark.parametrize("other", [None, 3, "play", [], [{}], {}, {"batch": 3, "data": "x"}])
+def test_a_message_of_no_form_stops_no_other(
+    client: TestClient, form: str, key: str, other: Any
+) -> None:
+    good = {
+        "segment": {"type": "track", "event": "play", "userId": "mia", "messageId": "m"},
+        "snowplow": {"e": "se", "se_ac": "play", "uid": "mia", "eid": "m"},
+    }[form]
+    results = _sent(client, form, {key: [other, good]})
+    assert [result["status"] for result in results] in (
+        ["refused", "stored"],
+        ["ignored", "stored"],  # an object that says of no event
+    )
+    assert results[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("form", "said", "place"),
+    [
+        ("segment", {"userId": 7}, "$.userId: "),
+        ("segment", {"messageId": [1]}, "$.messageId: "),
+        ("segment", {"timestamp": "yesterday"}, "$.timestamp: "),
+        ("segment", {"timestamp": []}, "$.timestamp: "),
+        ("segment", {"timestamp": "1969-01-01T00:00:00Z"}, "$.timestamp: "),
+        ("segment", {"properties": {"value": "1_000"}}, "$.value: "),
+        ("segment", {"properties": {"value": "nan"}}, "$.value: "),
+        ("segment", {"properties": {"decision_id": "DECISION", "action": "x"}}, "$.action: "),
+        ("snowplow", {"uid": 7}, "$.uid: "),
+        ("snowplow", {"eid": 7}, "$.eid: "),
+        ("snowplow", {"dtm": True}, "$.dtm: "),
+        ("snowplow", {"dtm": "-1"}, "$.dtm: "),
+        ("snowplow", {"se_ac": ""}, "$.se_ac: "),
+        ("snowplow", {"se_ac": "x" * 65}, "$.se_ac: "),
+    ],
+)
+def test_a_refusal_names_the_place_as_the_tool_does(
+    client: TestClient, form: str, said: dict[str, Any], place: str
+) -> None:
+    decided = client.post("/v1/decide", json={"experiment": "art", "unit": "mia"}).json()
+    message = {
+        "segment": {"type": "track", "event": "play", "userId": "mia"},
+        "snowplow": {"e": "se", "se_ac": "play", "uid": "mia"},
+    }[form]
+    text = json.dumps(message | said).replace("DECISION", decided["decision_id"])
+    key = {"segment": "batch", "snowplow": "data"}[form]
+    (result,) = _sent(client, form, {key: [json.loads(text)]})
+    assert result["status"] == "refused"
+    assert result["reason"].startswith(place)
+    assert "xpected" in result["reason"] or "Invalid RFC3339" in result["reason"]
+
+
+@pytest.mark.parametrize("body", [b"[]", b'{"batch": 3}', b'{"batch": {}}', b"{"])
 def test_what_is_no_body_of_that_form_is_refused(client: TestClient, body: bytes) -> None:
     headers = {"content-type": "application/json"}
     answer = client.post("/v1/intake/segment", content=body, headers=headers)
@@ -142,6 +196,9 @@ def test_any_message_has_a_result(client: TestClient, form: str, data: st.DataOb
     kinds = st.sampled_from(["track", "se", "ue"]) | _JSON
     message = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(_KEYS[form], _JSON)))
     message |= {"type" if form == "segment" else "e": data.draw(kinds)}
-    body = {"batch": [message]} if form == "segment" else {"data": [message]}
-    (result,) = _sent(client, form, body)
-    assert result["status"] in _STATUSES
+    other = data.draw(_JSON)
+    key = "batch" if form == "segment" else "data"
+    results = _sent(client, form, {key: [other, message]})
+    assert len(results) == 2
+    for result in results:
+        assert result["status"] in _STATUSES

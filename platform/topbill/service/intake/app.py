@@ -4,7 +4,7 @@ them on cannot mend them: each has its own result, and what is left out is count
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import msgspec
@@ -22,7 +22,7 @@ from topbill.service.bodies import (
 from topbill.service.events import UnitEvents
 from topbill.service.intake import segment, snowplow
 from topbill.service.intake.segment import SegmentBody
-from topbill.service.intake.sent import LeftOut, SentEvent, request_of
+from topbill.service.intake.sent import LeftOut, SentEvent, left_out, request_of
 from topbill.service.intake.snowplow import SnowplowBody
 from topbill.service.rewards import Rewards
 from topbill.service.turns import Turn
@@ -57,13 +57,15 @@ class Intake:
 
     async def segment(self, body: SegmentBody) -> IntakeAnswer:
         """Messages in Segment's form."""
-        return await self._take("segment", segment.read(body))
+        return await self._take("segment", segment.read(body), segment.NAMES)
 
     async def snowplow(self, body: SnowplowBody) -> IntakeAnswer:
         """Events in Snowplow's form."""
-        return await self._take("snowplow", snowplow.read(body))
+        return await self._take("snowplow", snowplow.read(body), snowplow.NAMES)
 
-    async def _take(self, source: str, sent: Sequence[SentEvent | LeftOut]) -> IntakeAnswer:
+    async def _take(
+        self, source: str, sent: Sequence[SentEvent | LeftOut], names: Mapping[str, str]
+    ) -> IntakeAnswer:
         results: list[IntakeResult | None] = [None] * len(sent)
         rewards: dict[int, RewardRequest] = {}
         events: dict[int, EventRequest] = {}
@@ -71,19 +73,19 @@ class Intake:
         for place, one in enumerate(sent):
             await turn.end_if_long()
             if isinstance(one, LeftOut):
-                results[place] = IntakeResult("ignored", one.reason)
+                results[place] = _result(one)
                 continue
             try:
                 request = request_of(one)
             except BadRequest as error:
-                results[place] = IntakeResult("refused", str(error))
+                results[place] = _result(left_out(error, names))
                 continue
             if isinstance(request, RewardRequest):
                 rewards[place] = request
             else:
                 events[place] = request
-        await _store(rewards, self._reward, results)
-        await _store(events, self._tell, results)
+        await _store(rewards, self._reward, results, names)
+        await _store(events, self._tell, results, names)
         done = [result for result in results if result is not None]
         for result in done:
             telemetry.INTAKE.labels(source, result.status).inc()
@@ -96,10 +98,15 @@ class Intake:
         return (await self._events.batch(EventBatch(requests))).results
 
 
+def _result(one: LeftOut) -> IntakeResult:
+    return IntakeResult("refused" if one.refused else "ignored", one.reason)
+
+
 async def _store(
     requests: dict[int, _Request],
     store: Callable[[list[_Request]], Awaitable[Sequence[_Answer]]],
     results: list[IntakeResult | None],
+    names: Mapping[str, str],
 ) -> None:
     """Store requests, by their places among the results: together, and one by one where one of them
     cannot be stored."""
@@ -110,10 +117,10 @@ async def _store(
     except BadRequest as error:
         if len(requests) > 1:
             for place, request in requests.items():
-                await _store({place: request}, store, results)
+                await _store({place: request}, store, results, names)
             return
         (place,) = requests
-        results[place] = IntakeResult("refused", str(error))
+        results[place] = _result(left_out(error, names))
         return
     for place, answer in zip(requests, answers, strict=True):
         results[place] = IntakeResult(answer.status, answer.warning)

@@ -9,15 +9,24 @@ from typing import Annotated, Any
 import msgspec
 
 from topbill.service.bodies import LARGEST_BATCH
-from topbill.service.intake.sent import OWN, LeftOut, SentEvent, as_object
+from topbill.service.intake.sent import (
+    OWN,
+    LeftOut,
+    SentEvent,
+    as_object,
+    first_said,
+    no_object,
+)
 
-_Message = dict[str, Any]
+NAMES = {"unit": "userId", "event_id": "messageId", "at": "timestamp"}
+"""What is called something else here."""
+# Looked at one by one, as one that is none stops no other.
+_Message = Annotated[Any, msgspec.Meta(extra_json_schema={"type": "object"})]
 
 
-class SegmentBody(msgspec.Struct, frozen=True, rename="camel"):
-    """One message, or several in `batch`. Other keys may be there."""
+class SegmentMessage(msgspec.Struct, frozen=True, rename="camel"):
+    """One message. Other keys may be there."""
 
-    batch: Annotated[list[_Message], msgspec.Meta(max_length=LARGEST_BATCH)] | None = None
     type: Any = None
     event: Any = None
     user_id: Any = None
@@ -30,14 +39,26 @@ class SegmentBody(msgspec.Struct, frozen=True, rename="camel"):
     sent_at: Any = None
 
 
+class SegmentBody(SegmentMessage, frozen=True, rename="camel"):
+    """One message, or several in `batch`."""
+
+    batch: Annotated[list[_Message], msgspec.Meta(max_length=LARGEST_BATCH)] | None = None
+
+
 def read(body: SegmentBody) -> list[SentEvent | LeftOut]:
     """What a body says, message by message."""
     if body.batch is None:
         return [_event(body)]
-    return [_event(msgspec.convert(message, SegmentBody)) for message in body.batch]
+    return [_of_batch(message) for message in body.batch]
 
 
-def _event(message: SegmentBody) -> SentEvent | LeftOut:
+def _of_batch(message: Any) -> SentEvent | LeftOut:
+    if not isinstance(message, dict):
+        return no_object(message)
+    return _event(msgspec.convert(message, SegmentMessage))
+
+
+def _event(message: SegmentMessage) -> SentEvent | LeftOut:
     if message.type != "track":
         return LeftOut(f"type {message.type!r:.60}; only track is an event")
     own = as_object(as_object(message.context).get(OWN))
@@ -46,5 +67,5 @@ def _event(message: SegmentBody) -> SentEvent | LeftOut:
         properties=own | as_object(message.properties),
         units=(message.user_id, message.anonymous_id),
         event_id=message.message_id,
-        at=message.timestamp or message.original_timestamp or message.sent_at,
+        at=first_said(message.timestamp, message.original_timestamp, message.sent_at),
     )

@@ -4,6 +4,8 @@ event of its unit, which metrics of `scope: unit` count in their windows.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -20,6 +22,8 @@ _VALUE = ("value", "revenue")
 """Names of properties, the one that is looked for first in front."""
 
 
+_FIELD = re.compile(r"\$(?:\.(?:rewards|events)\[\d+\])?\.(\w+)")
+"""Where a request of ours, or one in a batch of them, has something wrong."""
 _Kind = TypeVar("_Kind", RewardRequest, EventRequest)
 
 
@@ -42,9 +46,31 @@ class SentEvent(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """Why something that was sent is no event."""
+    """Why something that was sent is no event: `refused` where it should be one."""
 
     reason: str
+    refused: bool = False
+
+
+def left_out(error: BadRequest, names: Mapping[str, str]) -> LeftOut:
+    """What an error says, with the place as the tool calls it: `names` has those of its names that
+    are others than ours.
+    """
+    field = _FIELD.match(error.path)
+    if field is None:
+        return LeftOut(str(error), refused=True)
+    rest = error.path[field.end() :]
+    return LeftOut(f"$.{names.get(field[1], field[1])}{rest}: {error.message}", refused=True)
+
+
+def no_object(message: Any) -> LeftOut:
+    """What is said of a message that is none."""
+    return LeftOut(f"$: got {message!r:.60}; expected an object", refused=True)
+
+
+def first_said(*values: Any) -> Any:
+    """The first that is neither missing nor empty text."""
+    return next((value for value in values if value is not None and value != ""), None)
 
 
 def request_of(sent: SentEvent) -> RewardRequest | EventRequest:
@@ -61,7 +87,7 @@ def request_of(sent: SentEvent) -> RewardRequest | EventRequest:
     if decision_id is not None:
         said |= {"decision_id": decision_id, "position": properties.get("position")}
         return _converted(said, RewardRequest)
-    unit = next((unit for unit in sent.units if unit not in (None, "")), None)
+    unit = first_said(*sent.units)
     if unit is None:
         raise BadRequest(
             "$", "neither a decision nor a user; expected decision_id or the user's id"
@@ -85,8 +111,8 @@ def _number(value: Any) -> Any:
         return float(value)
     if isinstance(value, str):
         try:
-            return float(value)
-        except ValueError:
+            return msgspec.convert(value, float, strict=False)
+        except msgspec.ValidationError:
             return value
     return value
 

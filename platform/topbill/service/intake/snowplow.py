@@ -12,9 +12,20 @@ from typing import Annotated, Any
 import msgspec
 
 from topbill.service.bodies import LARGEST_BATCH
-from topbill.service.intake.sent import OWN, LeftOut, SentEvent, as_object
+from topbill.service.intake.sent import (
+    OWN,
+    LeftOut,
+    SentEvent,
+    as_object,
+    first_said,
+    no_object,
+)
 
+NAMES = {"event": "se_ac", "unit": "uid", "event_id": "eid", "at": "dtm"}
+"""What is called something else here."""
 _Event = dict[str, Any]
+# Looked at one by one, as one that is none stops no other.
+_Sent = Annotated[Any, msgspec.Meta(extra_json_schema={"type": "object"})]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode = msgspec.json.Decoder().decode
 
@@ -22,7 +33,7 @@ _decode = msgspec.json.Decoder().decode
 class SnowplowBody(msgspec.Struct, frozen=True):
     """Events under the tracker protocol's own short names. Other keys may be there."""
 
-    data: Annotated[list[_Event], msgspec.Meta(max_length=LARGEST_BATCH)]
+    data: Annotated[list[_Sent], msgspec.Meta(max_length=LARGEST_BATCH)]
 
 
 def read(body: SnowplowBody) -> list[SentEvent | LeftOut]:
@@ -30,7 +41,9 @@ def read(body: SnowplowBody) -> list[SentEvent | LeftOut]:
     return [_event(event) for event in body.data]
 
 
-def _event(event: _Event) -> SentEvent | LeftOut:
+def _event(event: Any) -> SentEvent | LeftOut:
+    if not isinstance(event, dict):
+        return no_object(event)
     kind = event.get("e")
     properties = _own(event)
     if kind == "se":
@@ -49,7 +62,7 @@ def _event(event: _Event) -> SentEvent | LeftOut:
         properties=properties,
         units=(event.get("uid"), event.get("duid")),
         event_id=event.get("eid"),
-        at=_time(event.get("ttm") or event.get("dtm")),
+        at=_time(first_said(event.get("ttm"), event.get("dtm"))),
     )
 
 
@@ -67,7 +80,8 @@ def _self_describing(value: Any) -> tuple[str, dict[str, Any]]:
     """The name in the schema of a self-describing object, `iglu:VENDOR/NAME/FORMAT/VERSION`, and
     its data; "" where it has none."""
     described = as_object(value)
-    parts = str(described.get("schema", "")).split("/")
+    schema = described.get("schema")
+    parts = schema.split("/") if isinstance(schema, str) else []
     return (parts[1] if len(parts) == 4 else ""), dict(as_object(described.get("data")))
 
 
@@ -85,6 +99,8 @@ def _json(event: _Event, plain: str, encoded: str) -> Any:
 
 def _time(milliseconds: Any) -> Any:
     """A time as RFC 3339 has it; what is none stays as it is, and is refused."""
+    if isinstance(milliseconds, bool):
+        return milliseconds
     try:
         return (_EPOCH + timedelta(milliseconds=int(milliseconds))).isoformat()
     except (TypeError, ValueError, OverflowError):
