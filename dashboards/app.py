@@ -1,10 +1,8 @@
-"""Topbill's dashboards: run by `topbill dashboard`, or `streamlit run dashboards/app.py` with
-TOPBILL_DATA set.
+"""Topbill's dashboards: what Streamlit runs for each viewer, and again with each choice, served by
+`server.py`.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import streamlit as st
 
@@ -17,7 +15,6 @@ st.set_page_config(
     page_title="Topbill", page_icon="🎬", layout="wide", initial_sidebar_state="auto"
 )
 gate.pass_or_stop()
-st.html(Path(__file__).parent / "board" / "page.css")
 
 
 def navigation() -> list[st.Page]:

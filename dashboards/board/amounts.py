@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from board.style import GREY, colours, heat_scale, label_colour, palette, text_on
+from board.style import GREY, colours, drawing, heat_scale, label_colour, palette, text_on
 from topbill import charts
 
 
+@drawing
 def heat(
     frame: pd.DataFrame,
     x: str,
@@ -58,6 +59,7 @@ def heat(
     return cells + written
 
 
+@drawing
 def action_values(frame: pd.DataFrame, title: str) -> alt.LayerChart:
     """Value with interval, a row for each action. Columns: action, value, low, high, plain,
     shown.
@@ -87,11 +89,15 @@ def action_values(frame: pd.DataFrame, title: str) -> alt.LayerChart:
     return bars + points + ticks
 
 
+@drawing
 def bars(
-    frame: pd.DataFrame, highlight: str | None = None, hues: alt.Color | None = None
+    frame: pd.DataFrame,
+    highlight: str | None = None,
+    names: Sequence[str] = (),
+    control: str | None = None,
 ) -> alt.LayerChart:
-    """Horizontal bars of shares with their numbers, one of them highlighted; `hues` are variants'
-    colours. Columns: name, value.
+    """Horizontal bars of shares with their numbers, one of them highlighted; in the colours of
+    variants where their `names` are given. Columns: name, value.
     """
     y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=130, labelOverlap=False))
     base = alt.Chart(frame).encode(
@@ -106,13 +112,14 @@ def bars(
     # Room at the right for the number of the longest bar.
     most = max(float(frame["value"].max()), 1e-9)
     x = alt.X("value:Q", scale=alt.Scale(domain=[0, most * 1.25]), axis=None)
-    colour = alt.value(palette()[0]) if hues is None else hues.legend(None)
+    colour = colours(names, control).legend(None) if names else alt.value(palette()[0])
     shapes = base.mark_bar(cornerRadiusEnd=3).encode(x=x, color=colour, opacity=solid)
     return shapes + base.mark_text(align="left", dx=4, color=label_colour()).encode(
         x=x, text=alt.Text("value:Q", format=".1%")
     )
 
 
+@drawing
 def contributions(frame: pd.DataFrame) -> alt.Chart:
     """What features add (blue) or take away (orange). Columns: name, value."""
     order = frame.sort_values("value", ascending=False)["name"].tolist()
@@ -131,6 +138,7 @@ def contributions(frame: pd.DataFrame) -> alt.Chart:
     )
 
 
+@drawing
 def segments(
     frame: pd.DataFrame, names: Sequence[str], control: str, title: str, form: str
 ) -> alt.LayerChart:
@@ -167,6 +175,7 @@ def segments(
     )
 
 
+@drawing
 def by_position(frame: pd.DataFrame, names: Sequence[str], control: str | None) -> alt.LayerChart:
     """Exploration per position. Columns: name, position, explored."""
     tips = [
@@ -183,6 +192,7 @@ def by_position(frame: pd.DataFrame, names: Sequence[str], control: str | None) 
     return base.mark_line(strokeWidth=2) + base.mark_point(filled=True, size=60, opacity=1)
 
 
+@drawing
 def calibration(frame: pd.DataFrame) -> alt.LayerChart:
     """Draws beside what was to be expected of them, on logarithmic axes. Columns: name, drawn,
     expected, verdict.
@@ -230,6 +240,7 @@ def calibration(frame: pd.DataFrame) -> alt.LayerChart:
     return same + points
 
 
+@drawing
 def estimates(frame: pd.DataFrame, reference: str) -> alt.LayerChart:
     """Values with intervals; that of `reference` runs through as a band. Columns: name, value, low,
     high.

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from board.style import colours, label_colour, palette
+from board.style import colours, drawing, label_colour, palette
 from topbill import charts
 
 
+@drawing
 def gaps(frame: pd.DataFrame) -> alt.LayerChart:
     """What variants add to the whole page, with intervals. Columns: name, layer, value, low, high,
     reading.
@@ -22,6 +23,7 @@ def gaps(frame: pd.DataFrame) -> alt.LayerChart:
     return charts.gaps(frame, palette())
 
 
+@drawing
 def trade(
     frame: pd.DataFrame, names: Sequence[str], control: str | None, x: str, y: str
 ) -> alt.LayerChart:

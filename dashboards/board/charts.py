@@ -23,7 +23,7 @@ from board.effects import (
     stacked,
     with_milestones,
 )
-from board.style import GREY, LIFT, NUMBER, POINTS, colours, draw
+from board.style import GREY, LIFT, NUMBER, POINTS, Drawing, draw
 from topbill.charts import estimate_frame, gap_frame
 
 __all__ = [
@@ -31,11 +31,11 @@ __all__ = [
     "LIFT",
     "NUMBER",
     "POINTS",
+    "Drawing",
     "action_values",
     "bars",
     "by_position",
     "calibration",
-    "colours",
     "contributions",
     "draw",
     "estimate_frame",

@@ -18,6 +18,7 @@ import streamlit as st
 from topbill import reporting
 from topbill.domain.errors import TopbillError
 from topbill.engine import CompiledExperiment
+from topbill.lake import database_of
 from topbill.launch import UnitAssignment, experiments_beside, unit_assignment
 from topbill.log.tombstones import Mark, tombstones_mark
 from topbill.pages import (
@@ -133,8 +134,24 @@ def _latest(where: str, key: Key, _query: Callable[..., Any]) -> Any:
     # Until then the old version is asked for again, which Streamlit answers from its cache.
     version, ask_again_at = _asked.get((where, key), ("", 0.0))
     if time.monotonic() >= ask_again_at:
-        version = database.version(where, EVERY)
+        version = _version(where)
     return _of_version(where, key, version, _query)
+
+
+def _version(where: str) -> str:
+    """Names the state of the record."""
+    # The worker replaces the file. Each question of a page asks, and to open it takes as long as
+    # all else that a page does whose answers are kept.
+    try:
+        found = database_of(Path(where)).stat()
+    except OSError:
+        return database.version(where, EVERY)  # which says what is missing
+    return _version_in(where, (found.st_ino, found.st_mtime_ns))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _version_in(where: str, file: tuple[int, int]) -> str:  # noqa: ARG001  (a key of the cache)
+    return database.version(where, EVERY)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
@@ -168,7 +185,7 @@ def report(
 def as_of(key: str) -> datetime | None:
     """Of when the experiment's numbers are, where they were worked out before the latest record."""
     where = str(folder().resolve())
-    return _cached_moment(where, key, database.version(where, EVERY))
+    return _cached_moment(where, key, _version(where))
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
@@ -202,7 +219,7 @@ def experiment(key: str) -> Experiment:
 def policies(key: str) -> CompiledExperiment:
     """The experiment with its newest published policies, to preview with."""
     where = str(folder().resolve())
-    return _policies(where, key, database.version(where, EVERY))
+    return _policies(where, key, _version(where))
 
 
 @st.cache_resource(max_entries=16, show_spinner="Loading policies …")

@@ -9,12 +9,22 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from board.style import GREY, LIFT, RULE, colours, label_colour, palette, time_axis
+from board.style import (
+    GREY,
+    LIFT,
+    RULE,
+    Chart,
+    Drawing,
+    colours,
+    drawing,
+    label_colour,
+    palette,
+    time_axis,
+)
 from topbill import charts
 
-Drawing = alt.Chart | alt.LayerChart | alt.FacetChart
 
-
+@drawing
 def lifts(
     frame: pd.DataFrame, names: Sequence[str], control: str, title: str, form: str = LIFT
 ) -> alt.LayerChart:
@@ -24,6 +34,7 @@ def lifts(
     return charts.lifts(frame, names, control, title, form, palette())
 
 
+@drawing
 def past(frame: pd.DataFrame) -> alt.LayerChart:
     """A lift as it is to be believed with its interval, and hollow as it was measured, a row for
     each experiment. Columns: name, relative, low, high, measured, text.
@@ -39,6 +50,7 @@ def past(frame: pd.DataFrame) -> alt.LayerChart:
     return charts.zero() + bars + hollow.encode(x="measured:Q") + points.encode(x="relative:Q")
 
 
+@drawing
 def funnel(
     frame: pd.DataFrame, names: Sequence[str], control: str
 ) -> alt.LayerChart | alt.FacetChart:
@@ -98,18 +110,28 @@ def with_milestones(
     """A drawing over time with a dashed line at each milestone in its time. `marks` has at, label
     and sentence; `times` are those that the drawing shows.
     """
+    return Drawing(_with_milestones, (drawing, marks, times, labelled, colour), {})
+
+
+def _with_milestones(
+    chart: Chart,
+    marks: pd.DataFrame,
+    times: pd.Series,
+    labelled: bool,
+    colour: str,
+) -> Chart:
     # What began it all lies a little before its first point, and what ended it behind its last.
     first, last = times.min(), times.max()
     margin = (last - first) * MARGIN
     marks = marks[marks["at"].between(first - margin, last + margin)]
     if marks.empty:
-        return drawing
+        return chart
     tips = [
         alt.Tooltip("at:T", format="%d %b %H:%M:%S", title="since"),
         alt.Tooltip("sentence:N", title="what"),
     ]
     base = alt.Chart(marks).encode(x=alt.X("at:T"), tooltip=tips)
-    layers = [drawing, base.mark_rule(strokeDash=[2, 3], strokeWidth=1.2, color=colour)]
+    layers = [chart, base.mark_rule(strokeDash=[2, 3], strokeWidth=1.2, color=colour)]
     if labelled:
         named = alt.Chart(_apart(marks, last - first)).mark_text(
             angle=270,
@@ -135,6 +157,7 @@ def _apart(marks: pd.DataFrame, span: pd.Timedelta) -> pd.DataFrame:
     return marks.iloc[kept]
 
 
+@drawing
 def spark(frame: pd.DataFrame) -> alt.LayerChart:
     """A small funnel without axes. Columns: till, relative, relative_low, relative_high."""
     last = frame.tail(1)
@@ -152,6 +175,7 @@ def spark(frame: pd.DataFrame) -> alt.LayerChart:
     return zero + band + line.encode(y=alt.Y("relative:Q", axis=None, scale=scale))
 
 
+@drawing
 def lines(
     frame: pd.DataFrame,
     names: Sequence[str],
@@ -179,6 +203,7 @@ def lines(
     return alt.layer(*layers)
 
 
+@drawing
 def stacked(frame: pd.DataFrame, names: Sequence[str]) -> alt.Chart:
     """Shares over time that add up to 100%. Columns: till, name, share, shown."""
     tips = [
@@ -207,6 +232,7 @@ def stacked(frame: pd.DataFrame, names: Sequence[str]) -> alt.Chart:
     )
 
 
+@drawing
 def events(frame: pd.DataFrame) -> alt.Chart:
     """Reward events of one decision on a line of time. Columns: name, seconds_after, value."""
     return (

@@ -5,19 +5,17 @@ to take it home.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from html import escape
 from itertools import zip_longest
 from types import MappingProxyType
 
-import altair as alt
 import pandas as pd
 import streamlit as st
 
 from board import charts, data, words
 from board.terms import COLUMNS, GLOSSARY, column_term
 from topbill.reporting.queries.milestones import milestones
-
-Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 
 def section(title: str, help_: str) -> None:
@@ -38,7 +36,9 @@ def metrics(*numbers: tuple[str, str, str]) -> None:
             st.metric(label, value, help=help_, width=168)
 
 
-def chart(drawing: Chart, numbers: pd.DataFrame, name: str, height: int | None = None) -> None:
+def chart(
+    drawing: charts.Drawing, numbers: pd.DataFrame, name: str, height: int | None = None
+) -> None:
     """A chart and, below it, the numbers that it was drawn from. It saves itself as PNG from its
     corner.
     """
@@ -67,7 +67,7 @@ def described(name: str, numbers: pd.DataFrame) -> str:
 
 def over_time(
     key: str,
-    drawing: Chart,
+    drawing: charts.Drawing,
     numbers: pd.DataFrame,
     name: str,
     height: int | None = None,
@@ -82,12 +82,12 @@ def over_time(
 
 def with_milestones(
     key: str,
-    drawing: Chart,
+    drawing: charts.Drawing,
     numbers: pd.DataFrame,
     *,
     labelled: bool = True,
     colour: str = charts.GREY,
-) -> Chart:
+) -> charts.Drawing:
     """The drawing, with a line at each phase, step and order of the experiment."""
     marks = [
         {"at": mark.at, "label": mark.label, "sentence": mark.sentence}
@@ -199,10 +199,10 @@ def _head(column: str, names: str) -> str:
 
 
 def download(numbers: pd.DataFrame, name: str) -> None:
-    """A small button that saves the numbers as CSV."""
+    """A small button that saves the numbers as CSV, which is made of them once it is pressed."""
     st.download_button(
         "CSV",
-        numbers.to_csv(index=False).encode(),
+        partial(_csv, numbers),
         f"{name}.csv",
         "text/csv",
         key=f"csv-{name}",
@@ -212,3 +212,7 @@ def download(numbers: pd.DataFrame, name: str) -> None:
         help="Save these numbers as a CSV file. Charts are saved as PNG by a button in their "
         "corner.",
     )
+
+
+def _csv(numbers: pd.DataFrame) -> bytes:
+    return numbers.to_csv(index=False).encode()

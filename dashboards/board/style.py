@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ParamSpec
 
 import altair as alt
 import streamlit as st
@@ -17,9 +19,12 @@ __all__ = [
     "NUMBER",
     "POINTS",
     "RULE",
+    "Chart",
+    "Drawing",
     "colours",
     "dark",
     "draw",
+    "drawing",
     "heat_scale",
     "label_colour",
     "palette",
@@ -46,6 +51,54 @@ _LABELS = "#545E6C", "#A9B4C2"
 page.css): at least 4.5 to 1 (WCAG AA), which Streamlit's own grey is not.
 """
 _PADDING = {"left": 0, "top": 4, "right": 8, "bottom": 6}
+P = ParamSpec("P")
+Chart = alt.Chart | alt.LayerChart | alt.FacetChart
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart that is still to be made: to make and to check one takes Altair a twentieth of a
+    second, and most are as they were when the page was last looked at.
+
+    Attributes:
+        make: makes the chart, of arguments of which some may be drawings themselves.
+        arguments: by their places,
+        named: and by their names.
+    """
+
+    make: Callable[..., Chart]
+    arguments: tuple[Any, ...]
+    named: Mapping[str, Any]
+
+    def chart(self) -> Chart:
+        """The chart."""
+        arguments = [_made(argument) for argument in self.arguments]
+        return self.make(*arguments, **self.named)
+
+    def key(self) -> list[Any]:
+        """What the chart depends on, but for whether the page is dark."""
+        arguments = [_key(argument) for argument in self.arguments]
+        return [self.make.__module__, self.make.__name__, arguments, self.named]
+
+
+def _made(argument: Any) -> Any:
+    return argument.chart() if isinstance(argument, Drawing) else argument
+
+
+def _key(argument: Any) -> Any:
+    return argument.key() if isinstance(argument, Drawing) else argument
+
+
+def drawing(make: Callable[P, Chart]) -> Callable[P, Drawing]:
+    """The function as one that gives a drawing; it may depend on its arguments and on `dark()`
+    alone.
+    """
+
+    @wraps(make)
+    def drawn(*arguments: P.args, **named: P.kwargs) -> Drawing:
+        return Drawing(make, arguments, named)
+
+    return drawn
 
 
 def dark() -> bool:
@@ -88,12 +141,21 @@ def colours(
     return charts.colours(names, control, title=title, palette=palette(), shown=shown)
 
 
-def draw(
-    chart: alt.Chart | alt.LayerChart | alt.FacetChart,
-    height: int | None = None,
-    alt_text: str = "",
+def draw(drawing: Drawing, height: int | None = None, alt_text: str = "") -> None:
+    """Show a drawing at the width of its place."""
+    _draw(drawing.key(), dark(), height, alt_text, drawing)
+
+
+# Streamlit keeps with the answer, which is none, what was shown on the way to it.
+@st.cache_data(max_entries=512, show_spinner=False)
+def _draw(
+    key: list[Any],  # noqa: ARG001  (a key of the cache)
+    is_dark: bool,  # noqa: ARG001  (likewise)
+    height: int | None,
+    alt_text: str,
+    _drawing: Drawing,
 ) -> None:
-    """Show a chart at the width of its place."""
+    chart = _drawing.chart()
     # Without a height the chart has Altair's own, or that of its rows.
     sized = chart if height is None else chart.properties(height=height)
     colour = label_colour()

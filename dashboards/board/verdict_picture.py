@@ -72,8 +72,18 @@ def picture(
     )
 
 
-def png(chart: alt.VConcatChart) -> bytes:
-    """The chart as a PNG file, of two pixels for each of its own. Takes about a second."""
+def png(
+    title: str,
+    where: Standing,
+    effects: pd.DataFrame,
+    axis: tuple[str, str],
+    guardrails: Sequence[str],
+    basis: str,
+) -> bytes:
+    """The picture of these as a PNG file, of two pixels for each of its own. Takes about a
+    second.
+    """
+    chart = picture(title, where, effects, axis, guardrails, basis)
     # Its engine takes time and memory to start: only whoever wants a picture waits for it.
     import vl_convert
 

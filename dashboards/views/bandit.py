@@ -164,10 +164,8 @@ def exploring(key: str, variant: str, report: Report) -> None:
         positions = positions.rename(columns={"variant": "name"})
         if set(positions["position"]) == {1}:
             bars = positions.rename(columns={"explored": "value"})
-            hues = charts.colours(names(report), control(report))
-            pieces.chart(
-                charts.bars(bars, variant, hues), bars, f"{key}-explored", 40 * len(bars) + 10
-            )
+            shown = charts.bars(bars, variant, names(report), control(report))
+            pieces.chart(shown, bars, f"{key}-explored", 40 * len(bars) + 10)
         else:
             by_position = charts.by_position(positions, names(report), control(report))
             pieces.chart(by_position, positions, f"{key}-explored", 240)

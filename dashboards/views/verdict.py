@@ -133,7 +133,8 @@ def picture(key: str, report: Report, where: Standing, grey: str) -> None:
             guardrail_sentence(guardrail, analysis.sample_ratio)
             for guardrail in analysis.guardrails
         ]
-    chart = verdict_picture.picture(
+    make = partial(
+        verdict_picture.png,
         report.title or key,
         where,
         effects.assign(grey=effects["name"] == grey),
@@ -143,7 +144,7 @@ def picture(key: str, report: Report, where: Standing, grey: str) -> None:
     )
     st.download_button(
         "PNG",
-        partial(verdict_picture.png, chart),
+        make,
         f"{key}-verdict.png",
         "image/png",
         icon=":material/image:",

@@ -49,7 +49,7 @@ def launch(
     from other machines and there is neither Streamlit's `[auth]` (OIDC) nor a password of at least
     12 characters, or where `[auth]` is half filled, or of no use for want of authlib.
     """
-    app = shipped("dashboards") / "app.py"
+    app = shipped("dashboards") / "server.py"
     secrets = _secrets(app)
     # On loopback whoever can look can read the data folder as well.
     if not is_loopback(host) and "auth" not in secrets:

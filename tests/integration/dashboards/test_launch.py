@@ -23,7 +23,7 @@ def test_on_loopback_it_starts_as_it_is(tmp_path: Path) -> None:
         tmp_path / "experiments", tmp_path / "data", port=8999
     )
     assert arguments[:3] == ["-m", "streamlit", "run"]
-    assert Path(arguments[3]).name == "app.py"
+    assert Path(arguments[3]).name == "server.py"
     assert arguments[arguments.index("--server.address") + 1] == "127.0.0.1"
     assert arguments[arguments.index("--server.port") + 1] == "8999"
     assert environment["TOPBILL_DATA"] == str(tmp_path / "data")

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import streamlit
 from test_pages import said, tables
 
 KEY = "phased"
@@ -69,8 +70,18 @@ def test_the_picture_says_what_the_page_says(phased: Path, open_app, monkeypatch
     drawn = []
     real = verdict_picture.picture
     monkeypatch.setattr(verdict_picture, "picture", lambda *a: drawn.append(real(*a)) or drawn[-1])
+    saved = {}
+    button = streamlit.download_button
+    monkeypatch.setattr(
+        streamlit,
+        "download_button",
+        lambda label, data, *a, **k: saved.update({label: data}) or button(label, data, *a, **k),
+    )
     app = open_app(phased, "verdict", experiment=KEY)
     assert [e.message for e in app.exception] == []
+    # It is made once it is asked for.
+    assert drawn == []
+    image = saved["PNG"]()
     chart = drawn[-1].to_dict()
     texts = [row["text"] for rows in chart["datasets"].values() for row in rows if "text" in row]
     told = " ".join(texts)
@@ -79,7 +90,6 @@ def test_the_picture_says_what_the_page_says(phased: Path, open_app, monkeypatch
     assert "thompson beats editorial" in told
     assert "abandon, thompson: inconclusive" in told
     assert "No sample ratio mismatch (SRM)" in told
-    image = verdict_picture.png(drawn[-1])
     assert image.startswith(b"\x89PNG")
     # Two pixels for each of the chart's own, as sharp as a slide.
     assert int.from_bytes(image[16:20], "big") >= 1_720

@@ -1,0 +1,233 @@
+"""What the dashboards' pages cost as people open them: served by Streamlit, and drawn by a real
+Chromium.
+
+    python -m benchmarks.dashboards [--data FOLDER] [--pages home,bandit] [--widths 1440,390]
+    [--rounds 3]
+
+Each page is opened once on a server that was just started ("first"), and then again in new tabs, as
+somebody does who comes back ("warm": what the server asked the record is kept; medians of the
+rounds). Told are seconds of the server's CPU, seconds from the address to the last change of what
+is drawn, and the cumulative layout shift (CLS, https://web.dev/articles/cls): how much of what
+stood there already moved meanwhile, of which up to 0.1 is good. Without --data three of the example
+experiments have simulated viewers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.request import urlopen
+
+from topbill import spec
+from topbill.cli import dashboard
+from topbill.log import now_micros
+from topbill.simulation import recording
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+PAGES = (
+    "home",
+    "verdict",
+    "experiment",
+    "bandit",
+    "artwork",
+    "page",
+    "library",
+    "what_if",
+    "preview",
+    "decisions",
+    "health",
+    "glossary",
+)
+VISITS = 3_000
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+WATCH = """() => {
+    const seen = window.topbillLoad = {shift: 0, changed: 0, moves: []};
+    // The largest sum of shifts that follow each other within a second and five seconds in all.
+    let begun = -Infinity, last = -Infinity, sum = 0;
+    new PerformanceObserver(list => {
+        for (const entry of list.getEntries()) {
+            if (entry.hadRecentInput) continue;
+            if (entry.startTime - last > 1000 || entry.startTime - begun > 5000) {
+                begun = entry.startTime;
+                sum = 0;
+            }
+            last = entry.startTime;
+            sum += entry.value;
+            seen.shift = Math.max(seen.shift, sum);
+            const of = entry.sources.map(source => {
+                const node = source.node?.nodeType === 1 ? source.node : source.node?.parentElement;
+                const [from, to] = [source.previousRect, source.currentRect].map(
+                    rect => `${rect.x},${rect.y} ${rect.width}x${rect.height}`);
+                const words = (node?.innerText ?? '').slice(0, 30).replaceAll('\\n', ' ');
+                return `${node?.dataset?.testid ?? node?.className} "${words}" ${from} → ${to}`;
+            });
+            seen.moves.push({at: entry.startTime, value: entry.value, of});
+        }
+    }).observe({type: 'layout-shift', buffered: true});
+    new MutationObserver(() => seen.changed = performance.now()).observe(document, {
+        subtree: true, childList: true, characterData: true
+    });
+}"""
+"""What a page is told to watch before anything of it is drawn."""
+DRAWN = """() => document.querySelector('[data-testid=stApp][data-test-script-state=notRunning]')
+    && [...document.querySelectorAll('[data-testid=stVegaLiteChart]')]
+        .every(chart => chart.querySelector('canvas, svg'))
+    && document.querySelector('.st-key-answer, [data-testid=stMain] h1')
+    && performance.now() - window.topbillLoad.changed > 700"""
+"""Whether the script has run, each chart stands there, and nothing changes any more."""
+
+
+class Load(NamedTuple):
+    """What opening a page took.
+
+    Attributes:
+        cpu: seconds of CPU of the server.
+        last: seconds from the address to the last change of what is drawn.
+        shift: the cumulative layout shift.
+        moves: what moved, with when and from where to where.
+    """
+
+    cpu: float
+    last: float
+    shift: float
+    moves: list[dict[str, Any]]
+
+
+class Server(NamedTuple):
+    """The dashboards' address and process."""
+
+    url: str
+    pid: int
+
+    def cpu(self) -> float:
+        """Seconds of CPU since the start, of all threads."""
+        # The clock of another process, as clock_getcpuclockid(3) makes it.
+        return time.clock_gettime((~self.pid << 3) | 2)
+
+
+@contextmanager
+def served(data: Path) -> Iterator[Server]:
+    """The dashboards on a data folder, just started."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    arguments, environment = dashboard.launch(EXPERIMENTS, data, port=port)
+    process = subprocess.Popen(
+        [sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                with urlopen(f"{url}/_stcore/health", timeout=1):  # noqa: S310  (an address of ours)
+                    break
+            except OSError:
+                time.sleep(0.05)
+        yield Server(url, process.pid)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser with a new profile, whose tabs share what was fetched before."""
+    from playwright.sync_api import sync_playwright  # of the development's dependencies
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        raise SystemExit("no chromium on this machine; apt-get install chromium")
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser.new_context()
+        browser.close()
+
+
+def opened(browser: Any, server: Server, page: str, width: int, query: str = "") -> Load:
+    """Open a page in a tab of its own, and wait until all of it is drawn."""
+    tab = browser.new_page()
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.add_init_script(f"({WATCH})()")
+    path = "" if page == "home" else page.replace("_", "-")
+    before = server.cpu()
+    tab.goto(f"{server.url}/{path}?refresh=Off{query}", wait_until="commit")
+    tab.wait_for_function(DRAWN, timeout=300_000, polling=100)
+    cpu = server.cpu() - before
+    seen = tab.evaluate("window.topbillLoad")
+    tab.close()
+    return Load(cpu, seen["changed"] / 1000, seen["shift"], seen["moves"])
+
+
+def filled(folder: Path) -> None:
+    """Three of the example experiments with simulated viewers, up to now: an old record would say
+    so on each page.
+    """
+    recording.START = now_micros() - VISITS * recording.STEP - 61_000_000
+    keys = ("home-artwork", "home-rows", "home-titles")
+    experiments = [e for e in spec.load_all([EXPERIMENTS]) if e.key in keys]
+    recording.record_visits(folder, experiments, VISITS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--pages", default=",".join(PAGES))
+    parser.add_argument("--widths", default="1440,390")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--moves", action="store_true", help="also what moved, and where")
+    parser.add_argument("--query", default="", help="more of the address, such as &by=hour")
+    given = parser.parse_args()
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("streamlit", "altair", "playwright")
+    )
+    print(f"{platform.platform()}, {os.cpu_count()} cores, {versions}")
+    print(f"{'':12} {'width':>5}   {'CPU s':>12}   {'last element s':>14}   CLS")
+    print(f"{'':12} {'':>5}   {'first':>5} {'warm':>6}   {'first':>6} {'warm':>7}   most")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.data or Path(scratch)
+        if given.data is None:
+            filled(folder)
+        for page in given.pages.split(","):
+            for width in map(int, given.widths.split(",")):
+                measured(folder, page, width, given.rounds, given.query, given.moves)
+
+
+def measured(
+    folder: Path, page: str, width: int, rounds: int, query: str, with_moves: bool
+) -> None:
+    """Print a page's line."""
+    with served(folder) as server, chromium() as browser:
+        first = opened(browser, server, page, width, query)
+        warm = [opened(browser, server, page, width, query) for _ in range(rounds)]
+    cpu = statistics.median(load.cpu for load in warm)
+    last = statistics.median(load.last for load in warm)
+    worst = max([first, *warm], key=lambda load: load.shift)
+    print(
+        f"{page:12} {width:5}   {first.cpu:5.2f} {cpu:6.2f}   {first.last:6.2f} {last:7.2f}   "
+        f"{worst.shift:.3f}",
+        flush=True,
+    )
+    if with_moves:
+        for move in worst.moves:
+            print(f"    {move['at']:6.0f} ms {move['value']:.3f}")
+            for what in move["of"]:
+                print(f"        {what}")
+
+
+if __name__ == "__main__":
+    main()
