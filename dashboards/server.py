@@ -14,16 +14,39 @@ from starlette.routing import Route
 from board.pages import PAGES
 
 STYLE = Path(__file__).parent / "board" / "page.css"
-STREAMLIT = Path(st.__file__).parent / "static" / "index.html"
+STATIC = Path(st.__file__).parent / "static"
+ELEMENTS = (
+    "Html",
+    "ButtonGroup",
+    "Selectbox",
+    "Metric",
+    "DownloadButton",
+    "PageLink",
+    "TextInput",
+    "Slider",
+    "Checkbox",
+    "DateInput",
+    "ArrowVegaLiteChart",
+    "embed",
+)
+"""Streamlit's modules of what the pages are made of: it would load one once it meets the first."""
 
 
 def first_answer() -> str:
-    """Streamlit's page with ours in it. A script would bring the style only after something was
-    drawn without it, which would then jump.
+    """Streamlit's page with ours in it: the style, which a script would bring only after something
+    was drawn without it, and the modules, without which it draws something of another height first.
     """
+    imports = []
+    for name in ELEMENTS:
+        # Their names have a digest. One that a version does not have is loaded when it is met.
+        for file in (STATIC / "static" / "js").glob(f"{name}.*.js"):
+            imports.append(f"import('./static/js/{file.name}');")
     # Behind Streamlit's styles, of which ours are to win.
-    style = f"<style>{STYLE.read_text()}</style>"
-    return STREAMLIT.read_text().replace("</body>", f"{style}</body>")
+    ours = (
+        f"<style>:root {{ --tb-pages: {len(PAGES)}; }}\n{STYLE.read_text()}</style>"
+        f'<script type="module">{"".join(imports)}</script>'
+    )
+    return (STATIC / "index.html").read_text().replace("</body>", f"{ours}</body>")
 
 
 def page(_: Request) -> HTMLResponse:

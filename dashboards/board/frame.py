@@ -201,8 +201,8 @@ def answer_place() -> DeltaGenerator:
     """A container for an answer that is known only after what stands below it was drawn. Until then
     it keeps the answer's room, so that nothing jumps.
     """
-    place = st.container()
-    place.html('<div class="tb-waiting" aria-hidden="true"></div>')
+    place = st.container(key="answer-place")
+    place.empty()  # Streamlit draws no container that has nothing in it
     return place
 
 

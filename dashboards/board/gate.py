@@ -34,11 +34,17 @@ def pass_or_stop() -> None:
     password = os.environ.get(PASSWORD) or _secret("password")
     if password is None or st.session_state.get("known"):
         return
-    st.title("Topbill")
+    _title()
     text = st.text_input("Password", type="password")
     if text:
         _try(text, str(password))
     st.stop()
+
+
+def _title() -> None:
+    # By this key the style knows that no sidebar will come, whose room it keeps.
+    with st.container(key="gate"):
+        st.title("Topbill")
 
 
 def _try(text: str, password: str) -> None:
@@ -67,7 +73,7 @@ def _signed_in_or_stop(auth: Mapping[str, object]) -> None:
     if may_look(email, auth.get("allowed")):
         return
     who = code(email) if email else "somebody without a verified address"
-    st.title("Topbill")
+    _title()
     st.warning(
         f"You are signed in as {who}, who may not look "
         "here. Ask the one who runs these dashboards, or sign in as somebody else.",
@@ -79,7 +85,7 @@ def _signed_in_or_stop(auth: Mapping[str, object]) -> None:
 
 def _offer_sign_in(auth: Mapping[str, object]) -> None:
     """A button for each provider; one without a name where there is only `[auth]` itself."""
-    st.title("Topbill")
+    _title()
     providers = []
     for name, section in auth.items():
         if isinstance(section, Mapping) and name != "client_kwargs":

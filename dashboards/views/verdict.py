@@ -209,7 +209,8 @@ def verdict(key: str, report: Report, first: date | None, last: date | None) -> 
         st.markdown(f"*{words.plain(report.hypothesis)}*")
     if not report.decisions:
         readout.conclusion(report)
-        frame.no_decisions(key)
+        with st.container(key="nothing"):
+            frame.no_decisions(key)
         return
     launch = ramps.by_experiment().get(key)
     where = answers.while_still(answers.with_launch(report, launch), data.age())
