@@ -67,6 +67,16 @@ def test_what_tells_little_is_noted_before_it_runs(
     assert told in " ".join(capsys.readouterr().out.split())
 
 
+def test_no_simulation_has_less_than_one_visit(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.app(
+            ["simulate", str(EXAMPLES / "home-artwork.yaml"), "--rounds", "-5"],
+            result_action="return_value",
+        )
+    said = capsys.readouterr()
+    assert "Must be >= 1" in said.out + said.err
+
+
 def test_the_dashboard_of_an_empty_folder_says_so_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
