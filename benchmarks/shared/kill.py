@@ -114,7 +114,7 @@ class Strikes:
         if kind in ("primary", "standby"):
             self._servers.kill(kind)
         elif kind == "publisher":
-            os.kill(int(self._publisher().rpartition(":")[2]), signal.SIGKILL)
+            until(self._kill_publisher, "somebody publishes")
         else:
             self._form.kill(self._chance.choice(self._form.names(NAMED[kind])))
         until(self._is_well, f"all is well again after a {kind} was killed", self._unwell)
@@ -122,10 +122,16 @@ class Strikes:
             until(lambda: self._beats_after(since), "a worker gives a sign of life")
         self.at.setdefault(kind, []).append((began, time.monotonic()))
 
-    def _publisher(self) -> str:
-        """Who said last that it publishes: host and process."""
-        until(lambda: "publish" in self._log.duties(), "somebody publishes")
-        return self._log.duties()["publish"].worker
+    def _kill_publisher(self) -> bool:
+        """Whether who said last that it publishes was there to be killed: who was killed before is
+        named until another one has its place."""
+        duty = self._log.duties().get("publish")
+        if duty is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(int(duty.worker.rpartition(":")[2]), signal.SIGKILL)
+            return True
+        return False
 
     def _is_well(self) -> bool:
         return not any(self._unwell())
