@@ -108,10 +108,10 @@ def load(
     return PolicyState(parsed.ids, checked, parsed.numbers, parsed.raw)
 
 
-def without(blob: bytes, name: str) -> bytes:
-    """A state that `dump` gave, less its array of this name if it has one."""
+def without(blob: bytes, *names: str) -> bytes:
+    """A state that `dump` gave, less its arrays of these names."""
     parsed = _decode(blob)
-    arrays = {other: array for other, array in parsed.arrays.items() if other != name}
+    arrays = {other: array for other, array in parsed.arrays.items() if other not in names}
     return _encode(msgspec.structs.replace(parsed, arrays=arrays))
 
 

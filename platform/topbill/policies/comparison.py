@@ -9,6 +9,7 @@ from typing import NamedTuple
 from topbill.domain.records import Actions, Policy
 from topbill.policies import codec
 from topbill.policies.installed import InstalledPolicy
+from topbill.policies.linear.recent import NAMES
 from topbill.policies.linear.scaling import MOMENTS
 from topbill.policies.vw import VW
 
@@ -36,10 +37,15 @@ def compare_states(
     """
     if stored == rebuilt:
         return StateComparison(same=True)
-    if not isinstance(policy, VW | InstalledPolicy) and stored == codec.without(rebuilt, MOMENTS):
-        return StateComparison(
-            same=True, note="of before contexts were standardised; reads them as they are written"
-        )
+    if not isinstance(policy, VW | InstalledPolicy):
+        # Of before contexts were standardised, or of before there was a short memory too.
+        if stored == codec.without(rebuilt, *NAMES):
+            return StateComparison(same=True, note="of before sudden changes were followed")
+        if stored == codec.without(rebuilt, MOMENTS, *NAMES):
+            return StateComparison(
+                same=True,
+                note="of before contexts were standardised; reads them as they are written",
+            )
     if not isinstance(policy, VW):
         return StateComparison(
             same=False, note=f"{len(rebuilt):,} bytes folded again, {len(stored):,} stored"

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from topbill.domain.records import Actions, Example
-from topbill.policies import KINDS
+from topbill.policies import KINDS, codec
 from topbill.policies.linear import widening
+from topbill.policies.linear.recent import NAMES
 
 AMOUNTS = st.floats(0.0, 1e9)
 
@@ -58,7 +59,8 @@ def test_what_is_learned_is_the_same_whether_exploration_widens_or_not(kind):
     for adaptive in (True, False):
         policy = KINDS[kind](KINDS[kind].Params(adaptive=adaptive), context_size=2, action_size=0)
         policy.update(examples)
-        states.add(policy.dump())
+        # But for the short memory that learns beside.
+        states.add(codec.without(policy.dump(), *NAMES))
     assert len(states) == 1
 
 

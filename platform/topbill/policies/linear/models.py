@@ -10,7 +10,7 @@ linear link and one block this is ridge regression.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -168,6 +168,8 @@ class LinearModels:
     """
 
     __slots__ = ("_keep", "_kernels", "_logistic", "_spread", "own", "shared")
+    NAMES: ClassVar = ("own_mean", "own_cov", "shared_mean", "shared_cov", "spread")
+    """What a state calls its arrays, behind a prefix."""
 
     def __init__(self, own: Floats, shared: Floats, keep: Floats, logistic: bool = True) -> None:
         # Here, so that who only reads specs or writes reports need not load a compiler.
@@ -233,6 +235,12 @@ class LinearModels:
         """Keep that share of all evidence, and let the prior take the rest."""
         self.own.forget(keep)
         self.shared.forget(keep)
+
+    def take_over(self, other: LinearModels) -> None:
+        """Believe what others of these weights do."""
+        for mine, theirs in ((self.own, other.own), (self.shared, other.shared)):
+            mean, cov = theirs.used()
+            mine.restore(mean.copy(), cov.copy())
 
     def arrays(self, prefix: str = "") -> dict[str, Floats]:
         """All learned numbers, by name."""

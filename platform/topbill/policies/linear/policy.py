@@ -35,6 +35,7 @@ from topbill.policies.linear.models import (
     extended_features,
 )
 from topbill.policies.linear.prior import ActionPrior
+from topbill.policies.linear.recent import LEAD, RecentModels
 from topbill.policies.linear.scaling import ContextScale
 from topbill.policies.places import OPTIONAL, Places
 
@@ -123,10 +124,18 @@ class ExploringParams(LinearParams, frozen=True, kw_only=True, forbid_unknown_fi
     adaptive: Annotated[
         bool,
         msgspec.Meta(
-            description="whether exploration widens with what has been learned; false keeps it "
-            "at its parameter"
+            description="whether exploration widens with what has been learned, and a short memory "
+            "takes over where the world has suddenly changed; false keeps both as they are"
         ),
     ] = True
+
+
+def _follows(params: LinearParams) -> bool:
+    """Whether models with a short memory learn beside: not where somebody says how fast to forget,
+    and not with the linear link, whose errors say nothing of likelihoods."""
+    forgets = params.half_life is not None or params.half_life_seconds is not None
+    adaptive = isinstance(params, ExploringParams) and params.adaptive
+    return adaptive and not forgets and params.link == "logistic"
 
 
 class LinearScored:
@@ -204,7 +213,8 @@ class LinearPolicy:
     def covariances(params: LinearParams, context_size: int, action_size: int, actions: int) -> int:
         """How many numbers the covariances of its weights are once it has met so many actions."""
         own, shared = _sizes(params, context_size, action_size)
-        return shared**2 + (actions + 1) * own**2
+        memories = 2 if _follows(params) else 1
+        return memories * (shared**2 + (actions + 1) * own**2)
 
     def __init__(
         self,
@@ -229,6 +239,7 @@ class LinearPolicy:
         # Who says how large weights are says so for contexts as they are written.
         self.scale = ContextScale(context_size if params.prior_scale is None else 0)
         self.models = self._untrained()
+        self.recent = RecentModels(self._untrained()) if _follows(params) else None
         self._weights_of_action, self._weights_of_all = self._numbers_of_weights()
         self.learned = 0
         self.residuals = np.array(_VAGUE_RESIDUALS)
@@ -381,6 +392,8 @@ class LinearPolicy:
         """Expect of actions what earlier experiments tell, before anything is learned."""
         self._drawing = None
         self.models.begin(prior)
+        if self.recent is not None:
+            self.recent.models.begin(prior)
         # Beginning anew would lose it.
         self.scale = ContextScale.as_written(self.scale.size)
 
@@ -395,6 +408,8 @@ class LinearPolicy:
     def _begin_anew(self) -> None:
         """Give up all weights: contexts are read on another scale from now on."""
         self.models = self._untrained()
+        if self.recent is not None:
+            self.recent = RecentModels(self._untrained())
         self.index = {}
         self._action_index = self._empty_index()
 
@@ -426,18 +441,26 @@ class LinearPolicy:
         self.update([example])
 
     def _fold(self, batch: ExampleBatch) -> None:
-        """Fold in examples between which nothing is forgotten, in one compiled call."""
-        if not len(batch):
-            return
+        """Fold in examples between which nothing is forgotten."""
+        while len(batch):
+            at_once = len(batch) if self.recent is None else self.recent.until_next
+            self._learn_at_once(batch[:at_once])
+            batch = batch[at_once:]
+
+    def _learn_at_once(self, batch: ExampleBatch) -> None:
+        """Fold in examples, in one compiled call for each memory."""
         contexts = extended_contexts(batch)
         contexts[:, 1:-1] = self.scale.of(batch.contexts)
         rows = np.array([self._row(name) for name in batch.ids], dtype=np.intp)
         features = extended_features(batch.features)
-        predicted = self.models.learn(
-            rows, self._bases(contexts), contexts, features, batch.rewards
-        )
+        bases, rewards = self._bases(contexts), batch.rewards
+        predicted = self.models.learn(rows, bases, contexts, features, rewards)[:, 0]
+        if self.recent is not None:
+            recently = self.recent.models.learn(rows, bases, contexts, features, rewards)[:, 0]
+            if self.recent.note(rewards, predicted, recently):
+                self.models.take_over(self.recent.models)
         count, squared, total = self.residuals.tolist()
-        for error, reward in zip(predicted[:, 0].tolist(), batch.rewards.tolist(), strict=True):
+        for error, reward in zip(predicted.tolist(), rewards.tolist(), strict=True):
             count += 1.0
             # What the linear link predicts is its squared error; the logistic link knows its noise.
             squared += 0.0 if self.logistic else error
@@ -458,6 +481,8 @@ class LinearPolicy:
         row = self.index.get(name)
         if row is None:
             row = self.index[name] = self.models.own.add()
+            if self.recent is not None:
+                self.recent.models.own.add()
         return row
 
     @property
@@ -505,18 +530,26 @@ class LinearPolicy:
             **self.places.arrays(),
             **self.scale.arrays(),
         }
+        if self.recent is not None:
+            arrays.update(self.recent.arrays())
         return codec.dump(self.kind, ids=list(self.index), arrays=arrays, numbers=numbers)
 
     def load(self, blob: bytes) -> None:
         """Restore what `dump` wrote, or raise PolicyError and change nothing."""
         shapes: dict[str, tuple[int | None, ...]] = {"residuals": (3,), **self.models.shapes()}
         scale = ContextScale(self.scale.size)
+        recent = RecentModels(self._untrained()) if _follows(self.params) else None
         state = codec.load(
             self.kind,
             blob,
             arrays=shapes,
             numbers=("learned", "forgot_at"),
-            optional={**OPTIONAL, **self.models.optional(), **scale.shapes()},
+            optional={
+                **OPTIONAL,
+                **self.models.optional(),
+                **scale.shapes(),
+                **({} if recent is None else recent.shapes()),
+            },
         )
         self.models.check(state)
         learned = codec.number(state, "learned")
@@ -527,9 +560,15 @@ class LinearPolicy:
         places = Places()
         places.restore(state)
         scale.restore(state, is_new=learned == 0.0 and "spread" not in state.arrays)
+        # A state of before there was a short memory goes on without one.
+        if recent is not None and LEAD in state.arrays:
+            recent.restore(state)
+        else:
+            recent = None
         # Everything is checked: from here on nothing fails, so that no half of a state is taken.
         self.places = places
         self.scale = scale
+        self.recent = recent
         self.models.restore(state)
         self.index = {name: i + 1 for i, name in enumerate(state.ids)}
         self.residuals = state.arrays["residuals"]
