@@ -41,7 +41,7 @@ BRIGHTNESS = """() => getComputedStyle(document.querySelector('[data-testid=stAp
 
 
 CUT_OFF = """() => [...document.querySelectorAll('[data-testid=stButtonGroup] > div')]
-    .filter(group => !group.closest('[data-testid=stSidebar][aria-expanded=false]'))
+    .filter(group => !group.closest('[data-testid=stSidebar][data-collapsed=true]'))
     .filter(group => group.scrollWidth > group.clientWidth + 1)
     .map(group => group.innerText)"""
 """Choices of which a part can only be seen by scrolling sideways."""
