@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -117,9 +118,9 @@ def erase(
     use_log(url)
     use_lake(lake_url)
     if tombstones is not None and not (unit or unit_type or dry_run):
-        erased = erase_again(
-            data, given_tombstones(tombstones), lambda: loaded_experiments(experiments, data)
-        )
+        again = given_tombstones(tombstones)
+        files = loaded_experiments(experiments, data)
+        erased = erase_again(data, again, lambda: files)
         sentence = f"{data}: erased again: {erased:,} units"
         output.show({"data": str(data), "erased_units": erased}, lambda: say(sentence))
         return
@@ -131,13 +132,9 @@ def erase(
         rows = find_unit(data, unit, unit_type)
         copies = [str(copy) for copy in old_copies(data)]
     else:
-        rows = erase_unit(
-            data,
-            unit,
-            unit_type,
-            lambda: loaded_experiments(experiments, data),
-            drop_backups=drop_backups,
-        )
+        # Before anything is deleted: it may be refused.
+        files = loaded_experiments(experiments, data)
+        rows = erase_unit(data, unit, unit_type, lambda: files, drop_backups=drop_backups)
     counts = {
         "unit": unit,
         "dry_run": dry_run,
@@ -189,9 +186,8 @@ def retain(
         sentence = f"{data}: has {retention.sentence(found)}"
         output.show({**found._asdict(), "dry_run": True, "waiting": 0}, lambda: say(sentence))
         return
-    removed, waiting = erasure.retain(
-        data, keep.total_seconds(), lambda: loaded_experiments(experiments, data)
-    )
+    files = loaded_experiments(experiments, data)
+    removed, waiting = erasure.retain(data, keep.total_seconds(), lambda: files)
 
     def text() -> None:
         say(f"{data}: removed {retention.sentence(removed)}")
@@ -220,11 +216,24 @@ def given_tombstones(file: Path) -> list[Tombstone]:
 
 
 def loaded_experiments(folder: Path, data: Path) -> Sequence[Experiment]:
-    """Those with a file, as a worker takes them; none where there is no folder."""
+    """Those with a file, as a worker takes them. Raises NotFound where there is no folder and the
+    log knows experiments: published without their files, they would be shown as taken away.
+    """
     from topbill import pages
+    from topbill.log import has_log, open_log_of
     from topbill.log.unit_ids import known_unit_ids
 
     if not folder.exists():
+        if not has_log(data):
+            return []
+        with closing(open_log_of(data, create=False)) as log:
+            known = log.newest_revisions()
+        if known:
+            raise NotFound(
+                f"{folder}: no such folder; expected the files of the record's experiments "
+                f"({len(known)}), or it would show them as taken away: name their folder with "
+                "--experiments"
+            )
         return []
     experiments = pages.load_experiments(folder)
     return known_unit_ids(data).in_experiments(experiments)

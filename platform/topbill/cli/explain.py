@@ -76,5 +76,6 @@ def _explained(decision_id: str, experiments: Path, data: Path) -> dict[str, Any
         if decision is None:
             raise NotFound(f"decision {decision_id!r} is not in the log; expected the id of one")
         # As a service has them: else their revision is another one, and no table gives features.
-        engine = Engine(loaded_experiments(experiments, data), tables=EntityStore(data))
+        files = loaded_experiments(experiments, data) if experiments.exists() else []
+        engine = Engine(files, tables=EntityStore(data))
         return explained(log, engine, decision, data)

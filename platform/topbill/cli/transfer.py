@@ -130,12 +130,13 @@ def events(
     use_log(url)
     use_lake(lake_url)
     start = time.monotonic()
+    files = loaded_experiments(experiments, data)
     with progress() as bar:
         task = bar.add_task(file.name, total=None)
         done = import_events(
             file,
             data,
-            lambda: loaded_experiments(experiments, data),
+            lambda: files,
             lambda rows: bar.update(task, completed=rows),
         )
     seconds = time.monotonic() - start

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from topbill import cli
-from topbill.domain.errors import TopbillError
+from topbill.domain.errors import NotFound, TopbillError
+from topbill.domain.records import UnitEvent
+from topbill.log import open_log_of
 
 EXAMPLES = Path(__file__).parents[3] / "experiments"
 NO_RECORD = r"no such file; .* name its folder by --data, or start the worker first"
@@ -35,6 +38,23 @@ def test_an_empty_folder_is_told_what_to_do(
     with pytest.raises(TopbillError, match=told):
         cli.app(line.split(), result_action="return_value")
     assert list(tmp_path.iterdir()) == [], "a question leaves nothing behind"
+
+
+@pytest.mark.parametrize("line", ["erase --unit u1", "retain --keep 400d", "import events e.csv --data data"])
+def test_a_record_is_not_published_without_the_files_of_its_experiments(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another folder than the service runs in: all would be shown as taken away."""
+    monkeypatch.chdir(tmp_path)
+    event = UnitEvent(event_id="1", unit="u1", unit_type="profile_id", event="play")
+    Path("e.csv").write_text("unit,event,action,value,at\n")
+    with closing(open_log_of(tmp_path / "data")) as log:
+        log.append([], [], [event])
+        log.revise("home-artwork", "r1", "somebody", "")
+    with pytest.raises(NotFound, match="record's experiments .1.*name their folder with --exp"):
+        cli.app(line.split(), result_action="return_value")
+    with closing(open_log_of(tmp_path / "data")) as log:
+        assert len(log.read_unit_events(0, 9)) == 1, "refused before anything is deleted"
 
 
 @pytest.mark.parametrize("line", [["hash", ""], ["unit", " "], ["erase", "--unit", ""]])

@@ -410,7 +410,7 @@ def test_the_commands_say_what_is_there_and_what_went(
         erasure_cli.erase(unit=VIEWER, tombstones=tmp_path / "some", data=world.data)
     with pytest.raises(NotFound, match="no such file"):
         erasure_cli.erase(tombstones=tmp_path / "none", data=world.data)
-    erasure_cli.erase(unit=VIEWER, experiments=tmp_path / "none", data=world.data)
+    erasure_cli.erase(unit=VIEWER, experiments=world.file.parent, data=world.data)
     said = capsys.readouterr().out
     assert f"erased {counts}" in said
     assert "art: 24 decisions and 12 rewards; its policies keep what they learned" in said

@@ -18,7 +18,8 @@ KEEP = 0.5
 examples of an action count."""
 AHEAD = 15.0
 """By how many nats recent models must have predicted better since they last were no worse: a
-cumulative sum (Page 1954). By chance that is one in e²⁰ (Ville's inequality) in any one place."""
+cumulative sum (Page 1954). Where the lasting ones predict right, that takes e¹⁵ examples, three
+million, on average or more (Lorden 1971)."""
 EVERY = 64
 """Examples after which it is looked at, counted from the first: so that it is no matter in which
 batches they come."""
