@@ -40,7 +40,9 @@ def test_an_empty_folder_is_told_what_to_do(
     assert list(tmp_path.iterdir()) == [], "a question leaves nothing behind"
 
 
-@pytest.mark.parametrize("line", ["erase --unit u1", "retain --keep 400d", "import events e.csv --data data"])
+@pytest.mark.parametrize(
+    "line", ["erase --unit u1", "retain --keep 400d", "import events e.csv --data data"]
+)
 def test_a_record_is_not_published_without_the_files_of_its_experiments(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,7 +53,7 @@ def test_a_record_is_not_published_without_the_files_of_its_experiments(
     with closing(open_log_of(tmp_path / "data")) as log:
         log.append([], [], [event])
         log.revise("home-artwork", "r1", "somebody", "")
-    with pytest.raises(NotFound, match="record's experiments .1.*name their folder with --exp"):
+    with pytest.raises(NotFound, match=r"record's experiments \(1\).*name their folder with --exp"):
         cli.app(line.split(), result_action="return_value")
     with closing(open_log_of(tmp_path / "data")) as log:
         assert len(log.read_unit_events(0, 9)) == 1, "refused before anything is deleted"
