@@ -21,7 +21,7 @@ up: $(READY)     ## start service, worker and dashboard on the example experimen
 test: $(READY)-dev   ## the tests
 	$(TEST) -m "not slow and not end_to_end"
 
-test-end-to-end: $(READY)-dev  ## browsers, wheels, other languages' clients and killed processes at work
+test-end-to-end: $(READY)-dev  ## dashboards, databases, wheels, other languages' clients and killed processes at work
 	$(TEST) -m "end_to_end and not slow"
 
 test-all: $(READY)-dev  ## all tests, the slow statistical simulations too

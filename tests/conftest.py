@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,19 +15,31 @@ from topbill import spec
 from topbill.spec import Experiment
 
 # Numba checks what its functions are called with, which the library of compiled functions does not;
-# and tests call parts that the library has none of. It has a test of its own.
+# and tests call parts that the library has none of. It has a test of its own, and processes that
+# tests start have it, as those of users do: the variable counts when this module is imported.
 os.environ["TOPBILL_JIT"] = "1"
+importlib.import_module("topbill.policies.linear.compiled")
+del os.environ["TOPBILL_JIT"]
 # The same examples in each run and on each machine, however slow, so that a failure is the change's
 # own. `--hypothesis-profile default` looks for new ones.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
 
+WHOLE = ("client", "dashboards", "deploy", "shared")
+"""Folders of tests/integration with whole dashboards, documents, databases and engines at work."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those of a whole site (tests/integration/*.py) come first: they are the longest, and no
-    runner is to begin one when the others have nothing left.
+    runner is to begin one when the others have nothing left. What is in a folder of `WHOLE` is from
+    end to end.
     """
     whole_site = Path(__file__).parent / "integration"
+    for item in items:
+        if any(item.path.is_relative_to(whole_site / name) for name in WHOLE):
+            item.add_marker("end_to_end")
     items.sort(key=lambda item: item.path.parent != whole_site)
 
 

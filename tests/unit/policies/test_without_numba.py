@@ -77,7 +77,7 @@ def run(program: str, **environment: str) -> dict:
 
 def test_whole_policies_decide_the_same():
     pytest.importorskip("numba")
-    compiled, plain = run(PROGRAM), run(BLOCKED + PROGRAM)
+    compiled, plain = run(PROGRAM, TOPBILL_JIT="1"), run(BLOCKED + PROGRAM, TOPBILL_JIT="1")
     assert (compiled.pop("compiled"), compiled.pop("numba")) == (True, True)
     assert (plain.pop("compiled"), plain.pop("numba")) == (False, False)
     assert compiled.keys() == plain.keys()

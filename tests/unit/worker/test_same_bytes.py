@@ -16,6 +16,8 @@ from topbill import spec
 from topbill.domain.chance import uniform
 from topbill.domain.records import Decision, RewardEvent
 from topbill.engine import DecideRequest, Engine
+from topbill.policies import codec
+from topbill.policies.linear import recent
 from topbill.worker.policy_fold import PolicyFold
 
 EXPERIMENT = """
@@ -85,6 +87,10 @@ def events(decision: Decision) -> list[RewardEvent]:
     return came
 
 
+def digest(state: bytes) -> str:
+    return blake2b(state, digest_size=8).hexdigest()
+
+
 @pytest.mark.skipif(
     platform.machine() != "x86_64" or find_spec("numba") is None,
     reason="other processors and NumPy alone may round the last bit otherwise",
@@ -96,13 +102,15 @@ def test_policies_learn_the_same_bytes_and_decide_with_the_same_propensities(
     (experiment,) = spec.load_all([tmp_path])
     assert (experiment.fingerprint, experiment.learning_fingerprint) == FINGERPRINTS
     fold = PolicyFold(experiment)
-    # As 0.1.0 explored, at the parameter for good; what is learned does not depend on it.
+    # As 0.1.0 explored and learned: at the parameter for good, and in long memory alone.
     (tmp_path / "pinned.yaml").write_text(
         EXPERIMENT.replace("policy: linucb,", "policy: linucb, adaptive: false,").replace(
             "policy: thompson,", "policy: thompson, adaptive: false,"
         )
     )
-    engine = Engine(spec.load_all([tmp_path]), clock=lambda: 0.0)
+    (as_ever,) = spec.load_all([tmp_path])
+    plain = PolicyFold(as_ever)
+    engine = Engine([as_ever], clock=lambda: 0.0)
     propensities = blake2b(digest_size=8)
     rows: list[tuple[int, Decision, list[RewardEvent]]] = []
     for n in range(600):
@@ -123,12 +131,12 @@ def test_policies_learn_the_same_bytes_and_decide_with_the_same_propensities(
         rows.append((n + 1, decision, events(decision)))
         if len(rows) == 1 + n // 20:  # ever larger batches
             fold.learn(rows)
+            plain.learn(rows)
             rows = []
             # The engine decides with what was learned, so that the propensities depend on it too.
-            for name, state in fold.states().items():
+            for name, state in plain.states().items():
                 engine.find("pinned").policies[name].load(state)
-    states = {
-        name: blake2b(state, digest_size=8).hexdigest() for name, state in fold.states().items()
-    }
-    assert states == STATES
+    assert {name: digest(state) for name, state in plain.states().items()} == STATES
+    learned = {name: codec.without(state, *recent.NAMES) for name, state in fold.states().items()}
+    assert {name: digest(state) for name, state in learned.items()} == STATES
     assert propensities.hexdigest() == PROPENSITIES
