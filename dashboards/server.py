@@ -55,7 +55,9 @@ def page(_: Request) -> HTMLResponse:
 
 
 ANSWER = first_answer()
+BASE = st.get_option("server.baseUrlPath").strip("/")
+"""Below which path a proxy shows them."""
 app = st.App(
     Path(__file__).parent / "app.py",
-    routes=[Route(f"/{entry.path}", page) for entry in PAGES],
+    routes=[Route(f"/{BASE}/{entry.path}".replace("//", "/"), page) for entry in PAGES],
 )
