@@ -4,6 +4,7 @@ back as it was, so that a fold can begin at the beginning.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +17,14 @@ from topbill.domain.decision import (
     events_sql,
     read_sql,
 )
-from topbill.domain.errors import NotFound
+from topbill.domain.errors import LogError, NotFound
+from topbill.lake.causes import cause
 from topbill.log import Log, Matured
 from topbill.log.log_time import ClockStep, offset_sql
 
 BATCH = 5_000
+ATTEMPTS, PAUSE = 4, 1.0
+"""How often the lake is asked, with so many seconds between: a publication takes two."""
 
 
 def _query(steps: Sequence[ClockStep]) -> str:
@@ -92,7 +96,9 @@ def next_rows(log: Log, archive: Archive, span: Span, limit: int) -> list[Mature
 
 
 def reader(data: Path) -> Archive:
-    """Reads the lake of a data folder. Raises NotFound when there is none."""
+    """Reads the lake of a data folder. Raises NotFound when there is none, LogError when it cannot
+    be read.
+    """
 
     def read(span: Span, steps: Sequence[ClockStep]) -> list[Matured]:
         if not lake.is_published(data):
@@ -100,22 +106,42 @@ def reader(data: Path) -> Archive:
                 f"{lake.lake_place(data).database}: the log has let decisions go and there is no "
                 "lake to read them from"
             )
-        connection = lake.connect(lake.database_of(data))
-        try:
-            values = {
-                "key": span.experiment,
-                "after": span.after,
-                "through": span.through,
-                "age": span.age,
-                "reached": span.reached,
-                "batch": BATCH,
-            }
-            rows = connection.sql(_query(steps), params=values).to_arrow_table().to_pylist()
-        finally:
-            connection.close()
-        return [_matured(row) for row in rows]
+        values: dict[str, object] = {
+            "key": span.experiment,
+            "after": span.after,
+            "through": span.through,
+            "age": span.age,
+            "reached": span.reached,
+            "batch": BATCH,
+        }
+        return [_matured(row) for row in _asked(data, _query(steps), values)]
 
     return read
+
+
+def _asked(
+    data: Path, query: str, values: dict[str, object], left: int = ATTEMPTS
+) -> list[dict[str, Any]]:
+    """What the lake answers; asked again where files were merged into others meanwhile, which the
+    next publication knows of. Raises LogError.
+    """
+    database = lake.database_of(data)
+    connection = lake.connect(database)
+    try:
+        rows: list[dict[str, Any]] = (
+            connection.sql(query, params=values).to_arrow_table().to_pylist()
+        )
+        return rows
+    except lake.Error as error:
+        if left == 1:
+            raise LogError(
+                f"{database}: cannot be read: {cause(error)}; run it again with the worker at "
+                "work, and `topbill verify --files` where it stays so"
+            ) from error
+    finally:
+        connection.close()
+    time.sleep(PAUSE)
+    return _asked(data, query, values, left - 1)
 
 
 def _matured(row: dict[str, Any]) -> Matured:

@@ -16,6 +16,7 @@ from topbill.domain.records import RewardEvent, UnitEvent
 from topbill.lake import DATABASE, Lake, healing, sql
 from topbill.log import Log, open_log
 from topbill.testing import a_decision, an_experiment
+from topbill.worker import archive
 from topbill.worker.damage import damage, repair
 from topbill.worker.publisher import Publisher
 
@@ -233,3 +234,19 @@ def test_lines_that_a_killed_writer_left_do_no_harm(tmp_path: Path, log: Log) ->
     store(log, 2)
     publisher(tmp_path, log, keep_log=-1.0).step()
     assert Lake(tmp_path).damage() == [f"{seals.resolve()}: damaged: 1 lines are no seals"]
+
+
+def test_the_archive_asks_again_until_the_next_publication_knows_where_rows_lie(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(log, 0, 2)
+    publishing = publisher(tmp_path, log)
+    publishing.step()
+    for file in files(tmp_path, "decisions"):
+        file.unlink()
+    read, span = archive.reader(tmp_path), archive.Span("home", 0, 9, 0, log.barrier())
+    monkeypatch.setattr(archive.time, "sleep", lambda _: None)
+    with pytest.raises(LogError, match=r"cannot be read: .*No files found.*run it again"):
+        read(span, [])
+    monkeypatch.setattr(archive.time, "sleep", lambda _: publisher(tmp_path, log).step())
+    assert [row.decision.decision_id for row in read(span, [])] == ["d0", "d2"]
