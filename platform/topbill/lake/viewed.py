@@ -11,6 +11,7 @@ It is told what is `Sought` as JSON, and writes a line of JSON for each thing th
 from __future__ import annotations
 
 import subprocess
+import signal
 import sys
 from collections.abc import Iterator
 from heapq import merge
@@ -160,6 +161,8 @@ def _events(found: Any) -> Iterator[ViewedPage | ViewerEvent]:
 
 def main() -> None:
     """Read and write."""
+    # Where whoever asked is gone, there is nobody to tell.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sought = msgspec.json.decode(sys.argv[2], type=Sought)
     for line in _read(Path(sys.argv[1]), sought):
         sys.stdout.buffer.write(_encode(line) + b"\n")
