@@ -10,8 +10,8 @@ It is told what is `Sought` as JSON, and writes a line of JSON for each thing th
 
 from __future__ import annotations
 
-import subprocess
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from heapq import merge
