@@ -18,7 +18,6 @@ import argparse
 import os
 import platform
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from urllib.request import urlopen
 
 from topbill import spec
 from topbill.cli import dashboard
+from topbill.cli.supervise import free_port
 from topbill.log import now_micros
 from topbill.simulation import recording
 
@@ -121,9 +121,7 @@ class Server(NamedTuple):
 @contextmanager
 def served(data: Path) -> Iterator[Server]:
     """The dashboards on a data folder, just started."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     arguments, environment = dashboard.launch(EXPERIMENTS, data, port=port)
     process = subprocess.Popen(
         [sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL

@@ -6,7 +6,7 @@ the server, where no browser is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from textwrap import wrap
 from typing import Literal
@@ -72,18 +72,9 @@ def picture(
     )
 
 
-def png(
-    title: str,
-    where: Standing,
-    effects: pd.DataFrame,
-    axis: tuple[str, str],
-    guardrails: Sequence[str],
-    basis: str,
-) -> bytes:
-    """The picture of these as a PNG file, of two pixels for each of its own. Takes about a
-    second.
-    """
-    chart = picture(title, where, effects, axis, guardrails, basis)
+def png(draw: Callable[[], alt.VConcatChart]) -> bytes:
+    """What is drawn as a PNG file, of two pixels for each of its own. Takes about a second."""
+    chart = draw()
     # Its engine takes time and memory to start: only whoever wants a picture waits for it.
     import vl_convert
 

@@ -133,8 +133,8 @@ def picture(key: str, report: Report, where: Standing, grey: str) -> None:
             guardrail_sentence(guardrail, analysis.sample_ratio)
             for guardrail in analysis.guardrails
         ]
-    make = partial(
-        verdict_picture.png,
+    draw = partial(
+        verdict_picture.picture,
         report.title or key,
         where,
         effects.assign(grey=effects["name"] == grey),
@@ -144,7 +144,7 @@ def picture(key: str, report: Report, where: Standing, grey: str) -> None:
     )
     st.download_button(
         "PNG",
-        make,
+        partial(verdict_picture.png, draw),
         f"{key}-verdict.png",
         "image/png",
         icon=":material/image:",
