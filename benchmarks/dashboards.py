@@ -121,7 +121,7 @@ class Server(NamedTuple):
 @contextmanager
 def served(data: Path) -> Iterator[Server]:
     """The dashboards on a data folder, just started."""
-    port = free_port()
+    port = free_port("127.0.0.1", 0)
     arguments, environment = dashboard.launch(EXPERIMENTS, data, port=port)
     process = subprocess.Popen(
         [sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL
