@@ -77,21 +77,22 @@ class Actions:
 
 class TakenActions(Actions):
     """Some of other actions, as `Actions.take` gives them, put together when somebody asks for more
-    than one: most policies learn from the action alone that was drawn.
+    than one: most policies learn from the action alone that was drawn. They are those at `rows` of
+    the others, `of`.
     """
 
-    __slots__ = ("_of", "_rows", "_taken")
+    __slots__ = ("_taken", "of", "rows")
 
     def __init__(self, of: Actions, rows: Sequence[int]) -> None:
-        self._of, self._rows = of, rows
+        self.of, self.rows = of, rows
         self._taken: Actions | None = None
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def _together(self) -> Actions:
         if self._taken is None:
-            self._taken = self._of.take(self._rows)
+            self._taken = self.of.take(self.rows)
         return self._taken
 
     @property
@@ -103,7 +104,7 @@ class TakenActions(Actions):
         return self._together().features
 
     def at(self, row: int) -> tuple[str, Floats]:
-        return self._of.at(self._rows[row])
+        return self.of.at(self.rows[row])
 
 
 class Placement(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from topbill.domain.errors import PolicyError
-from topbill.domain.records import Actions, Example
+from topbill.domain.records import Actions, Example, TakenActions
 from topbill.policies.vw import EXPLORATIONS, VW, VWParams
 from topbill.policies.vw.engine import MODULES, engine
 from topbill.policies.vw.model_file import digest
@@ -72,6 +72,19 @@ def test_a_prediction_is_the_same_whatever_was_predicted_and_learned_before(pack
         untouched.load(state)
         expected = untouched.predict(x, ACTIONS, EVERYTHING)
         np.testing.assert_array_equal(policy.predict(x, ACTIONS, EVERYTHING), expected)
+
+
+@every_engine
+def test_some_of_a_slates_actions_are_learned_like_any_others(package):
+    taken, others = fresh(package, "squarecb"), fresh(package, "squarecb")
+    for example in examples(40):
+        rows = [row for row in (4, 0, 2, 1, 3) if row == example.index or row % 2]
+        some = TakenActions(ACTIONS, tuple(rows))
+        place = rows.index(example.index)
+        taken.update([msgspec.structs.replace(example, actions=some, index=place)])
+        alone = Actions(some.ids, some.features.copy())
+        others.update([msgspec.structs.replace(example, actions=alone, index=place)])
+    assert taken.dump() == others.dump()
 
 
 @both

@@ -14,7 +14,7 @@ import numpy as np
 
 from topbill.domain.chance import hash64
 from topbill.domain.errors import PolicyError
-from topbill.domain.records import Actions, Example, Floats, Indices
+from topbill.domain.records import Actions, Example, Floats, Indices, TakenActions
 from topbill.policies.vw.engine import Features, Hashes, Values, VwEngine
 from topbill.policies.vw.model_file import VwModelFile, digest, feature_hash, read_head, text_name
 from topbill.policies.vw.options import EXPLORATIONS, VWParams
@@ -91,6 +91,10 @@ class VwLearner:
 
     def _encode(self, actions: Actions) -> list[Any]:
         """VW's examples of the actions, built once per Actions object."""
+        if isinstance(actions, TakenActions):
+            # What a slate could still draw at each of its positions is some of the same actions.
+            whole = self._encode(actions.of)
+            return [whole[row] for row in actions.rows]
         examples = self._by_actions.get(actions)
         if examples is None:
             features = actions.features.astype(np.float32)

@@ -132,6 +132,8 @@ class VW:
         return self.acting(len(actions)).predict(x, actions, remaining)
 
     def update(self, examples: Sequence[Example]) -> None:
+        # Each is put together when it is asked for, and here several learners do.
+        examples = list(examples)
         for learner in self.learners.values():
             learner.learn(examples)
         count, total = self._rewards.tolist()
