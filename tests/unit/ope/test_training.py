@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import pytest
 from topbill import cli
 from topbill.domain.errors import BadData, BadRequest, NotFound, PolicyError
 from topbill.domain.records import Decision
-from topbill.engine import CompiledExperiment
+from topbill.engine import CompiledExperiment, teach
 from topbill.ope import REASONS, REMEDIES, evaluate, train
-from topbill.ope.replay.held_out import HeldOutPass
+from topbill.ope.replay.held_out import FrozenPolicy, HeldOutPass
 from topbill.ope.replay.logged_data import LoggedData
 from topbill.ope.training import MOST_HELD_OUT
 from topbill.policies import build_policy, policy_class
@@ -247,6 +248,42 @@ def test_parts_of_a_pass_are_what_a_pass_over_the_part_would_be(published: Make)
         data.close()
     assert tv.decisions == len(own)
     assert tv.logger == pytest.approx(np.mean([bool(logged.events) for logged in own]))
+
+
+@pytest.mark.parametrize("kind", ["auto", "thompson", "linucb", "uniform"])
+def test_decisions_are_scored_together_as_they_are_one_by_one(published: Make, kind: str) -> None:
+    """What a frozen policy shows, and what the reward model expects, in one call for many."""
+    world = published(n=400)
+    data = LoggedData(world.data, "home")
+    try:
+        logged = list(data)
+        experiment, decisions = world.experiment, [each.decision for each in logged]
+        alone = replace(experiment.variants[0], policy=kind, params=policy_class(kind).Params())
+        experiment = replace(experiment, variants=(replace(alone, name="new"),))
+        compiled = CompiledExperiment(experiment)
+        lessons = [
+            (msgspec.structs.replace(each.decision, variant="new"), each.events) for each in logged
+        ]
+        assert teach(compiled, lessons) == len(lessons)
+        target = FrozenPolicy(compiled, "new", data.offers, data.tables, "new")
+        single = [target.probabilities(decision) for decision in decisions]
+        target.read(decisions)
+        assert set(target._drawn) == {decision.decision_id for decision in decisions}
+        together = [target.probabilities(decision) for decision in decisions]
+        np.testing.assert_allclose(together, single, rtol=0, atol=1e-12)
+
+        scored = HeldOutPass(data, [target], ["chance"])
+        scored.teach(logged)
+        found = [scored._encoded(decision) for decision in decisions]
+        model = scored._model
+        expected = np.array([model.predict(x, actions, 1)[:, 0] for x, actions in found])
+        xs = np.array([x for x, _ in found])
+        np.testing.assert_allclose(
+            model.predict_each(xs, compiled.actions), expected, rtol=0, atol=1e-12
+        )
+        assert len(np.unique(expected.round(9))) > 2
+    finally:
+        data.close()
 
 
 def test_where_the_log_is_thin_a_certificate_takes_no_models_word(published: Make) -> None:

@@ -463,7 +463,7 @@ class ProgressivePass:
         return x, actions.take(np.array(rows, dtype=np.intp))
 
     def _teach_model(self, matured: list[LoggedDecision]) -> None:
-        features: list[Floats] = []
+        placed: list[tuple[Floats, Actions, int, int]] = []
         rewards: list[float] = []
         weights: list[float] = []
         for logged in matured:
@@ -476,11 +476,12 @@ class ProgressivePass:
                 if reward is None:
                     continue
                 row = decision.eligible.index(decision.slate[k].action)
-                features.append(self._model.features(x, actions, row, k))
+                placed.append((x, actions, row, k))
                 rewards.append(reward)
                 weights.append(weight_of(decision))
         if rewards:
-            self._model.learn(np.stack(features), np.array(rewards), np.array(weights))
+            features = self._model.features(placed)
+            self._model.learn(features, np.array(rewards), np.array(weights))
 
 
 def _inverse_variance(p: float, choices: int, logged: Floats | None) -> float:

@@ -8,6 +8,7 @@ decision has seen only what came before it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
@@ -74,13 +75,35 @@ class RewardModel:
         score += (own @ contexts[: self._own[1]])[rows]
         return np.clip(score, 0.0, 1.0) if self.link == "linear" else _sigmoid(score)
 
-    def features(self, x: Floats, actions: Actions, row: int, position: int) -> Floats:
-        """(size,) the features of the action at `row` in context x at a position."""
+    def predict_each(self, xs: Floats, actions: Actions) -> Floats:
+        """(n × K) what `predict` says of the first position in each of the contexts `xs` (n × d),
+        within 1e-12.
+        """
+        if self.examples == 0:
+            return np.zeros((len(xs), len(actions)))
         z, rows = self._codes(actions)
-        context = _context(x, position)
-        own = np.zeros(self._own)
-        own[rows[row]] = context[: self._own[1]]
-        return np.concatenate([np.outer(z[row], context).ravel(), own.ravel()])
+        contexts = np.zeros((len(xs), self._shared[1]))
+        contexts[:, 0] = 1.0
+        contexts[:, 1:-1] = xs
+        split = self._shared[0] * self._shared[1]
+        score = contexts @ self._weights[:split].reshape(self._shared).T @ z.T + self._base()
+        own = self._weights[split:].reshape(self._own)
+        score += (contexts[:, : self._own[1]] @ own.T)[:, rows]
+        return np.clip(score, 0.0, 1.0) if self.link == "linear" else _sigmoid(score)
+
+    def features(self, placed: Sequence[tuple[Floats, Actions, int, int]]) -> Floats:
+        """(n × size) the features of actions, each given by the context, those that it was among,
+        its row among them and its position.
+        """
+        contexts = np.array([_context(x, position) for x, _, _, position in placed])
+        coded = [(*self._codes(actions), row) for _, actions, row, _ in placed]
+        z = np.array([z[row] for z, _, row in coded])
+        own = np.zeros((len(placed), *self._own))
+        places = [rows[row] for _, rows, row in coded]
+        own[np.arange(len(placed)), places] = contexts[:, : self._own[1]]
+        shared = z[:, :, None] * contexts[:, None, :]
+        size = len(placed)
+        return np.concatenate([shared.reshape(size, -1), own.reshape(size, -1)], axis=1)
 
     def _codes(self, actions: Actions) -> tuple[Floats, Indices]:
         """(1, z) of each action, and its row among the own weights; the last row is of those
