@@ -6,10 +6,18 @@ Chromium.
 
 Each page is opened once on a server that was just started ("first"), and then again in new tabs, as
 somebody does who comes back ("warm": what the server asked the record is kept; medians of the
-rounds). Told are seconds of the server's CPU, seconds from the address to the last change of what
-is drawn, and the cumulative layout shift (CLS, https://web.dev/articles/cls): how much of what
-stood there already moved meanwhile, of which up to 0.1 is good. Without --data three of the example
-experiments have simulated viewers.
+rounds). Told are
+
+- seconds of CPU: the server's, those of the browser's process that draws the tab, and of its main
+  thread alone. With a core for each, a warm page stands there after no more than the server's and
+  the main thread's together: the rest of the process compiles and draws beside it;
+- seconds by the clock, from the address to the last change of what is drawn;
+- how often a load ran the script, which should be once, and in how many messages it came;
+- the most cumulative layout shift (CLS, https://web.dev/articles/cls): how much of what stood there
+  already moved meanwhile, of which up to 0.1 is good;
+- the load average of the machine at the end.
+
+Without --data three of the example experiments have simulated viewers.
 """
 
 from __future__ import annotations
@@ -29,6 +37,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
+
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from topbill import spec
 from topbill.cli import dashboard
@@ -95,12 +105,20 @@ class Load(NamedTuple):
 
     Attributes:
         cpu: seconds of CPU of the server.
+        drawing: seconds of CPU of the browser's process that draws the tab, all threads together.
+        main: those of its main thread, which nothing is drawn without.
+        runs: how often the script ran.
+        messages: what the server sent.
         last: seconds from the address to the last change of what is drawn.
         shift: the cumulative layout shift.
         moves: what moved, with when and from where to where.
     """
 
     cpu: float
+    drawing: float
+    main: float
+    runs: int
+    messages: int
     last: float
     shift: float
     moves: list[dict[str, Any]]
@@ -119,9 +137,9 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def served(data: Path) -> Iterator[Server]:
-    """The dashboards on a data folder, just started."""
-    port = free_port("127.0.0.1", 0)
+def served(data: Path, port: int = 0) -> Iterator[Server]:
+    """The dashboards on a data folder, just started, at a free port unless one is given."""
+    port = port or free_port("127.0.0.1", 0)
     arguments, environment = dashboard.launch(EXPERIMENTS, data, port=port)
     process = subprocess.Popen(
         [sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL
@@ -159,14 +177,44 @@ def opened(browser: Any, server: Server, page: str, width: int, query: str = "")
     tab = browser.new_page()
     tab.set_viewport_size({"width": width, "height": 900})
     tab.add_init_script(f"({WATCH})()")
+    meter = browser.new_cdp_session(tab)
+    meter.send("Performance.enable")
+    kinds = _messages(tab)
     path = "" if page == "home" else page.replace("_", "-")
     before = server.cpu()
     tab.goto(f"{server.url}/{path}?refresh=Off{query}", wait_until="commit")
     tab.wait_for_function(DRAWN, timeout=300_000, polling=100)
     cpu = server.cpu() - before
+    told = meter.send("Performance.getMetrics")["metrics"]
+    metrics = {metric["name"]: metric["value"] for metric in told}
     seen = tab.evaluate("window.topbillLoad")
     tab.close()
-    return Load(cpu, seen["changed"] / 1000, seen["shift"], seen["moves"])
+    return Load(
+        cpu=cpu,
+        drawing=metrics["ProcessTime"],
+        main=metrics["ThreadTime"],
+        runs=kinds.count("new_session"),
+        messages=len(kinds),
+        last=seen["changed"] / 1000,
+        shift=seen["shift"],
+        moves=seen["moves"],
+    )
+
+
+def _messages(tab: Any) -> list[str]:
+    """The kinds of the messages that Streamlit's server sends to a tab, as they come: each run of
+    the script begins with `new_session`.
+    """
+    kinds = list[str]()
+
+    def received(frame: str | bytes) -> None:
+        if isinstance(frame, bytes):
+            message = ForwardMsg()
+            message.ParseFromString(frame)
+            kinds.append(str(message.WhichOneof("type")))
+
+    tab.on("websocket", lambda socket: socket.on("framereceived", received))
+    return kinds
 
 
 def filled(folder: Path) -> None:
@@ -194,8 +242,9 @@ def main() -> None:
         f"{name} {version(name)}" for name in ("streamlit", "altair", "playwright")
     )
     print(f"{platform.platform()}, {os.cpu_count()} cores, {versions}")
-    print(f"{'':12} {'width':>5}   {'CPU s':>12}   {'last element s':>14}   CLS")
-    print(f"{'':12} {'':>5}   {'first':>5} {'warm':>6}   {'first':>6} {'warm':>7}   most")
+    heads = ("server s", "tab s", "main s", "clock s")
+    print(f"{'':12} {'':>5}   " + "  ".join(f"{head:>11}" for head in heads))
+    print(f"{'':12} {'width':>5}   {'  '.join(4 * ['first  warm'])}   runs  messages    CLS   load")
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.data or Path(scratch)
         if given.data is None:
@@ -212,12 +261,14 @@ def measured(
     with served(folder) as server, chromium() as browser:
         first = opened(browser, server, page, width, query)
         warm = [opened(browser, server, page, width, query) for _ in range(rounds)]
-    cpu = statistics.median(load.cpu for load in warm)
-    last = statistics.median(load.last for load in warm)
     worst = max([first, *warm], key=lambda load: load.shift)
+    columns = []
+    for name in ("cpu", "drawing", "main", "last"):
+        again = statistics.median(getattr(load, name) for load in warm)
+        columns.append(f"{getattr(first, name):5.2f} {again:5.2f}")
     print(
-        f"{page:12} {width:5}   {first.cpu:5.2f} {cpu:6.2f}   {first.last:6.2f} {last:7.2f}   "
-        f"{worst.shift:.3f}",
+        f"{page:12} {width:5}   {'  '.join(columns)}   {max(load.runs for load in warm):4}  "
+        f"{max(load.messages for load in warm):8}  {worst.shift:.3f}  {os.getloadavg()[0]:5.1f}",
         flush=True,
     )
     if with_moves:

@@ -120,25 +120,6 @@ def bars(
 
 
 @drawing
-def contributions(frame: pd.DataFrame) -> alt.Chart:
-    """What features add (blue) or take away (orange). Columns: name, value."""
-    order = frame.sort_values("value", ascending=False)["name"].tolist()
-    colour = alt.condition("datum.value >= 0", alt.value(palette()[0]), alt.value(palette()[5]))
-    return (
-        alt.Chart(frame)
-        .mark_bar(cornerRadiusEnd=3)
-        .encode(
-            y=alt.Y(
-                "name:N", sort=order, title=None, axis=alt.Axis(labelLimit=150, labelOverlap=False)
-            ),
-            x=alt.X("value:Q", title="adds to the score", axis=alt.Axis(tickCount=5)),
-            color=colour,
-            tooltip=[alt.Tooltip("name:N"), alt.Tooltip("value:Q", format="+.4f")],
-        )
-    )
-
-
-@drawing
 def segments(
     frame: pd.DataFrame, names: Sequence[str], control: str, title: str, form: str
 ) -> alt.LayerChart:

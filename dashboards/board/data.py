@@ -111,6 +111,13 @@ def ask(query: Callable[Concatenate[str, P], T], *arguments: P.args, **named: P.
     return cast(T, _latest(where, key, query))
 
 
+def ask_ahead(query: Callable[..., Any], *arguments: Any) -> None:
+    """Have an answer kept before anybody asks; no page is there to show that it is worked out."""
+    where = str(folder().resolve())
+    _forget_erased(where)
+    _of_version(where, (answer_cache.query_name(query), arguments, ()), _version(where), query)
+
+
 def _forget_erased(where: str) -> None:
     """Keep no answer from before a viewer was erased: of older versions too, which nobody asks for
     any more and Streamlit would let go much later.

@@ -104,26 +104,21 @@ def with_milestones(
     marks: pd.DataFrame,
     times: pd.Series,
     *,
-    labelled: bool = True,
     colour: str = GREY,
 ) -> Drawing:
     """A drawing over time with a dashed line at each milestone in its time. `marks` has at, label
     and sentence; `times` are those that the drawing shows.
     """
-    return Drawing(_with_milestones, (drawing, marks, times, labelled, colour), {})
+    return Drawing(_with_milestones, (drawing, marks, times, colour), {})
 
 
 def _with_milestones(
     chart: Chart,
     marks: pd.DataFrame,
     times: pd.Series,
-    labelled: bool,
     colour: str,
 ) -> Chart:
-    # What began it all lies a little before its first point, and what ended it behind its last.
-    first, last = times.min(), times.max()
-    margin = (last - first) * MARGIN
-    marks = marks[marks["at"].between(first - margin, last + margin)]
+    marks = near(marks, times)
     if marks.empty:
         return chart
     tips = [
@@ -131,19 +126,30 @@ def _with_milestones(
         alt.Tooltip("sentence:N", title="what"),
     ]
     base = alt.Chart(marks).encode(x=alt.X("at:T"), tooltip=tips)
-    layers = [chart, base.mark_rule(strokeDash=[2, 3], strokeWidth=1.2, color=colour)]
-    if labelled:
-        named = alt.Chart(_apart(marks, last - first)).mark_text(
-            angle=270,
-            align="right",
-            baseline="top",
-            dx=-3,
-            dy=3,
-            fontSize=10,
-            color=label_colour() if colour == GREY else colour,
-        )
-        layers.append(named.encode(x="at:T", y=alt.value(0), text="label:N", tooltip=tips))
-    return alt.layer(*layers)
+    lines = base.mark_rule(strokeDash=[2, 3], strokeWidth=1.2, color=colour)
+    named = alt.Chart(_apart(marks, times.max() - times.min())).mark_text(
+        angle=270,
+        align="right",
+        baseline="top",
+        dx=-3,
+        dy=3,
+        fontSize=10,
+        color=label_colour() if colour == GREY else colour,
+    )
+    return alt.layer(
+        chart,
+        lines,
+        named.encode(x="at:T", y=alt.value(0), text="label:N", tooltip=tips),
+    )
+
+
+def near(marks: pd.DataFrame, times: pd.Series) -> pd.DataFrame:
+    """The milestones of the time that a drawing shows: what began it all lies a little before its
+    first point, and what ended it behind its last.
+    """
+    first, last = times.min(), times.max()
+    margin = (last - first) * MARGIN
+    return marks[marks["at"].between(first - margin, last + margin)]
 
 
 def _apart(marks: pd.DataFrame, span: pd.Timedelta) -> pd.DataFrame:
@@ -155,24 +161,6 @@ def _apart(marks: pd.DataFrame, span: pd.Timedelta) -> pd.DataFrame:
             kept.append(i)
             last = at
     return marks.iloc[kept]
-
-
-@drawing
-def spark(frame: pd.DataFrame) -> alt.LayerChart:
-    """A small funnel without axes. Columns: till, relative, relative_low, relative_high."""
-    last = frame.tail(1)
-    top = max(0.02, 1.8 * float(last[["relative_low", "relative_high"]].abs().max().max()))
-    low = max(-1.0, min(0.0, 1.8 * float(last["relative_low"].min())) - 0.02)
-    scale = alt.Scale(domain=[low, top])
-    base = alt.Chart(frame.assign(zero=0.0)).encode(x=alt.X("till:T", axis=None))
-    zero = base.mark_line(strokeDash=[3, 3], strokeWidth=1, color=GREY).encode(
-        y=alt.Y("zero:Q", axis=None, scale=scale)
-    )
-    band = base.mark_area(clip=True, opacity=0.22, color=palette()[0]).encode(
-        y=alt.Y("relative_low:Q", axis=None, scale=scale), y2="relative_high:Q"
-    )
-    line = base.mark_line(clip=True, strokeWidth=2, color=palette()[0])
-    return zero + band + line.encode(y=alt.Y("relative:Q", axis=None, scale=scale))
 
 
 @drawing

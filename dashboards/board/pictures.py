@@ -57,6 +57,11 @@ def _svg(text: str) -> str | None:
         return None
     if "xmlns" not in text:
         text = text.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return svg_address(text)
+
+
+def svg_address(text: str) -> str:
+    """The address that holds a drawing."""
     return f"data:image/svg+xml;base64,{b64encode(text.encode()).decode()}"
 
 

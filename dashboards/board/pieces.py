@@ -77,27 +77,16 @@ def over_time(
     """A chart over time (`numbers` has `till`), with what happened to the experiment meanwhile in
     `colour`.
     """
-    chart(with_milestones(key, drawing, numbers, colour=colour), numbers, name, height)
+    marks = marked(key)
+    if len(marks) and not numbers.empty:
+        drawing = charts.with_milestones(drawing, marks, numbers["till"], colour=colour)
+    chart(drawing, numbers, name, height)
 
 
-def with_milestones(
-    key: str,
-    drawing: charts.Drawing,
-    numbers: pd.DataFrame,
-    *,
-    labelled: bool = True,
-    colour: str = charts.GREY,
-) -> charts.Drawing:
-    """The drawing, with a line at each phase, step and order of the experiment."""
-    marks = [
-        {"at": mark.at, "label": mark.label, "sentence": mark.sentence}
-        for mark in data.ask(milestones, key)
-    ]
-    if not marks or numbers.empty:
-        return drawing
-    return charts.with_milestones(
-        drawing, pd.DataFrame(marks), numbers["till"], labelled=labelled, colour=colour
-    )
+def marked(key: str) -> pd.DataFrame:
+    """Each phase, step and order of the experiment: columns at, label, sentence."""
+    marks = [(mark.at, mark.label, mark.sentence) for mark in data.ask(milestones, key)]
+    return pd.DataFrame(marks, columns=["at", "label", "sentence"])
 
 
 def filled(numbers: pd.DataFrame, column: str, *, is_running_total: bool = False) -> pd.DataFrame:

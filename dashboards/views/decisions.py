@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from board import answers, charts, data, frame, pieces, words
+from board import answers, bars, charts, data, frame, pieces, words
 from board.terms import COLUMNS, TERMS
 from topbill.reporting.queries import decisions
 
@@ -66,10 +66,8 @@ def chances(matrix: pd.DataFrame, decision: dict[str, Any]) -> None:
         if is_slate:
             st.caption(f"Position {position}: {words.plain(action)} was drawn")
         likeliest = here[here["probability"] > 0].sort_values("probability", ascending=False)
-        bars = likeliest.head(CANDIDATES).rename(columns={"action": "name", "probability": "value"})
-        charts.draw(
-            charts.bars(bars, action), 26 * len(bars) + 10, pieces.described("probability", bars)
-        )
+        few = likeliest.head(CANDIDATES)
+        bars.shares(few["action"].tolist(), few["probability"].tolist(), action)
         if is_slate and position == 1:
             st.caption("The solid bar was drawn. What is placed above is out of the draw below.")
 

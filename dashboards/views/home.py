@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from board import answers, charts, choose, data, frame, pieces, ramps, words
+from board import answers, choose, data, frame, pieces, ramps, words
+from board.sparkline import sparkline
 from topbill.ab import Analysis
 from topbill.reporting import Report, past
 from topbill.reporting.experiment.wording import Standing, relative_interval
@@ -83,8 +84,7 @@ def spark(key: str, analysis: Analysis) -> None:
     interval = "" if now is None else relative_interval(now.relative_low, now.relative_high)
     said = f", now {interval}" if interval else ""
     st.caption(f"Lift of **{words.plain(name)}** over time{said}")
-    drawing = pieces.with_milestones(key, charts.spark(own), own, labelled=False)
-    charts.draw(drawing, 90, f"Chart: lift of {name} over time{said}.")
+    st.html(sparkline(own, pieces.marked(key), f"Chart: lift of {name} over time{said}."))
 
 
 def search(experiments: Sequence[ListedExperiment]) -> list[ListedExperiment]:

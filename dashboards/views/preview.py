@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from board import answers, charts, data, frame, pictures, pieces, words
+from board import answers, bars, data, frame, pictures, pieces, words
 from board.pictures import Payloads
 from board.terms import TERMS
 from topbill.domain.errors import BadRequest
@@ -103,12 +103,9 @@ def variant_card(variant: PreviewedVariant, payloads: Payloads, surface: str) ->
             picture(variant, payloads)
         else:
             ranking(variant, payloads)
-        bars = likeliest(variant, payloads)
-        rest = unlisted(variant, bars)
-        st.caption(f"Probability at position 1{rest}")
-        charts.draw(
-            charts.bars(bars, first), 26 * len(bars) + 10, pieces.described("probability", bars)
-        )
+        likely = likeliest(variant, payloads)
+        st.caption(f"Probability at position 1{unlisted(variant, likely)}")
+        bars.shares(likely["name"].tolist(), likely["value"].tolist(), first)
         reasons(variant, first)
 
 
@@ -153,10 +150,10 @@ def likeliest(variant: PreviewedVariant, payloads: Payloads) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["name", "value"])
 
 
-def unlisted(variant: PreviewedVariant, bars: pd.DataFrame) -> str:
+def unlisted(variant: PreviewedVariant, likely: pd.DataFrame) -> str:
     """What the bars leave out, so that nobody misses what they do not sum to: `; 2 more: 0.4%`."""
-    others = len(variant.probabilities) - len(bars)
-    left = max(0.0, 1.0 - float(bars["value"].sum()))
+    others = len(variant.probabilities) - len(likely)
+    left = max(0.0, 1.0 - float(likely["value"].sum()))
     return f"; {words.count(others)} more: {words.share(left)}" if others > 0 else ""
 
 
@@ -169,13 +166,10 @@ def reasons(variant: PreviewedVariant, name: str) -> None:
     ranked = sorted(parts.items(), key=lambda part: -abs(part[1]))
     # Features that add nothing would only hide those that do.
     largest = [(feature, value) for feature, value in ranked[:REASONS] if abs(value) > 1e-9]
-    bars = pd.DataFrame(largest, columns=["name", "value"])
     with st.expander(f"Why {words.plain(name)}?", icon=":material/help:"):
         rest = sum(value for _, value in ranked[REASONS:])
-        if len(bars):
-            charts.draw(
-                charts.contributions(bars), 26 * len(bars) + 50, pieces.described("score", bars)
-            )
+        if largest:
+            bars.contributions(*zip(*largest, strict=True))
         st.caption(
             "Features that raise (blue) or lower (orange) its score; all others together "
             f"{words.value(rest)}."

@@ -20,8 +20,9 @@ from topbill.spec import Experiment
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[3] / "dashboards"))
+from benchmarks.dashboards import FLAGS
 from browsed import browse, layers
-from browsing import CHROMIUM, FLAGS
+from browsing import CHROMIUM
 from filled import EXPERIMENTS, record_visits
 from phased import record_phases
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import free_port, served
+from browsing import served
 from provider import CLIENT, SECRET, Provider
+
+from topbill.cli.supervise import free_port
 
 pytestmark = pytest.mark.end_to_end
 
@@ -38,7 +40,7 @@ def guarded(
     browser: Any, hushed: Path, provider: Provider, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The app with `[auth]` in its secrets."""
-    home, port = tmp_path_factory.mktemp("home"), free_port()
+    home, port = tmp_path_factory.mktemp("home"), free_port("127.0.0.1", 0)
     (home / ".streamlit").mkdir()
     text = SECRETS.format(port=port, client=CLIENT, secret=SECRET, provider=provider.address)
     (home / ".streamlit" / "secrets.toml").write_text(text)

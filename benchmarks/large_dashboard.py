@@ -1,8 +1,8 @@
 """How fast the dashboards' pages open on ten million decisions, beside the report that they are
 drawn from.
 
-    python -m benchmarks.dashboard [--decisions 10_000_000] [--data FOLDER] [--pages home,health]
-    [--alone]
+    python -m benchmarks.large_dashboard [--decisions 10_000_000] [--data FOLDER]
+    [--pages home,health] [--alone]
 
 Each page is run as Streamlit runs it: cold, by a dashboard that was just started beside a worker
 that works answers out in advance; with --alone also asking for itself, where there are none; and
