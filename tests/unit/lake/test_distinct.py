@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from topbill.domain.decision import decision_rows, reward_rows, unit_event_rows
 from topbill.domain.origin import Origin
 from topbill.domain.records import Decision, Placement, RewardEvent, UnitEvent
-from topbill.lake import DATABASE, Lake, sql
+from topbill.lake import DATABASE, Lake, distinct, sql
 from topbill.lake.distinct import KEYS
 
 NOW = 1_790_000_000_000_000
@@ -115,9 +115,14 @@ def test_a_file_that_was_appended_twice_counts_once(tmp_path: Path, is_known: bo
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=4), min_size=1, max_size=4))
-def test_an_append_keeps_the_hashes_that_are_made_of_its_files(ids: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as name:
+@given(
+    ids=st.lists(st.text(st.characters(codec="utf-8"), max_size=4), min_size=1, max_size=4),
+    many=st.sampled_from([1, 1_000]),
+)
+def test_an_append_keeps_the_hashes_that_are_made_of_its_files(ids: list[str], many: int) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        # From so many rows on another library hashes them.
+        patch.setattr(distinct, "_MANY", many)
         lake, folder = Lake(Path(name)), Path(name) / "lake" / "ids"
         made = [decision(row_id, f"e{seq % 2}", seq) for seq, row_id in enumerate(ids)]
         decisions = list(enumerate(made, 1))

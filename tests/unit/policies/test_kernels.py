@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,11 +110,13 @@ def test_a_step_of_learning_is_the_textbooks(seed, p, m, E, reward, logistic, ke
     shared_mean, shared_cov = rng.normal(size=(E, m)), covariance(rng, E, m)
     before = own_mean.copy(), own_cov.copy(), shared_mean.copy(), shared_cov.copy()
     basis, product, told = rng.normal(size=p), rng.normal(size=m), np.empty(E)
-    keeps = np.full(E, keep)
-    kernels.learn(
-        own_mean, own_cov, own_prior, shared_mean, shared_cov, shared_prior,
-        keeps, 1, basis, product, reward, logistic, told,
+    keeps, predicted = np.full(E, keep), np.empty((1, E))
+    kernels.learn_each(
+        own_mean, own_cov, own_prior, shared_mean, shared_cov, shared_prior, keeps,
+        np.array([1]), basis[None], product[None], np.ones((1, 1)), np.array([reward]), logistic,
+        predicted,
     )  # fmt: skip
+    told = predicted[0]
     assert np.array_equal(own_cov, own_cov.swapaxes(2, 3))
     assert np.array_equal(shared_cov, shared_cov.swapaxes(1, 2))
     assert np.array_equal(own_mean[0], before[0][0])
@@ -145,6 +148,81 @@ def test_a_step_of_learning_is_the_textbooks(seed, p, m, E, reward, logistic, ke
             )
             close(shared_mean[e], mean)
             close(shared_cov[e], cov)
+
+
+class Folded:
+    """A model of two actions, one that forgets beside it, and n examples of which many columns are
+    0."""
+
+    def __init__(self, seed: int, r: int, q: int, n: int) -> None:
+        rng = np.random.default_rng(seed)
+        p, m = rng.integers(0, 4), r * q
+        self.priors = 0.5 + rng.random((1, p)), 0.5 + rng.random((1, m))
+        self.models = []
+        for _ in range(2):
+            own, shared = (np.eye(prior.size) * prior[0] for prior in self.priors)
+            means = np.zeros((2, 1, p)), np.zeros((1, m))
+            covs = np.array([[own], [own]]), np.array([shared])
+            self.models.append((means[0], covs[0], means[1], covs[1]))
+        self.keeps = np.ones(1), np.full(1, 0.5)
+        sparse = rng.random((n, q)) < 0.4
+        self.told: tuple[Any, ...] = (
+            rng.integers(0, 2, n), rng.normal(size=(n, p)), rng.normal(size=(n, r)),
+            rng.normal(size=(n, q)) * sparse, rng.random(n),
+        )  # fmt: skip
+        self.lead = np.zeros(2)
+
+    def learn(self, which: int, n: int, until: int) -> np.ndarray:
+        """Examples from one to another, in one call; what was predicted."""
+        own_mean, own_cov, shared_mean, shared_cov = self.models[which]
+        own_prior, shared_prior = self.priors
+        predicted = np.empty((until - n, 1))
+        rows, bases, contexts, features, rewards = (column[n:until] for column in self.told)
+        kernels.learn_each(
+            own_mean, own_cov, own_prior, shared_mean, shared_cov, shared_prior, self.keeps[which],
+            rows, bases, contexts, features, rewards, True, predicted,
+        )  # fmt: skip
+        return predicted[:, 0]
+
+    def learn_beside(self, ahead: float, every: int) -> int:
+        """All of them with both; how many were learned."""
+        (own_mean, own_cov, shared_mean, shared_cov), recent = self.models
+        return kernels.learn_beside(
+            own_mean, own_cov, self.priors[0], shared_mean, shared_cov, self.priors[1],
+            self.keeps[0], *recent, self.keeps[1], *self.told, self.lead, ahead, every,
+        )  # fmt: skip
+
+
+@given(seed=SEEDS, r=st.integers(1, 5), q=st.integers(1, 8), n=st.integers(1, 70))
+def test_examples_of_one_call_are_learned_as_one_after_the_other(seed, r, q, n):
+    whole, single, both = (Folded(seed, r, q, n) for _ in range(3))
+    for which in range(2):
+        predicted = whole.learn(which, 0, n)
+        told = [single.learn(which, i, i + 1)[0] for i in range(n)]
+        assert predicted.tolist() == told
+    assert both.learn_beside(1e9, n + 1) == n
+    for other in (single, both):
+        for one, same in zip(whole.models, other.models, strict=True):
+            for array, equal in zip(one, same, strict=True):
+                assert array.tobytes() == equal.tobytes()
+
+
+@given(seed=SEEDS, every=st.integers(1, 20))
+def test_who_predicts_better_by_far_is_told_after_so_many_examples(seed, every):
+    n, ahead = 60, 0.5
+    folded, single = Folded(seed, 2, 3, n), Folded(seed, 2, 3, n)
+    learned = folded.learn_beside(ahead, every)
+    lead, rewards = 0.0, single.told[-1]
+    for i in range(n):
+        p, q = (single.learn(which, i, i + 1)[0] for which in range(2))
+        scores = [
+            rewards[i] * np.log(one) + (1.0 - rewards[i]) * np.log(1.0 - one) for one in (p, q)
+        ]
+        lead = max(0.0, lead + scores[1] - scores[0])
+        if (i + 1) % every == 0 and lead > ahead:
+            break
+    assert learned == i + 1
+    assert folded.lead == pytest.approx([lead, (i + 1) % every], abs=1e-9)
 
 
 @given(seed=SEEDS, K=st.integers(1, 60), q=st.integers(1, 5), singular=st.booleans())

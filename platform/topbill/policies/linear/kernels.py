@@ -21,7 +21,8 @@ from topbill.policies.linear.compiled import (
 )
 
 _FLOOR = 1e-12
-"""The least variance that a step divides by."""
+"""The least variance that a step divides by, and the least probability that a logarithm is taken
+of."""
 
 
 @part
@@ -166,6 +167,15 @@ def learn(
         )
 
 
+@part
+def multiply(context: Vector, features: Vector, product: Vector) -> None:
+    """A context (r) ⊗ features (q) into `product` (r·q)."""
+    q = features.size
+    for i in range(product.size // q):
+        for j in range(q):
+            product[i * q + j] = context[i] * features[j]
+
+
 @compiled
 def learn_each(
     own_mean: Cube,
@@ -188,15 +198,71 @@ def learn_each(
     The shared weights of one are over its context (n × r) ⊗ its features (n × q). `predicted` is
     (n × E).
     """
-    q, product = features.shape[1], np.empty(shared_prior.shape[1])
+    product = np.empty(shared_prior.shape[1])
     for n in range(rows.size):
-        for i in range(product.size // q):
-            for j in range(q):
-                product[i * q + j] = contexts[n, i] * features[n, j]
+        multiply(contexts[n], features[n], product)
         learn(
             own_mean, own_cov, own_prior, shared_mean, shared_cov, shared_prior, keep,
             rows[n], bases[n], product, rewards[n], logistic, predicted[n],
         )  # fmt: skip
+
+
+@part
+def log_score(reward: float, p: float) -> float:
+    """The log likelihood of a reward in [0, 1] that was expected with p."""
+    p = min(max(p, _FLOOR), 1.0 - _FLOOR)
+    return reward * math.log(p) + (1.0 - reward) * math.log(1.0 - p)
+
+
+@compiled
+def learn_beside(
+    own_mean: Cube,
+    own_cov: Cubes,
+    own_prior: Matrix,
+    shared_mean: Matrix,
+    shared_cov: Cube,
+    shared_prior: Matrix,
+    keep: Vector,
+    recent_own_mean: Cube,
+    recent_own_cov: Cubes,
+    recent_shared_mean: Matrix,
+    recent_shared_cov: Cube,
+    recent_keep: Vector,
+    rows: Places,
+    bases: Matrix,
+    contexts: Matrix,
+    features: Matrix,
+    rewards: Vector,
+    lead: Vector,
+    ahead: float,
+    every: int,
+) -> int:
+    """`learn` each of n examples with one expert, and with another of the same priors that forgets;
+    link logistic. Returns how many were learned: all, or as many as it took until the other one was
+    `ahead` when that was looked at, once in `every` examples.
+
+    `lead` (2,) are the nats by which the other is ahead, and the examples since that was looked at.
+    """
+    product, told, recently = np.empty(shared_prior.shape[1]), np.empty(1), np.empty(1)
+    for n in range(rows.size):
+        multiply(contexts[n], features[n], product)
+        learn(
+            own_mean, own_cov, own_prior, shared_mean, shared_cov, shared_prior, keep,
+            rows[n], bases[n], product, rewards[n], True, told,
+        )  # fmt: skip
+        learn(
+            recent_own_mean, recent_own_cov, own_prior,
+            recent_shared_mean, recent_shared_cov, shared_prior, recent_keep,
+            rows[n], bases[n], product, rewards[n], True, recently,
+        )  # fmt: skip
+        gained = lead[0] + log_score(rewards[n], recently[0])
+        lead[0] = max(0.0, gained - log_score(rewards[n], told[0]))
+        lead[1] += 1.0
+        if lead[1] == every:
+            lead[1] = 0.0
+            if lead[0] > ahead:
+                return n + 1
+    return rows.size
 
 
 @part

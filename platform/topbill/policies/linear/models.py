@@ -220,6 +220,31 @@ class LinearModels:
         )  # fmt: skip
         return predicted
 
+    def learn_beside(
+        self,
+        recent: LinearModels,
+        rows: Indices,
+        bases: Floats,
+        contexts: Floats,
+        features: Floats,
+        rewards: Floats,
+        lead: Floats,
+        ahead: float,
+        every: int,
+    ) -> int:
+        """`learn` with a model, and with a `recent` one of the same priors beside it, until that
+        one predicts better by far, which is looked at after `every` examples; how many were
+        learned. `lead` (2,) is by how much it did, and how many examples there were since the last
+        look.
+        """
+        own, shared, other = self.own, self.shared, recent
+        learned: int = self._kernels.learn_beside(
+            own.mean, own.cov, own.prior, shared.mean[0], shared.cov[0], shared.prior,
+            self._keep, other.own.mean, other.own.cov, other.shared.mean[0], other.shared.cov[0],
+            other._keep, rows, bases, contexts, features, rewards, lead, ahead, every,
+        )  # fmt: skip
+        return learned
+
     def begin(self, prior: ActionPrior) -> None:
         """Expect of actions, before anything is learned, what earlier ones tell: how far their own
         intercepts are apart, and what features add whatever the context is.

@@ -441,29 +441,26 @@ class LinearPolicy:
         self.update([example])
 
     def _fold(self, batch: ExampleBatch) -> None:
-        """Fold in examples between which nothing is forgotten."""
-        while len(batch):
-            at_once = len(batch) if self.recent is None else self.recent.until_next
-            self._learn_at_once(batch[:at_once])
-            batch = batch[at_once:]
-
-    def _learn_at_once(self, batch: ExampleBatch) -> None:
-        """Fold in examples, in one compiled call for each memory."""
+        """Fold in examples between which nothing is forgotten, in one compiled call."""
+        if not len(batch):
+            return
         contexts = extended_contexts(batch)
         contexts[:, 1:-1] = self.scale.of(batch.contexts)
         rows = np.array([self._row(name) for name in batch.ids], dtype=np.intp)
         features = extended_features(batch.features)
-        bases, rewards = self._bases(contexts), batch.rewards
-        predicted = self.models.learn(rows, bases, contexts, features, rewards)[:, 0]
-        if self.recent is not None:
-            recently = self.recent.models.learn(rows, bases, contexts, features, rewards)[:, 0]
-            if self.recent.note(rewards, predicted, recently):
-                self.models.take_over(self.recent.models)
+        told = rows, self._bases(contexts), contexts, features, batch.rewards
         count, squared, total = self.residuals.tolist()
-        for error, reward in zip(predicted.tolist(), rewards.tolist(), strict=True):
+        if self.recent is not None:
+            self.recent.learn(self.models, *told)
+        else:
+            errors = self.models.learn(*told)[:, 0]
+            if not self.logistic:
+                # What the linear link predicts is its squared error; the logistic link knows its
+                # noise.
+                for error in errors.tolist():
+                    squared += error
+        for reward in batch.rewards.tolist():
             count += 1.0
-            # What the linear link predicts is its squared error; the logistic link knows its noise.
-            squared += 0.0 if self.logistic else error
             total += reward
         self.residuals = np.array([count, squared, total])
 

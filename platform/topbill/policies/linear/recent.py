@@ -4,12 +4,10 @@ that forget nothing, and take their place once they predict better by far.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from topbill.domain.errors import PolicyError
-from topbill.domain.records import Floats
+from topbill.domain.records import Floats, Indices
 from topbill.policies.codec import LEARN_ANEW, PolicyState
 from topbill.policies.linear.models import LinearModels
 
@@ -27,7 +25,6 @@ PREFIX, LEAD = "recent_", "recent_lead"
 """What a state calls the models, and how far they are ahead after how many examples."""
 NAMES = (LEAD, *(f"{PREFIX}{name}" for name in LinearModels.NAMES))
 """All that a state has of them."""
-_LEAST = 1e-12
 
 
 class RecentModels:
@@ -42,25 +39,29 @@ class RecentModels:
         self.models = LinearModels(own, shared, np.full(len(untrained), KEEP))
         self.lead, self.since = 0.0, 0
 
-    @property
-    def until_next(self) -> int:
-        """How many examples are learned before it is looked at again."""
-        return EVERY - self.since
-
-    def note(self, rewards: Floats, lasting: Floats, recent: Floats) -> bool:
-        """What both expected (n) of rewards (n), of which at most `until_next` are told at once;
-        whether the recent models take over now.
+    def learn(
+        self,
+        lasting: LinearModels,
+        rows: Indices,
+        bases: Floats,
+        contexts: Floats,
+        features: Floats,
+        rewards: Floats,
+    ) -> None:
+        """Fold n examples into both, as `LinearModels.learn` does, and take the place of the
+        `lasting` ones when it is time to.
         """
-        for reward, p, q in zip(rewards.tolist(), lasting.tolist(), recent.tolist(), strict=True):
-            self.lead = max(0.0, self.lead + _log_score(reward, q) - _log_score(reward, p))
-        self.since += len(rewards)
-        if self.since < EVERY:
-            return False
-        self.since = 0
-        takes_over = self.lead > AHEAD
-        if takes_over:
-            self.lead = 0.0
-        return takes_over
+        lead = np.array([self.lead, float(self.since)])
+        while len(rows):
+            done = lasting.learn_beside(
+                self.models, rows, bases, contexts, features, rewards, lead, AHEAD, EVERY
+            )
+            if lead[1] == 0.0 and lead[0] > AHEAD:
+                lasting.take_over(self.models)
+                lead[0] = 0.0
+            rows, bases, contexts = rows[done:], bases[done:], contexts[done:]
+            features, rewards = features[done:], rewards[done:]
+        self.lead, self.since = float(lead[0]), int(lead[1])
 
     def arrays(self) -> dict[str, Floats]:
         """What a state holds of them."""
@@ -81,9 +82,3 @@ class RecentModels:
         self.models.check(state, PREFIX)
         self.models.restore(state, PREFIX)
         self.lead, self.since = lead, int(since)
-
-
-def _log_score(reward: float, p: float) -> float:
-    """The log likelihood of a reward in [0, 1] that was expected with p."""
-    p = min(max(p, _LEAST), 1.0 - _LEAST)
-    return reward * math.log(p) + (1.0 - reward) * math.log(1.0 - p)
