@@ -46,6 +46,7 @@ _FEW, _MANY = 0.005, 0.25
 """Exploring less than the first is hardly any; more than the second, and the policy is still
 looking.
 """
+OF_THEN = "everything here is of then"
 _START_WORKER = "If it should be running, look at its messages, or start topbill worker."
 _WAIT = "Wait until the first decisions' reward windows have passed."
 
@@ -57,7 +58,7 @@ def is_still(age: float) -> bool:
 
 def stillness(age: float) -> str:
     """That the record stands still, and since when."""
-    return f"The worker last published {words.duration(age)} ago: everything here is of then."
+    return f"The worker last published {words.duration(age)} ago: {OF_THEN}."
 
 
 def while_still(where: Standing, age: float) -> Standing:
@@ -275,9 +276,10 @@ def _favourite_against_values(favourite: str, values: pd.DataFrame) -> Standing:
         )
     best, others = certain.iloc[0], certain.iloc[1:]
     interval = words.interval(best["low"], best["high"])
+    basis = rests_on({str(column): part for column, part in best.items()})
     sentence = (
         f"The best off-policy value has {best['action']}: always shown first it would earn "
-        f"{words.value(best['value'])} per decision ({interval})"
+        f"{words.value(best['value'])} per decision ({interval}; {basis})"
     )
     # Others whose interval reaches into the best one's may be as good.
     rivals = int((others["high"] >= best["low"]).sum())

@@ -195,6 +195,10 @@ def answer(where: Standing, help_: str = TERMS["verdict"]) -> None:
         badge(where)
         st.markdown(f"## {plain(where.sentence)}", help=help_, anchors=False)
         st.markdown(f"**What next?** {plain(where.next)}")
+        # On pages whose step is another one: what they show is as old.
+        age = data.age()
+        if answers.is_still(age) and answers.OF_THEN not in f"{where.sentence} {where.next}":
+            st.caption(plain(answers.stillness(age)))
 
 
 def answer_place() -> DeltaGenerator:

@@ -1,4 +1,4 @@
-"""A lift over time without axes, for a card: a picture and not a chart, of which a page with many
+"""A lift over time with two or three levels at its left, for a card: a picture and not a chart, of which a page with many
 cards would draw one after the other.
 """
 
@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from math import floor, log10
 
 import pandas as pd
 
 from board.effects import near
 from board.pictures import svg_address
 from board.style import GREY, palette
+from topbill.domain.formatting import percent
 
 WIDTH, HEIGHT = 400.0, 90.0
 """Of the picture's own coordinates; it is as wide as its place."""
@@ -59,4 +61,26 @@ def sparkline(frame: pd.DataFrame, marks: pd.DataFrame, says: str) -> str:
         left = 100 * (at - first) / span
         lines.append(f'<i style="left: {left:.1f}%" title="{escape(sentence)}"></i>')
     picture = f'<img src="{svg_address(svg)}" alt="{escape(says)}">'
-    return f'<div class="tb-spark">{picture}{"".join(lines)}</div>'
+    named = []
+    for level in levels(bottom, top):
+        place = 100 * down(level) / HEIGHT
+        text = percent(level, signed=level != 0.0, digits=0)
+        named.append(f'<span style="top: {place:.1f}%">{text}</span>')
+    return (
+        f'<div class="tb-spark"><div class="tb-levels" aria-hidden="true">{"".join(named)}</div>'
+        f'<div class="tb-drawn">{picture}{"".join(lines)}</div></div>'
+    )
+
+
+def levels(bottom: float, top: float) -> list[float]:
+    """No lift, and a round one above and below it where there is room for its name."""
+    room = 0.25 * (top - bottom)
+    ends = [sign * _round(end) for sign, end in ((1.0, top), (-1.0, -bottom)) if end > room]
+    return [level for level in ends if abs(level) >= room] + [0.0]
+
+
+def _round(most: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that leaves room for half a line above."""
+    most *= 0.93
+    unit = 10.0 ** floor(log10(most))
+    return max(step * unit for step in (1.0, 2.0, 5.0) if step * unit <= most)

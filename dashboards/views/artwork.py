@@ -136,7 +136,8 @@ def shown_alone(key: str, variant: str) -> None:
     payloads = pictures.payloads(key)
     rows = shown.to_dict("records")
     favourite = pictures.name(rows[0]["action"], payloads)
-    frame.answer(answers.shown_alone(favourite, shown, words.label(variant)), TERMS["most_shown"])
+    where = answers.shown_alone(favourite, shown, words.label(variant))
+    frame.answer(answers.while_still(where, data.age()), TERMS["most_shown"])
     total = words.count(shown.attrs["actions"])
     pieces.section(f"The {len(shown)} shown most, of {total}", TERMS["most_shown"])
     if data.experiment(key).surface == "artwork":
@@ -200,7 +201,8 @@ def body() -> None:
     payloads = pictures.payloads(key)
     labels = {action: pictures.name(action, payloads) for action in payloads}
     whose = f"{words.label(variant)}'s" + (f" {group[1]}" if group else "")
-    frame.answer(answers.pictures(labels, values, whose), TERMS["share"])
+    where = answers.pictures(labels, values, whose)
+    frame.answer(answers.while_still(where, data.age()), TERMS["share"])
     if experiment.surface == "artwork":
         pieces.section("The pictures", TERMS["share"])
         gallery(key, payloads, values)

@@ -230,7 +230,7 @@ def body() -> None:
     report = data.ask(page_report, page)
     layers = dict.fromkeys(arm.layer for arm in report.arms)
     st.caption(f"Whole page · {words.code(page)} · its layers: {words.plain(', '.join(layers))}")
-    frame.answer(answers.whole_page(report), TERMS["against"])
+    frame.answer(answers.while_still(answers.whole_page(report), data.age()), TERMS["against"])
     headline(report)
     against_control(report)
     goals(report)

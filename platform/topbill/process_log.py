@@ -19,6 +19,9 @@ VARIABLE = "TOPBILL_LOG_FORMAT"
 """The format, for this process and those that it starts."""
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that is being answered."""
+CHANGES = "topbill.changes"
+"""The logger of what came in force: it is nothing to look at, but whoever edits a file waits for
+it."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -46,14 +49,27 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class PlainHandler(logging.Handler):
+    """Writes messages as they are to whatever standard error is by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message, a line."""
+        sys.stderr.write(f"{self.format(record)}\n")
+        sys.stderr.flush()
+
+
 def configure(log_format: LogFormat) -> None:
     """Say what there is to say in this format from now on, here and in processes started later.
 
-    As text it is warnings alone, without decoration: whatever watches over processes adds time and
-    name. As JSON it is what requests were refused for, too.
+    As text it is warnings and what came in force, without decoration: whatever watches over
+    processes adds time and name. As JSON it is what requests were refused for, too.
     """
     os.environ[VARIABLE] = log_format
     if log_format == "text":
+        changes = logging.getLogger(CHANGES)
+        changes.setLevel(logging.INFO)
+        if not changes.handlers:
+            changes.addHandler(PlainHandler())
         return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())

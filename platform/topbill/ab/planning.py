@@ -729,7 +729,7 @@ class _Arms:
         return units_for_all(*together, self.rule, self.power, beside=beside)
 
     def detectable(self, outlook: Outlook, days: Sequence[int]) -> list[Detectable]:
-        """The least lifts that will show."""
+        """The minimum detectable effects (MDE)."""
         lines = []
         for day in days:
             # Without traffic only today can be spoken of.

@@ -15,11 +15,12 @@ from rich.markup import escape
 from topbill.cli.output import TEXT, Output
 from topbill.cli.shell import EXPERIMENTS, app, out, say
 from topbill.domain.errors import BadRequest, FileProblem, NotFound, SpecError
+from topbill.domain.formatting import listing
 from topbill.shipped import shipped
 
 if TYPE_CHECKING:
     from topbill.pages import PageFile
-    from topbill.spec import Experiment
+    from topbill.spec import Experiment, Variant
 
     Line = tuple[Path, Experiment | PageFile | SpecError]
 
@@ -220,12 +221,27 @@ def _compares_little(experiment: Experiment) -> Iterator[str]:
     if len(experiment.variants) == 1:
         (only,) = experiment.variants
         yield f"{only.name} is the only variant: without a second one nothing is compared"
+    for variant in experiment.variants:
+        yield from _without_order(experiment, variant)
     for guardrail in experiment.guardrails:
         if experiment.objective.get(guardrail.metric):
             yield (
                 f"{guardrail.metric} is both in the objective and a guardrail: policies trade it "
                 "for the rest, and the guardrail forbids that they do"
             )
+
+
+def _without_order(experiment: Experiment, variant: Variant) -> Iterator[str]:
+    """What a fixed order that names nothing shows."""
+    from topbill.policies.uniform import FixedParams
+
+    params = variant.params
+    if isinstance(params, FixedParams) and not params.order and experiment.actions:
+        shown = listing([action.id for action in experiment.actions[: experiment.slots]])
+        yield (
+            f"{variant.name} says no order, so it shows the file's actions as they stand there: "
+            f"{shown}"
+        )
 
 
 def _notes_of_page(page: PageFile, experiments: Mapping[str, Experiment]) -> Iterator[str]:

@@ -163,6 +163,7 @@ PAGE = Section(
         ),
     },
     renames.PAGE,
+    "the keys of docs/pages.md, which `topbill schema page` prints",
 )
 
 

@@ -78,7 +78,8 @@ def _wider(edit: ExperimentEdit, metric: str) -> str:
     hint = ""
     if reachable:
         widest = max(reachable, key=lambda margin: margin.value)
-        hint = f" ({Margin(round(widest.value, 4), widest.unit)} shows with the least lift)"
+        margin = Margin(round(widest.value, 4), widest.unit)
+        hint = f" ({margin} takes as many units as the smallest lift)"
     return f"write a wider margin{hint}, raise traffic, or guard a metric that varies less"
 
 

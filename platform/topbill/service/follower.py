@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from topbill import pages, spec
+from topbill import pages, process_log, spec
 from topbill.domain.assignment import Assignment, assignment_changes, moves_units
 from topbill.domain.errors import FileProblem, SpecError, TopbillError
+from topbill.domain.formatting import condition
 from topbill.engine import CompiledExperiment, Engine, adopt_newest, adopt_newest_of
 from topbill.log.former import with_formers
 from topbill.log.learning import as_learned
@@ -25,6 +26,7 @@ from topbill.log.orders import as_its_file, halted, obeyed
 from topbill.log.protocol import Order, Revision
 from topbill.log.tombstones import tombstones_mark
 from topbill.log.unit_ids import unit_ids
+from topbill.reporting.experiment.differences import spec_differences
 from topbill.service import telemetry, worker_health
 from topbill.service.announcements import Announcements
 from topbill.service.launch_meters import LaunchMeters
@@ -35,6 +37,7 @@ from topbill.spec.checkout import author_in
 from topbill.worker.experiment_files import foreign_policies
 
 _logger = logging.getLogger("topbill")
+_changes = logging.getLogger(process_log.CHANGES)
 _POLL_SECONDS = 0.3
 _LOOK_EVERY = 5.0
 """Seconds between two looks for new versions where the log announces them."""
@@ -80,6 +83,16 @@ def last_change(revisions: Sequence[Revision]) -> AssignmentChange | None:
                 return AssignmentChange(later.revision, later.at, changed)
         after, later = before, revision
     return None
+
+
+def change_line(experiment: spec.Experiment, revisions: Sequence[Revision]) -> str:
+    """What the newest of an experiment's revisions (oldest first) brought, in a line."""
+    line = f"{experiment.key}: is {condition(experiment.status)}"
+    if len(revisions) < 2:
+        return f"{line}, as its new file says"
+    before, now = (msgspec.json.decode(each.spec) for each in revisions[-2:])
+    clauses = spec_differences(before, now)
+    return "; ".join([f"{line} in revision {revisions[-1].revision}", *clauses])
 
 
 def _assignment(text: str) -> Assignment | None:
@@ -216,7 +229,8 @@ class Follower:
         is_same = (marks, orders, newest) == (self._marks, self._orders, self._newest)
         if is_same and spec.marks_of(self._catalogues) == self._catalogue_marks:
             return False
-        before = self._own
+        before, is_first = self._own, not self._marks
+        was_refused = bool(self._file_problems)
         try:
             self._reload(orders, newest)
             self._file_problems = ()
@@ -228,9 +242,14 @@ class Follower:
         for key, compiled in self._engine.experiments.items():
             is_own = before.get(key) != files[key] and key not in self._others
             if is_own or self._is_of(files[key], key, newest):
-                self._note(key, compiled, orders)
+                self._note(key, compiled, orders, is_told=not is_first)
                 newest[key] = compiled.revision
             self.changes[key] = last_change(self._log.revisions(key))
+        for key in before:
+            if key not in files:
+                _changes.info("%s: its file was taken away; it decides no more (404)", key)
+        if was_refused and not self._file_problems:
+            _changes.info("files are in order again: what they say is in force")
         # Only now: where the log could not take a revision, the next step tries again.
         self._marks, self._orders, self._newest = marks, orders, newest
         return True
@@ -241,14 +260,26 @@ class Follower:
         become the newest again."""
         return key not in newest or as_its_file(self._log, key).fingerprint == file
 
-    def _note(self, key: str, compiled: CompiledExperiment, orders: Sequence[Order]) -> None:
+    def _note(
+        self,
+        key: str,
+        compiled: CompiledExperiment,
+        orders: Sequence[Order],
+        *,
+        is_told: bool,
+    ) -> None:
+        """Note what an experiment is now. What is new where the service starts for the first time
+        is not told: all of it would be."""
         text = msgspec.json.encode(compiled.experiment.raw).decode()
         ordered = {order.made: order.who for order in orders if order.experiment == key}
         who = ordered.get(compiled.revision) or self._author(compiled)
         if not self._log.revise(key, compiled.revision, who, text):
             return
         # Of several processes only the one that noted the revision says so.
-        change = last_change(self._log.revisions(key))
+        revisions = self._log.revisions(key)
+        if is_told or len(revisions) > 1:
+            _changes.info("%s", change_line(compiled.experiment, revisions))
+        change = last_change(revisions)
         if change is not None and change.revision == compiled.revision:
             _logger.warning("%s: %s", key, change.sentence)
 

@@ -129,6 +129,8 @@ def listed(names: Iterable[str], most: int = 30) -> str:
     return ", ".join(name[:64] for name in names[:most]) + more
 
 
+_FEW = 12
+"""Keys of a section that a message lists."""
 _ELSEWHERE = {"hash_units": "say it in settings.yaml of the data folder"}
 """Where a key is said that is of no file of experiments."""
 
@@ -493,11 +495,13 @@ class Key:
 @dataclass(frozen=True)
 class Section:
     """A mapping with fixed keys → dict of the keys that are there and could be read; INVALID when
-    it is no mapping. `renamed` says what a key of an older version is called today.
+    it is no mapping. `renamed` says what a key of an older version is called today; `documented`,
+    of a section with many keys, where they are listed.
     """
 
     keys: Mapping[str, Key]
     renamed: Mapping[str, str] = field(default_factory=dict)
+    documented: str = ""
 
     def read(self, value: Any, at: Location) -> Any:
         if not isinstance(value, dict):
@@ -549,7 +553,10 @@ class Section:
                 continue
             intended.add(nearest_name(name, self.keys))
             hint = _ELSEWHERE.get(name) or nearest(name, self.keys)
-            at.key(name[:64]).wrong(Verbatim("an unknown key"), "one of " + listed(self.keys), hint)
+            # Nobody finds a key among thirty in a message.
+            are_few = len(self.keys) <= _FEW or not self.documented
+            expected = "one of " + (listed(self.keys) if are_few else self.documented)
+            at.key(name[:64]).wrong(Verbatim("an unknown key"), expected, hint)
         for name, key in self.keys.items():
             if key.is_missing(name, value) and name not in intended:
                 at.key(name).wrong(Verbatim("nothing"), "this key, which is required", key.about)
@@ -641,7 +648,8 @@ class Tagged:
             return INVALID
         section = self.sections[word]
         # The tag is one of the section's keys, so that unknown keys are compared with it as well.
-        whole = Section({self.tag: Key(words, self.about), **section.keys}, section.renamed)
+        keys = {self.tag: Key(words, self.about), **section.keys}
+        whole = replace(section, keys=keys)
         return whole.read({self.tag: word} | value, at)
 
     def _read_shared(self, value: Mapping[str, Any], at: Location) -> None:

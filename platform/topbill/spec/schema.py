@@ -562,7 +562,8 @@ class _PolicySections(Mapping[str, Section]):
 
 
 def _variant_section(kind: str) -> Section:
-    return Section(_VARIANT | _params(kind), renames.VARIANT)
+    documented = "the keys of a variant (docs/experiments.md) and the policy's (docs/policies.md)"
+    return Section(_VARIANT | _params(kind), renames.VARIANT, documented)
 
 
 class VariantField(Tagged):
@@ -750,6 +751,7 @@ EXPERIMENT = Section(
         ),
     },
     renames.EXPERIMENT,
+    "the keys of docs/experiments.md, which `topbill schema` prints",
 )
 
 

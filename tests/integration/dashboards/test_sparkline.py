@@ -62,3 +62,22 @@ def test_milestones_of_its_time_have_a_line_and_words() -> None:
     assert "long before" not in html
     assert 'alt="of &quot;a&quot; &amp; b"' in html
     assert '<polyline points="36.4,' in svg_of(html)
+
+
+@pytest.mark.parametrize(
+    ("bottom", "top", "expected"),
+    [
+        (-0.02, 0.54, [0.5, 0.0]),
+        (-1.0, 12.24, [10.0, 0.0]),
+        (-0.53, 4.74, [2.0, 0.0]),
+        (-0.38, 0.4, [0.2, -0.2, 0.0]),
+        (-0.02, 0.02, [0.01, -0.01, 0.0]),
+    ],
+)
+def test_levels_are_round_and_have_room(bottom: float, top: float, expected: list[float]) -> None:
+    assert sparkline.levels(bottom, top) == pytest.approx(expected)
+
+
+def test_levels_stand_where_the_lift_does() -> None:
+    html = sparkline.sparkline(FRAME, NONE, "Chart: lift.")
+    assert re.findall(r'top: ([\d.]+)%">([^<]+)<', html) == [("7.1", "+50%"), ("96.4", "0%")]

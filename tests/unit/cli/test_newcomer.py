@@ -74,6 +74,11 @@ def test_an_id_that_was_never_set_is_no_unit(
     [
         ("traffic: 100%", "traffic: 0%", "it runs with traffic: 0%, so nobody is in a variant"),
         ("objective: {play: 0.2,", "objective: {play: 0.2, abandon: -0.1,", "abandon is both in"),
+        (
+            "policy: fixed, order: [close-up], ",
+            "policy: fixed, ",
+            "editorial says no order, so it shows the file's actions as they stand there: close-up",
+        ),
     ],
 )
 def test_what_tells_little_is_noted_before_it_runs(

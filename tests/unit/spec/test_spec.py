@@ -249,6 +249,15 @@ MISTAKES: list[tuple[str, str, str, list[str]]] = [
         ],
     ),
     (
+        "a misspelt key among many",
+        "surface: artwork",
+        "surfce: artwork",
+        [
+            "surfce: got an unknown key; expected one of the keys of docs/experiments.md, which "
+            "`topbill schema` prints; did you mean surface?"
+        ],
+    ),
+    (
         "shares beyond 100%",
         "share: 20%",
         "share: 60%",

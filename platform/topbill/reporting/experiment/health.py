@@ -275,7 +275,8 @@ def propensity_line(row: Mapping[str, Any], tests: int) -> PropensityLine:
     if row["cubes"] > _SKEW * row["excess"] ** 1.5:
         return replace(line, ok=ok, reason="skewed_weights")
     half = z * float(np.sqrt(max(row["excess"], 0.0))) / decisions
-    low, high = mean_weight - half, mean_weight + half
+    # Weights are never below 0, and neither is their mean.
+    low, high = max(0.0, mean_weight - half), mean_weight + half
     return replace(line, ok=ok and low <= 1.0 <= high, low=low, high=high)
 
 

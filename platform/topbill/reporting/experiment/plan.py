@@ -32,7 +32,7 @@ from topbill.spec.renames import modern
 
 _TEN_YEARS = 3_650.0
 _FAR = 3.0
-"""A guardrail that takes as many times longer as the least lift is out of its reach."""
+"""A guardrail that takes as many times longer as the smallest lift planned for is out of reach."""
 
 
 def plan(
@@ -48,15 +48,15 @@ def plan(
     looks: Sequence[float] | None = None,
     as_if: Experiment | None = None,
 ) -> ab.Plan:
-    """How many units and days an experiment needs to show a lift, and the least lifts that show in
-    a time.
+    """How many units and days an experiment needs to show a lift, and the minimum detectable effect
+    (MDE) in a time.
 
     Args:
         key: the experiment's key.
         data: the data folder.
         metric: what is to be lifted; None is what the verdict is about.
         lifts: relative changes to plan for (0.05 is +5%).
-        days: whole days from now for which the least lift is told.
+        days: whole days from now for which the MDE is told.
         method: how the result will be read; None takes the file's.
         alpha: intervals are read at level 1 − alpha.
         power: the chance to find a lift that is there.
@@ -308,7 +308,7 @@ def _out_of_reach(plan: ab.Plan) -> list[str]:
         wider = ""
         if line.reachable is not None:
             rounded = _rounded(line.reachable, line.margin_unit)
-            wider = f"; within {rounded} it is as soon as the least lift shows"
+            wider = f"; with a margin of {rounded} as many units as the smallest of the lifts"
         sentences.setdefault(
             f"{line.metric} {margin}",
             f"To know that {escape(line.metric)} is not worse by {margin} takes {line.units:,} "
