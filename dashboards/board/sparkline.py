@@ -1,5 +1,5 @@
-"""A lift over time with two or three levels at its left, for a card: a picture and not a chart, of which a page with many
-cards would draw one after the other.
+"""A lift over time for a card, with two or three levels at its left: a picture and not a chart, of
+which a page with many cards would draw one after the other.
 """
 
 from __future__ import annotations
