@@ -185,6 +185,24 @@ def test_a_rate_that_changes_changes_what_decides_and_all_have_learned_everythin
         assert learner.model() != other.model()
 
 
+def test_the_fewer_rewards_there_were_the_more_is_left_to_chance_where_they_are_rare():
+    """Beside the 3% of `epsilon`: a half at first, 2 of 100 after 99."""
+    for rate, n, share in ((0.001, 500, 0.5), (0.05, 400, 2 / 21), (0.05, 1980, 2 / 100)):
+        policy = rewarded(rate, 4, n=n)
+        offered = Actions([f"a{k}" for k in range(4)], np.zeros((4, 0)))
+        p = policy.predict(np.ones(2), offered, np.arange(4))
+        np.testing.assert_allclose(p.sum(), 1.0)
+        np.testing.assert_allclose(p.min(), share / 4 + (1 - share) * 0.03 / 4, rtol=1e-5)
+        restored = VW(VWParams(), context_size=2, action_size=0, seed=7)
+        restored.load(policy.dump())
+        np.testing.assert_array_equal(restored.predict(np.ones(2), offered, np.arange(4)), p)
+    # Common rewards are explored as squarecb does, and an exploration of the file's as it says.
+    assert rewarded(0.5, 3).acting(3).params.exploration == "squarecb"
+    said = VW(VWParams(exploration="epsilon", epsilon=0.1), context_size=2, action_size=0)
+    said.update([Example(np.ones(2), offered, 0, 0.25, 1.0)] * 20)
+    assert said.predict(np.ones(2), offered, np.arange(4)).min() == pytest.approx(0.025, rel=1e-5)
+
+
 def test_only_a_small_context_is_seen_with_its_products():
     for size, is_small in ((10, True), (11, False)):
         policy = VW(VWParams(), context_size=size, action_size=0)

@@ -30,14 +30,18 @@ _PROBES = 200
 RARE = 0.2
 """Below it rewards are rare: twice what a choice among ten classes earns by chance, and more than
 what 5% of clicks become."""
-_BEFORE = (100.0, 50.0)
+_BEFORE = (100.0, 50.0, 0.0)
 """Examples that count as learned before the first one, and their rewards: some 250 say that rewards
-are rare, and till then who learns fast from common ones has learned."""
+are rare, and till then who learns fast from common ones has learned. The third are all rewards."""
 _MEMORY = 0.998
 """What an example leaves of the count of those before it: where rewards become rare, that is soon
 seen."""
+_EARLY, _MOST_EARLY = 2.0, 0.5
+"""Where rewards are rare chance alone decides in a share of `_EARLY` ÷ (1 + all rewards), at most
+`_MOST_EARLY`: a few dozen rewards do not tell which action is best in which context, and 3% of
+chance bring what would contradict them only after thousands of decisions."""
 _REWARDS = "rewards"
-"""What a state calls how many examples there were, and what they earned."""
+"""What a state calls how many examples there were, what they earned, and what all ever earned."""
 
 
 class _Scored:
@@ -129,18 +133,24 @@ class VW:
 
     def predict(self, x: Floats, actions: Actions, remaining: Indices) -> Floats:
         """(len(remaining),) the probabilities over those actions."""
-        return self.acting(len(actions)).predict(x, actions, remaining)
+        learner = self.acting(len(actions))
+        p = learner.predict(x, actions, remaining)
+        if learner is not self.learners.get(RARELY):
+            return p
+        share = min(_MOST_EARLY, _EARLY / (1.0 + float(self._rewards[2])))
+        return (1.0 - share) * p + share / len(p)
 
     def update(self, examples: Sequence[Example]) -> None:
         # Each is put together when it is asked for, and here several learners do.
         examples = list(examples)
         for learner in self.learners.values():
             learner.learn(examples)
-        count, total = self._rewards.tolist()
+        count, total, earned = self._rewards.tolist()
         for example in examples:
             count = _MEMORY * count + 1.0
             total = _MEMORY * total + example.reward
-        self._rewards = np.array([count, total])
+            earned += example.reward
+        self._rewards = np.array([count, total, earned])
 
     def dump(self) -> bytes:
         commands = [" ".join(learner.command) for learner in self.learners.values()]
@@ -161,7 +171,9 @@ class VW:
         """Each learner's file in a state, and what was earned. PolicyError where it is not one that
         was written here.
         """
-        state = codec.load(self.kind, blob, arrays={}, numbers=(), optional={_REWARDS: (2,)})
+        state = codec.load(
+            self.kind, blob, arrays={}, numbers=(), optional={_REWARDS: (len(_BEFORE),)}
+        )
         said, packed = state.raw[:DIGEST_SIZE], state.raw[DIGEST_SIZE:]
         commands = [" ".join(learner.command) for learner in self.learners.values()]
         # VW may crash on a damaged model, so it never sees one.
