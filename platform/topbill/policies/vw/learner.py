@@ -25,6 +25,7 @@ _MOST_EXAMPLES = 20_000
 """Examples of actions that are kept."""
 _LAST_POSITION = 31
 """Positions from here on count as one."""
+_PLACES = [np.array([position], dtype=np.uint64) for position in range(_LAST_POSITION + 1)]
 _ONE = np.ones(1, dtype=np.float32)
 
 
@@ -127,22 +128,20 @@ class VwLearner:
             self._by_features[key] = example
         return example
 
-    def _shared(self, x: Floats, position: int = 0) -> Features:
-        """What actions have in common: the context and, when learning, the position that was not
-        the first.
-        """
+    def _shared(self, x: Floats) -> Features:
+        """What actions have in common at the first position: the context."""
         values = x.astype(np.float32)
         if values.shape != (self.d,) or not _is_finite(values):
             raise PolicyError(f"vw: context must be finite and ({self.d},), got {values.shape}")
-        features: Features = {}
         if self._file is not None:
             return self._named(0, self._context_hashes, values)
-        if self.d:
-            features = {_CONTEXT: (self._context_hashes, values)}
-        if position:
-            place = np.array([min(position, _LAST_POSITION)], dtype=np.uint64)
-            features = {**features, _POSITION: (place, _ONE)}
-        return features
+        return {_CONTEXT: (self._context_hashes, values)} if self.d else {}
+
+    def _at(self, position: int, shared: Features) -> Features:
+        """The same at another position, for learning."""
+        if not position or self._file is not None:
+            return shared
+        return {**shared, _POSITION: (_PLACES[min(position, _LAST_POSITION)], _ONE)}
 
     def _named(
         self, which: int, hashes: Hashes, values: Values
@@ -187,9 +186,13 @@ class VwLearner:
     def learn(self, examples: Sequence[Example]) -> None:
         """Learn their rewards, in order."""
         with self._lock:
+            x: Floats | None = None
             for example in examples:
                 encoded = self._encode(example.actions)
-                shared = self._shared(example.x, example.position)
+                if example.x is not x:
+                    # Those of one slate have the very same context.
+                    x, context = example.x, self._shared(example.x)
+                shared = self._at(example.position, context)
                 self.workspace.learn(
                     self.workspace.encode(shared, shared=True),
                     encoded,

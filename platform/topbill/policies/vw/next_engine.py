@@ -13,6 +13,8 @@ from topbill.domain.errors import PolicyError
 from topbill.policies.vw.engine import Features, read_weights
 
 _core: Any = stubbed  # its stubs predate NumPy 2
+_SHARED, _NO_LABEL = _core.CBLabel(shared=True), _core.CBLabel()
+"""What examples are given, each a copy of it."""
 
 
 class _Workspace:
@@ -28,7 +30,7 @@ class _Workspace:
         example = _core.Example()
         for namespace, (hashes, values) in features.items():
             example[namespace].push_many_features(hashes, values)
-        example._set_label(_core.CBLabel(shared=shared))
+        example._set_label(_SHARED if shared else _NO_LABEL)
         return example
 
     def predict(self, shared: Features, actions: Sequence[Any]) -> Sequence[tuple[int, float]]:
@@ -52,7 +54,7 @@ class _Workspace:
             self._core.learn_multi_ex_one([shared, *actions])
         finally:
             # The example is used again, by decisions that know no cost.
-            example._set_label(_core.CBLabel())
+            example._set_label(_NO_LABEL)
 
     def serialize(self) -> bytes:
         return cast(bytes, self._workspace.serialize())
