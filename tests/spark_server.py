@@ -30,7 +30,11 @@ def spark_home() -> Path:
 
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """Its URL, while it runs with what it writes in `folder`."""
+    """Its URL, while it runs with what it writes in `folder`; of one that runs already on this
+    machine, where SPARK_REMOTE names it."""
+    if remote := os.environ.get("SPARK_REMOTE"):
+        yield remote
+        return
     home = spark_home()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -184,8 +184,8 @@ def _curves(relation: Any, unit: str, variant: str, value: str, day: str) -> dic
     # The whole span must be over for a unit to count on any of its days.
     spans = "CASE"
     for k, (since, until) in enumerate(SPANS):
-        spans += f" WHEN day - first BETWEEN {since} AND {until} AND first + {until} < {end}"
-        spans += f" THEN {k}"
+        spans += f" WHEN date_diff('day', first, day) BETWEEN {since} AND {until}"
+        spans += f" AND first + {until} < {end} THEN {k}"
     spans += f" ELSE {len(SPANS)} END"
     parts = 1 + sum(row[2] for row in variants) // _ROWS
     sums: dict[int, Floats] = {}

@@ -435,6 +435,13 @@ def _add(node: exp.Expr) -> exp.Expr:
     return _call("timestamp_micros")(later)
 
 
+def _sub(node: exp.Expr) -> exp.Expr:
+    """Whole days between two dates, which are an interval to Spark."""
+    if all(isinstance(side, exp.Cast) and side.is_type("date") for side in node.args.values()):
+        return _call("datediff")(node.this, node.expression)
+    return node
+
+
 def _time_bucket(node: exp.Expr) -> exp.Expr:
     """When a bucket of so many seconds begins: they are counted from a Monday on, as DuckDB's."""
     if not _is_seconds(node.this):
@@ -589,7 +596,10 @@ def _type(node: exp.Expr) -> exp.Expr:
 
 
 def _window(node: exp.Expr) -> exp.Expr:
-    """Spark numbers rows in an order only, which may be any."""
+    """Spark numbers rows in an order only, which may be any; and takes a minus behind a window's
+    name for a part of the name."""
+    if node.args.get("alias") and isinstance(node.parent, exp.Binary):
+        return exp.paren(node)
     if isinstance(node.this, exp.RowNumber) and not node.args.get("order"):
         node = node.copy()
         node.set("order", exp.Order(expressions=[exp.Ordered(this=exp.Literal.string(""))]))
@@ -598,6 +608,7 @@ def _window(node: exp.Expr) -> exp.Expr:
 
 _NODES: Mapping[type[exp.Expr], Callable[[Any], exp.Expr]] = {
     exp.Add: _add,
+    exp.Sub: _sub,
     exp.DateBin: _time_bucket,
     exp.TimeToUnix: _epoch,
     exp.GenerateSeries: _range,

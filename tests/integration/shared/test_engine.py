@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from tests import rich_lake, sail_server
+from tests import rich_lake, sail_server, spark_server
 from tests.answers import differences
 
 from topbill import ab, reporting
@@ -43,10 +43,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return rich_lake.publish(tmp_path_factory.mktemp("data"), is_rich=False)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server of this process."""
-    with pytest.MonkeyPatch.context() as patch, sail_server.running() as url:
+@pytest.fixture(
+    scope="module",
+    params=["sail", pytest.param("spark", marks=[pytest.mark.slow, pytest.mark.spark])],
+)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of a server of this module: Sail, and Spark 4 on a JVM."""
+    running = (
+        sail_server.running()
+        if request.param == "sail"
+        else spark_server.running(tmp_path_factory.mktemp("spark"))
+    )
+    with pytest.MonkeyPatch.context() as patch, running as url:
         patch.setenv(SCRATCH_VARIABLE, str(tmp_path_factory.mktemp("scratch")))
         yield url
 
@@ -165,6 +175,9 @@ def test_a_sample_is_of_the_same_units_on_a_server(
         "SELECT sum(objective), count(*) FILTER (mature) FROM feedback",
         "SELECT count(*), count(r.n) FROM (decisions d LEFT JOIN (SELECT decision_id, 1 AS n FROM "
         "rewards GROUP BY ALL) r ON r.decision_id = d.decision_id)",
+        "SELECT DISTINCT decided_at::DATE - DATE '2026-01-31' AS days FROM feedback ORDER BY 1",
+        "SELECT sum(seq) OVER mine - seq FROM decisions WINDOW mine AS (PARTITION BY variant "
+        "ORDER BY seq) ORDER BY 1",
         "SELECT key, unit FROM experiments",
         "SHOW TABLES",
     ],
