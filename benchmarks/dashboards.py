@@ -4,14 +4,15 @@ Chromium.
     python -m benchmarks.dashboards [--data FOLDER] [--pages home,bandit] [--widths 1440,390]
     [--rounds 3]
 
-Each page is opened once on a server that was just started ("first"), and then again in new tabs, as
-somebody does who comes back ("warm": what the server asked the record is kept; medians of the
-rounds). Told are
+Each page is opened once on a server that has done what it does as it starts ("first"), and then
+again in new tabs, as somebody does who comes back ("warm": what the server asked the record is
+kept; medians of the rounds). Told are
 
 - seconds of CPU: the server's, those of the browser's process that draws the tab, and of its main
   thread alone. With a core for each, a warm page stands there after no more than the server's and
   the main thread's together: the rest of the process compiles and draws beside it;
-- seconds by the clock, from the address to the last change of what is drawn;
+- seconds by the clock, from the address to the last change of what the window shows, and of what
+  lies below its edge too;
 - how often a load ran the script, which should be once, and in how many messages it came;
 - the most cumulative layout shift (CLS, https://web.dev/articles/cls): how much of what stood there
   already moved meanwhile, of which up to 0.1 is good;
@@ -64,7 +65,7 @@ PAGES = (
 VISITS = 3_000
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WATCH = """() => {
-    const seen = window.topbillLoad = {shift: 0, changed: 0, moves: []};
+    const seen = window.topbillLoad = {shift: 0, changed: 0, changes: [], moves: []};
     // The largest sum of shifts that follow each other within a second and five seconds in all.
     let begun = -Infinity, last = -Infinity, sum = 0;
     new PerformanceObserver(list => {
@@ -87,9 +88,13 @@ WATCH = """() => {
             seen.moves.push({at: entry.startTime, value: entry.value, of});
         }
     }).observe({type: 'layout-shift', buffered: true});
-    new MutationObserver(() => seen.changed = performance.now()).observe(document, {
-        subtree: true, childList: true, characterData: true
-    });
+    new MutationObserver(records => {
+        seen.changed = performance.now();
+        for (const record of records) {
+            const nodes = record.addedNodes.length ? record.addedNodes : [record.target];
+            seen.changes.push(...[...nodes].map(node => [seen.changed, node]));
+        }
+    }).observe(document, {subtree: true, childList: true, characterData: true});
 }"""
 """What a page is told to watch before anything of it is drawn."""
 DRAWN = """() => document.querySelector('[data-testid=stApp][data-test-script-state=notRunning]')
@@ -98,6 +103,15 @@ DRAWN = """() => document.querySelector('[data-testid=stApp][data-test-script-st
     && document.querySelector('.st-key-answer, [data-testid=stMain] h1')
     && performance.now() - window.topbillLoad.changed > 700"""
 """Whether the script has run, each chart stands there, and nothing changes any more."""
+
+
+SHOWN = """() => Math.max(0, ...topbillLoad.changes.filter(([_, node]) => {
+    const element = node.nodeType === 1 ? node : node.parentElement;
+    const box = element?.isConnected && element.getBoundingClientRect();
+    return box && box.width && box.height && box.top < innerHeight && box.bottom > 0
+        && box.left < innerWidth && box.right > 0;
+}).map(([at]) => at))"""
+"""When something last changed that the window shows, milliseconds after the address."""
 
 
 class Load(NamedTuple):
@@ -109,7 +123,8 @@ class Load(NamedTuple):
         main: those of its main thread, which nothing is drawn without.
         runs: how often the script ran.
         messages: what the server sent.
-        last: seconds from the address to the last change of what is drawn.
+        seen: seconds from the address to the last change of what the window shows.
+        last: the same of all that is drawn.
         shift: the cumulative layout shift.
         moves: what moved, with when and from where to where.
     """
@@ -119,6 +134,7 @@ class Load(NamedTuple):
     main: float
     runs: int
     messages: int
+    seen: float
     last: float
     shift: float
     moves: list[dict[str, Any]]
@@ -158,6 +174,15 @@ def served(data: Path, port: int = 0) -> Iterator[Server]:
         process.wait(20)
 
 
+def rested(server: Server) -> None:
+    """Wait until the server has done what it does as it starts; a minute at the most."""
+    for _ in range(60):
+        before = server.cpu()
+        time.sleep(1.0)
+        if server.cpu() - before < 0.02:
+            return
+
+
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A browser with a new profile, whose tabs share what was fetched before."""
@@ -187,7 +212,8 @@ def opened(browser: Any, server: Server, page: str, width: int, query: str = "")
     cpu = server.cpu() - before
     told = meter.send("Performance.getMetrics")["metrics"]
     metrics = {metric["name"]: metric["value"] for metric in told}
-    seen = tab.evaluate("window.topbillLoad")
+    shown = tab.evaluate(SHOWN)
+    seen = tab.evaluate("(({changed, shift, moves}) => ({changed, shift, moves}))(topbillLoad)")
     tab.close()
     return Load(
         cpu=cpu,
@@ -195,6 +221,7 @@ def opened(browser: Any, server: Server, page: str, width: int, query: str = "")
         main=metrics["ThreadTime"],
         runs=kinds.count("new_session"),
         messages=len(kinds),
+        seen=shown / 1000,
         last=seen["changed"] / 1000,
         shift=seen["shift"],
         moves=seen["moves"],
@@ -242,9 +269,9 @@ def main() -> None:
         f"{name} {version(name)}" for name in ("streamlit", "altair", "playwright")
     )
     print(f"{platform.platform()}, {os.cpu_count()} cores, {versions}")
-    heads = ("server s", "tab s", "main s", "clock s")
+    heads = ("server s", "tab s", "main s", "window s", "all s")
     print(f"{'':12} {'':>5}   " + "  ".join(f"{head:>11}" for head in heads))
-    print(f"{'':12} {'width':>5}   {'  '.join(4 * ['first  warm'])}   runs  messages    CLS   load")
+    print(f"{'':12} {'width':>5}   {'  '.join(5 * ['first  warm'])}   runs  messages    CLS   load")
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.data or Path(scratch)
         if given.data is None:
@@ -259,11 +286,12 @@ def measured(
 ) -> None:
     """Print a page's line."""
     with served(folder) as server, chromium() as browser:
+        rested(server)
         first = opened(browser, server, page, width, query)
         warm = [opened(browser, server, page, width, query) for _ in range(rounds)]
     worst = max([first, *warm], key=lambda load: load.shift)
     columns = []
-    for name in ("cpu", "drawing", "main", "last"):
+    for name in ("cpu", "drawing", "main", "seen", "last"):
         again = statistics.median(getattr(load, name) for load in warm)
         columns.append(f"{getattr(first, name):5.2f} {again:5.2f}")
     print(
