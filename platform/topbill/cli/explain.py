@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +24,12 @@ from topbill.cli.shell import (
     use_log,
 )
 from topbill.domain.errors import NotFound
+from topbill.domain.formatting import with_minus
+
+_MOST_PARTS = 5
+"""Parts of a score that are told; --json has all of them."""
+_WIDTH = 60
+"""Characters of a line of them."""
 
 
 @app.command
@@ -55,10 +63,34 @@ def _say(found: Mapping[str, Any]) -> None:
     say(f"{'version':<12}{found['policy_version']}")
     for item in found["slate"]:
         say(f"position {item['position']}  {item['action']}  propensity {item['propensity']:.4g}")
-    for action, score in (found["scores"] or {}).items():
-        say(f"score of {action}: {score}")
+    scores = found["scores"] or {}
+    if scores:
+        say("score of each candidate, and what weighs most in it:")
+    width = max(map(len, scores), default=0)
+    for action, score in sorted(scores.items(), key=_falling):
+        for n, line in enumerate(_score_lines(score)):
+            say(f"  {'' if n else action:<{width}}  {line}")
     for reward in found["rewards"]:
         say(f"reward      {reward['event']} {reward['value']:g}")
+
+
+def _falling(of_action: tuple[str, Mapping[str, Any]]) -> float:
+    """The higher a score, the sooner it is told; what has none comes last."""
+    score = of_action[1]["score"]
+    return math.inf if score is None else -score
+
+
+def _score_lines(told: Mapping[str, Any]) -> list[str]:
+    """A candidate's score, and the few parts of it that weigh most, in lines of a terminal."""
+    head = "no score" if told["score"] is None else f"{told['score']:.4g}"
+    if told["width"] is not None:
+        head += f" ± {told['width']:.2g}"
+    parts = told["contributions"]
+    weighing = sorted((name for name in parts if parts[name]), key=lambda name: -abs(parts[name]))
+    named = [f"{name} {with_minus(f'{parts[name]:+.2g}')}" for name in weighing[:_MOST_PARTS]]
+    if len(weighing) > _MOST_PARTS:
+        named.append(f"{len(weighing) - _MOST_PARTS} more")
+    return [head, *textwrap.wrap(", ".join(named), _WIDTH)]
 
 
 def _explained(decision_id: str, experiments: Path, data: Path) -> dict[str, Any]:

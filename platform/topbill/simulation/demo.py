@@ -15,6 +15,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from topbill.domain.errors import NotFound
+from topbill.domain.formatting import percent
 from topbill.simulation.driver import PAGES_PER_SECOND, Driver
 from topbill.simulation.environment import Environment, Habits
 from topbill.simulation.page_driver import page_drivers
@@ -195,10 +196,12 @@ def _lately(line: ScoreLine) -> float:
 def _reward(line: ScoreLine) -> str:
     if line.interval is None:
         return f"{line.reward:.4f}"
-    return f"{line.reward:.4f} ({line.interval[0]:.4f} to {line.interval[1]:.4f})"
+    # A reward is between 0 and 1, whatever a normal interval of few decisions says.
+    low, high = max(0.0, line.interval[0]), min(1.0, line.interval[1])
+    return f"{line.reward:.4f} ({low:.4f} to {high:.4f})"
 
 
 def _share(line: ScoreLine) -> str:
     if line.gap_closed_recently is None:
         return "no measurable part"
-    return f"{line.gap_closed_recently:.0%}"
+    return percent(line.gap_closed_recently, digits=0)

@@ -266,3 +266,16 @@ def made(decision_id: str) -> Decision:
         reason="policy",
         request_hash="h",
     )
+
+
+def test_no_interval_of_a_reward_is_beyond_what_can_be_earned(
+    make: Callable[..., Experiment],
+) -> None:
+    done = driving.Driver(environments([make()]), "x")
+    for unit, value in enumerate((1.0, 0.0)):
+        for variant in ("editorial", "thompson"):
+            done.scoreboard.count(
+                "home-artwork", variant, str(unit), ExpectedReward(value, 1.0, 0.0), value, ["a0"]
+            )
+    told = " ".join(summary(done, data="data"))
+    assert told.count("0.5000 (0.0000 to 1.0000)") == 2
