@@ -196,9 +196,17 @@ def answer(where: Standing, help_: str = TERMS["verdict"]) -> None:
         st.markdown(f"## {plain(where.sentence)}", help=help_, anchors=False)
         st.markdown(f"**What next?** {plain(where.next)}")
         # On pages whose step is another one: what they show is as old.
-        age = data.age()
+        age = _age()
         if answers.is_still(age) and answers.OF_THEN not in f"{where.sentence} {where.next}":
             st.caption(plain(answers.stillness(age)))
+
+
+def _age() -> float:
+    """Seconds since the worker last published; 0 where it never did, as other words say."""
+    try:
+        return data.age()
+    except NotFound:
+        return 0.0
 
 
 def answer_place() -> DeltaGenerator:

@@ -155,6 +155,10 @@ def table(
     differences: Mapping[str, Estimate],
     titles: Mapping[str, str],
 ) -> None:
+    # Without a number the answer has said why: the same reason once an estimator tells no more.
+    reasons = {estimate.reason for estimate in estimates.values() if estimate.value is None}
+    if len(reasons) == 1 and all(estimate.value is None for estimate in estimates.values()):
+        return
     lines = []
     for estimate in estimates.values():
         reading = titles.get(estimate.estimator, "")

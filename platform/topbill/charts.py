@@ -59,7 +59,8 @@ def colours(
     there = list(shown or names)
     # By the place in the list, so that a name has one colour on all charts of a page.
     rest = cycle(palette)
-    grey = (control, "(others)", "(none)")
+    # Decisions of no variant stand beside the control's: two grey lines could not be told apart.
+    grey = (control, "(others)")
     scale_colours = [GREY if name in grey else next(rest) for name in names]
     scale = alt.Scale(domain=list(names), range=scale_colours)
     return alt.Color(

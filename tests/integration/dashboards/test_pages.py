@@ -424,6 +424,9 @@ def test_what_if_refuses_where_the_log_cannot_tell_and_says_why(open_app, hushed
     assert "No verdict" in text
     assert "The log cannot tell" in text
     assert "What next?" in text
+    assert "too few effective decisions" not in " ".join(text.split("What next?")[1:]), (
+        "the reason is not told once for each estimator"
+    )
 
 
 def test_parameters_that_a_policy_does_not_have_are_named(open_app, demo: Path) -> None:

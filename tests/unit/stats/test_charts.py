@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from topbill import ab, ope
+from topbill import ab, charts, ope
 from topbill.domain.errors import NotFound
 from topbill.ope.comparison import THE_LOG
 from topbill.ope.evaluation import Evaluation
@@ -137,3 +137,9 @@ def test_a_page_draws_each_layer_against_its_control() -> None:
     assert "learned" in report._repr_html_()
     assert PageMean(-0.2, -0.3, -0.1).reading == "worse"
     assert PageMean(0.0, -0.1, 0.1).reading == "inconclusive"
+
+
+def test_decisions_of_no_variant_are_told_from_the_controls() -> None:
+    scale = charts.colours(["editorial", "thompson", "(none)"], "editorial").to_dict()["scale"]
+    assert scale["domain"] == ["editorial", "thompson", "(none)"]
+    assert len(set(scale["range"])) == 3
