@@ -39,7 +39,7 @@ from topbill.cli.shell import (
     use_lake,
     use_log,
 )
-from topbill.domain.errors import BadRequest
+from topbill.domain.errors import BadRequest, NotFound
 from topbill.domain.lake_url import LAKE_VARIABLE
 from topbill.domain.log_url import LOG_VARIABLE, without_secrets
 from topbill.domain.pausing import pause
@@ -590,7 +590,15 @@ def _verdicts(experiments: Sequence[Experiment], data: Path) -> Iterator[str]:
     from topbill import reporting
 
     for experiment in experiments:
-        analysis = reporting.load_experiment_report(experiment.key, data).ab
+        try:
+            analysis = reporting.load_experiment_report(experiment.key, data).ab
+        except NotFound:
+            # On a busy machine the worker may not have come to it in the time of a demo.
+            yield (
+                f"{experiment.key}: no verdict: the worker has not published its decisions; "
+                "go on for longer, with --seconds 180"
+            )
+            continue
         if analysis is not None:
             yield f"{experiment.key}: {analysis.verdict.sentence}"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from topbill import cli
+from topbill import cli, spec
+from topbill.cli import processes
 from topbill.domain.errors import NotFound, TopbillError
 from topbill.domain.records import UnitEvent
 from topbill.log import open_log_of
@@ -144,3 +145,11 @@ def test_what_a_key_is_for_ends_with_one_stop(
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("HARM invalid, some.yaml:1") for line in lines)
     assert not any(line.endswith("..") for line in lines)
+
+
+def test_a_demo_whose_worker_published_nothing_says_how_to_see_a_verdict(tmp_path: Path) -> None:
+    experiment = spec.load(EXAMPLES / "home-artwork.yaml")
+    assert list(processes._verdicts([experiment], tmp_path)) == [
+        "home-artwork: no verdict: the worker has not published its decisions; go on for longer, "
+        "with --seconds 180"
+    ]
