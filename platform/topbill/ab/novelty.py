@@ -174,9 +174,10 @@ def _curves(relation: Any, unit: str, variant: str, value: str, day: str) -> dic
     unknown = [row[3] for row in variants if row[3] is not None]
     newest = [row[4] for row in variants if row[4] is not None]
     ending = min([max(newest), *unknown]) if newest else None
-    end = "NULL" if ending is None else str(ending)
+    end, passed = "NULL" if ending is None else str(ending), "day - first"
     if isinstance(ending, date):
-        end = f"DATE {quoted(end)}"
+        # What is between two dates is a number to DuckDB, and an interval to Spark.
+        end, passed = f"DATE {quoted(end)}", "date_diff('day', first, day)"
     numbered = "CASE name"
     for number, (_, name, *_) in enumerate(variants):
         numbered += f" WHEN {quoted(name)} THEN {number}"
@@ -184,7 +185,7 @@ def _curves(relation: Any, unit: str, variant: str, value: str, day: str) -> dic
     # The whole span must be over for a unit to count on any of its days.
     spans = "CASE"
     for k, (since, until) in enumerate(SPANS):
-        spans += f" WHEN date_diff('day', first, day) BETWEEN {since} AND {until}"
+        spans += f" WHEN {passed} BETWEEN {since} AND {until}"
         spans += f" AND first + {until} < {end} THEN {k}"
     spans += f" ELSE {len(SPANS)} END"
     parts = 1 + sum(row[2] for row in variants) // _ROWS

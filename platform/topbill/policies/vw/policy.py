@@ -135,7 +135,8 @@ class VW:
         """(len(remaining),) the probabilities over those actions."""
         learner = self.acting(len(actions))
         p = learner.predict(x, actions, remaining)
-        if learner is not self.learners.get(RARELY):
+        # One that was asked for, or is another's model, explores as it is told.
+        if len(self.learners) == 1 or learner is not self.learners[RARELY]:
             return p
         share = min(_MOST_EARLY, _EARLY / (1.0 + float(self._rewards[2])))
         return (1.0 - share) * p + share / len(p)
