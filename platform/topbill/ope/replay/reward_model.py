@@ -63,32 +63,28 @@ class RewardModel:
         """(K × positions) expected rewards in [0, 1] of the actions in context x; 0 before anything
         was learned.
         """
-        # A model that knows nothing says 0, which leaves dr the plain ips.
-        if self.examples == 0:
-            return np.zeros((len(actions), positions))
-        # (1, z) W (1, x, k)ᵀ for all actions and positions at once, without forming the products.
-        z, rows = self._codes(actions)
         contexts = np.stack([_context(x, k) for k in range(positions)], axis=1)
-        split = self._shared[0] * self._shared[1]
-        score = z @ (self._weights[:split].reshape(self._shared) @ contexts) + self._base()
-        own = self._weights[split:].reshape(self._own)
-        score += (own @ contexts[: self._own[1]])[rows]
-        return np.clip(score, 0.0, 1.0) if self.link == "linear" else _sigmoid(score)
+        return self._expected(contexts, actions)
 
     def predict_each(self, xs: Floats, actions: Actions) -> Floats:
         """(n × K) what `predict` says of the first position in each of the contexts `xs` (n × d),
         within 1e-12.
         """
+        contexts = np.zeros((self._shared[1], len(xs)))
+        contexts[0], contexts[1:-1] = 1.0, xs.T
+        return self._expected(contexts, actions).T
+
+    def _expected(self, contexts: Floats, actions: Actions) -> Floats:
+        """(K × n) expected rewards of the actions in contexts with their positions (c × n)."""
+        # A model that knows nothing says 0, which leaves dr the plain ips.
         if self.examples == 0:
-            return np.zeros((len(xs), len(actions)))
+            return np.zeros((len(actions), contexts.shape[1]))
+        # (1, z) W (1, x, k)ᵀ for all actions and contexts at once, without forming the products.
         z, rows = self._codes(actions)
-        contexts = np.zeros((len(xs), self._shared[1]))
-        contexts[:, 0] = 1.0
-        contexts[:, 1:-1] = xs
         split = self._shared[0] * self._shared[1]
-        score = contexts @ self._weights[:split].reshape(self._shared).T @ z.T + self._base()
+        score = z @ (self._weights[:split].reshape(self._shared) @ contexts) + self._base()
         own = self._weights[split:].reshape(self._own)
-        score += (contexts[:, : self._own[1]] @ own.T)[:, rows]
+        score += (own @ contexts[: self._own[1]])[rows]
         return np.clip(score, 0.0, 1.0) if self.link == "linear" else _sigmoid(score)
 
     def features(self, placed: Sequence[tuple[Floats, Actions, int, int]]) -> Floats:
