@@ -40,6 +40,7 @@ from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import numpy as np
+from benchmarks.paced import Paced
 
 from topbill.cli.supervise import free_port
 
@@ -383,11 +384,15 @@ class Bench:
     def add(self, shape: Shape) -> None:
         """Write the shape's experiment, and its scripts for wrk."""
         (self.folder / "experiments" / f"{shape.experiment}.yaml").write_text(shape.text())
-        lines = self.folder / f"{shape.experiment}.txt"
+        lines = self.bodies(shape)
         lines.write_text("\n".join(json.dumps(body) for body in bodies(shape.experiment)) + "\n")
         plain = LUA.format(bodies=lines)
         self.script(shape).write_text(plain)
         self.script(shape, keyed=True).write_text(plain + KEYED)
+
+    def bodies(self, shape: Shape) -> Path:
+        """Requests for a shape, one a line."""
+        return self.folder / f"{shape.experiment}.txt"
 
     def script(self, shape: Shape, *, keyed: bool = False) -> Path:
         """wrk's, for a shape; `keyed` sends ids of the caller's."""
@@ -452,16 +457,24 @@ class Bench:
         self.say(comparison.line())
         return comparison
 
-    def half_load(self, server: Server, shape: Shape, full: Load) -> Load:
+    def half_load(self, server: Server, shape: Shape, full: Load) -> Paced:
         """64 connections that pause between their requests, so that there are half as many as with
         `full`."""
-        # Mean pause: the cycle less a typical answer.
-        pause = 2 * (64 / (full.rate / 2) - full.p99_ms / 4e3) * 1e3
-        script = self.folder / "half.lua"
-        longest = max(1, round(pause))
-        script.write_text(self.script(shape).read_text() + PAUSE.format(longest=longest))
-        calm = _medians(self.load(server, 64, script) for _ in range(self.rounds))
-        self.say(f"{shape.experiment}, half load: {calm.rate:.0f}/s, p99 {calm.p99_ms:.2f} ms")
+        # A connection's share of the time, less a typical answer.
+        pause = 64 / (full.rate / 2) * 1e3 - 1
+        command = [sys.executable, "-m", "benchmarks.paced", str(server.port)]
+        command += [str(self.bodies(shape)), "--connections", "64", "--pause", f"{pause:.2f}"]
+        # Long enough to have a percentile of.
+        command += ["--seconds", str(2 * self.seconds)]
+        rounds = []
+        for _ in range(self.rounds):
+            time.sleep(self.rest)
+            done = subprocess.run(
+                on_core(self.load_core, command), stdout=subprocess.PIPE, check=True
+            )
+            rounds.append(Paced(**json.loads(done.stdout)))
+        calm = Paced(*(statistics.median(column) for column in zip(*rounds, strict=True)))
+        self.say(f"{shape.experiment}, half load: {calm.line()}")
         return calm
 
 
