@@ -567,6 +567,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--policies", default=",".join(POLICIES))
     parser.add_argument("--cores", default="0,1", help="of the servers, and of wrk; or none")
+    parser.add_argument("--folder", help="where data lie; one in memory leaves the disk out")
     parser.add_argument("--log", help="URL of an empty log: measure it beside a service's own")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
@@ -581,7 +582,7 @@ def main() -> None:
 
     where = machine()
     say(json.dumps(where))
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         bench = Bench(
             Path(name),
             seconds=arguments.seconds,
