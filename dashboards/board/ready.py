@@ -6,7 +6,7 @@ from contextlib import suppress
 from time import monotonic
 
 # Their modules take long to import; nothing else of them is needed here.
-from board import charts, data, pieces  # noqa: F401
+from board import charts, data, frame, pieces  # noqa: F401
 from topbill.domain.errors import TopbillError
 from topbill.reporting import answer_cache
 from topbill.reporting.queries import database, series
