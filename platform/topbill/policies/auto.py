@@ -226,7 +226,7 @@ class Auto:
         self.curved = _models(curved, 2 * FREQUENCIES + 2, FREQUENCIES, r + 2, q + 1)
         self.log_scores = np.zeros(len(self.experts))
         self.index: dict[str, int] = {}
-        self.weights = _weights(self.log_scores, self.experts)
+        self.weights = _weights(self.log_scores.tolist(), self.experts)
         self._action_index = self._empty_index()
         self._drawing: Drawing | None = None
 
@@ -391,16 +391,22 @@ class Auto:
             ],
             axis=1,
         )
-        for p, reward in zip(predicted, rewards.tolist(), strict=True):
-            self._weigh(p, reward)
+        self._weigh(predicted, rewards)
 
-    def _weigh(self, p: Floats, reward: float) -> None:
-        """Weigh the experts by what they expected of a reward, `p` (experts,)."""
-        informative = min(1.0, 4.0 * float(self.weights @ (p * (1.0 - p))))
-        self.log_scores *= 1.0 - (1.0 - MEMORY) * informative
-        self.log_scores += reward * np.log(np.maximum(p, MIN_PROBABILITY))
-        self.log_scores += (1.0 - reward) * np.log(np.maximum(1.0 - p, MIN_PROBABILITY))
-        self.weights = _weights(self.log_scores, self.experts)
+    def _weigh(self, predicted: Floats, rewards: Floats) -> None:
+        """Weigh the experts by what they expected of n rewards, `predicted` (n × experts), one
+        after the other.
+        """
+        spread = predicted * (1.0 - predicted)
+        earned = rewards[:, None] * np.log(np.maximum(predicted, MIN_PROBABILITY))
+        missed = (1.0 - rewards)[:, None] * np.log(np.maximum(1.0 - predicted, MIN_PROBABILITY))
+        scores, weights = self.log_scores.tolist(), self.weights
+        for own, gain, loss in zip(spread, earned.tolist(), missed.tolist(), strict=True):
+            informative = min(1.0, 4.0 * float(weights @ own))
+            left = 1.0 - (1.0 - MEMORY) * informative
+            scores = [left * s + a + b for s, a, b in zip(scores, gain, loss, strict=True)]
+            weights = _weights(scores, self.experts)
+        self.log_scores, self.weights = np.array(scores), weights
 
     def _row(self, name: str) -> int:
         """The row of an action's own weights, the same in all models."""
@@ -448,7 +454,7 @@ class Auto:
         self.curved.restore(state, "curved_")
         self.log_scores = state.arrays["log_scores"]
         self.index = {name: i + 1 for i, name in enumerate(state.ids)}
-        self.weights = _weights(self.log_scores, self.experts)
+        self.weights = _weights(self.log_scores.tolist(), self.experts)
         self._action_index = self._empty_index()
         self._drawing = None
 
@@ -502,14 +508,15 @@ def _all_alike(index: ActionIndex) -> bool:
     return bool(index.Z.shape[1] == 1)
 
 
-def _weights(log_scores: Floats, experts: Sequence[Expert]) -> Floats:
+def _weights(log_scores: Sequence[float], experts: Sequence[Expert]) -> Floats:
     """(experts,) how much each expert counts, summing to 1; those below `LEAST_WEIGHT` at 0.
 
     In Python's floats: for five numbers that is faster than NumPy.
     """
-    scores = []
-    for log_score, expert in zip(log_scores.tolist(), experts, strict=True):
-        scores.append(TEMPERATURE * log_score + expert.prior_log_weight)
+    scores = [
+        TEMPERATURE * score + expert.prior_log_weight
+        for score, expert in zip(log_scores, experts, strict=True)
+    ]
     # Less the best one, so that no exponential overflows and one is at least 1.
     best = max(scores)
     weights = [math.exp(score - best) for score in scores]
