@@ -2,11 +2,15 @@
 long each took.
 
     python -m benchmarks.shared.engine --decisions 1000000 [--engine sc://HOST:15002]
+    python -m benchmarks.shared.engine --lake FOLDER
 
 Without `--engine` it starts Sail (`pip install pysail`). The record is made for it: half as many
 units as decisions, two variants, a play for some; SQL passes are those of a report, and the walk
 is that of an evaluation of `uniform` over 64 buckets of units. The record is written, and each
 engine asked, by a process of its own, and the most memory of each is told.
+
+With `--lake` it is the record that `benchmarks.large_lake` wrote into FOLDER: 90 days, reported on
+twice by each engine. The first time what days add up to is worked out, then it is read.
 """
 
 from __future__ import annotations
@@ -32,7 +36,9 @@ from topbill import reporting
 from topbill.domain.decision import Origin, decision_rows, reward_rows
 from topbill.domain.engine_url import ENGINE_VARIABLE, SCRATCH_VARIABLE
 from topbill.domain.records import Placement, RewardEvent
-from topbill.lake import Lake
+from topbill.lake import Lake, lake_place
+from topbill.lake.kept import forget
+from topbill.lake.kept_tables import forget_tables
 from topbill.ope import evaluate
 from topbill.testing import a_decision, an_experiment
 
@@ -47,7 +53,11 @@ def main() -> None:
     parser.add_argument("--walk", type=int, default=0, help="also evaluate a sample of so many")
     parser.add_argument("--no-report", action="store_true", help="the walk alone")
     parser.add_argument("--engine", default="")
+    parser.add_argument("--lake", type=Path, help="a record of benchmarks.large_lake instead")
     options = parser.parse_args()
+    if options.lake is not None:
+        of_days(options.lake, options.engine)
+        return
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         _, seconds, memory = apart(publish, data, options.decisions)
@@ -61,6 +71,18 @@ def main() -> None:
                 compare("evaluate", url, walk, data, options.walk)
             for process, memory in children():
                 print(f"most memory of the server, process {process}: {memory:.1f} GB")
+
+
+def of_days(data: Path, engine: str) -> None:
+    """Reports of a record of many days, the first and the next one."""
+    forget(data)
+    forget_tables(lake_place(data))
+    with tempfile.TemporaryDirectory(dir=data) as scratch, server(engine) as url:
+        os.environ[SCRATCH_VARIABLE] = scratch
+        for what in ("first report", "next report"):
+            compare(what, url, whole_report, data)
+            for process, memory in children():
+                print(f"most memory of the server, process {process}: {memory:.1f} GB", flush=True)
 
 
 def apart(function: Callable[..., Any], *given: Any) -> tuple[Any, float, float]:
@@ -90,6 +112,10 @@ def children() -> Iterator[tuple[int, float]]:
 def report(data: Path) -> Any:
     answer = reporting.load_experiment_report(KEY, data, segments=[])
     return json.loads(reporting.to_json(answer))
+
+
+def whole_report(data: Path) -> Any:
+    return json.loads(reporting.to_json(reporting.load_experiment_report(KEY, data)))
 
 
 def walk(data: Path, most: int) -> Any:

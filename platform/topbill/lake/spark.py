@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from topbill.domain.engine_url import SCRATCH_VARIABLE, address_of
 from topbill.domain.errors import LogError
-from topbill.domain.sql import identifier, quoted
+from topbill.domain.sql import identifier
 from topbill.lake import spark_sql
 from topbill.lake.buckets import BucketWalk
 from topbill.lake.database import Connection, confine, files_of, read, reading, view_files
@@ -54,7 +54,7 @@ with _main_with_a_file(), warnings.catch_warnings():
     import pyspark.sql.connect.session  # noqa: F401  (looks at the main module once)
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
-    from pyspark.sql.pandas.types import from_arrow_schema
+    from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
     from pyspark.sql.types import StructType
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ _SETTINGS = {
     "spark.sql.ansi.enabled": "false",
     # An experiment's key is text, whatever it looks like.
     "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+    # Spark's own way to write times is older than Parquet's.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
 }
 _NO_DELTA = "DATA_SOURCE_NOT_FOUND"
 """How Spark calls that it lacks what reads Delta tables."""
@@ -324,19 +326,19 @@ class SparkEngine(SparkServer):
             answer = read(self._local, text)
         return answer
 
-    def append(self, root: str, query: str, column: str, value: str) -> None:
-        """Append an answer to the Delta table at `root`, which it makes where there is none: a
-        partition with that value in `column`."""
-        named = f"SELECT *, {quoted(value)} AS {identifier(column)} FROM ({query})"  # noqa: S608  (our own query)
-        frame = self.sql(named).frame
+    def write(self, query: str, folder: str) -> pa.Schema:
+        """Write an answer into a new folder that the server sees, as Parquet files; returns their
+        columns."""
+        frame = self.sql(query).frame
         with self._asked():
-            frame.write.format("delta").mode("append").partitionBy(column).save(root)
+            frame.write.parquet(folder)
+            return to_arrow_schema(frame.schema, timezone="UTC")
 
-    def show(self, name: str, root: str, version: int) -> None:
-        """Let a version of the Delta table at `root` be asked of under a name."""
+    def show(self, name: str, files: Sequence[str], schema: pa.Schema) -> None:
+        """Let Parquet files with these columns be asked of under a name."""
         with self._asked():
-            read = self._session.read.format("delta").option("versionAsOf", str(version))
-            read.load(root).createOrReplaceTempView(name)
+            rows = self._session.read.schema(from_arrow_schema(schema)).parquet(*files)
+            rows.createOrReplaceTempView(name)
         self._columns.pop(name, None)
         self._made[name] = spark_sql.table_named(name)
 

@@ -5,6 +5,10 @@ what DuckDB says of every row, and only days that are new or changed are asked a
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -28,6 +32,27 @@ from topbill.reporting.experiment import build
 
 pytest.importorskip("pysail", reason="no pysail: pip install -r requirements-dev.lock")
 pytest.importorskip("pyspark", reason="no pyspark: pip install 'topbill[spark]'")
+
+_KILLED = """
+import os, signal, sys
+from topbill.lake.spark import SparkEngine
+from topbill.reporting.experiment import build
+
+build.LARGE, left, write = 1, int(sys.argv[2]), SparkEngine.write
+
+
+def written(*given):
+    global left
+    columns, left = write(*given), left - 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return columns
+
+
+SparkEngine.write = written
+build.load_experiment_report("home", sys.argv[1])
+"""
+"""A report, killed when the server has written so many days' answers."""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +101,38 @@ def kept(record: Record) -> list[str]:
     """What their partitions are called."""
     tables = [DeltaTable(root) for root in roots(record) if DeltaTable.is_deltatable(str(root))]
     return sorted(str(one[KEPT]) for table in tables for one in table.partitions())
+
+
+def versions(record: Record) -> list[int]:
+    """The newest version of each table of the experiment's parts."""
+    tables = sorted((record.folder / LAKE / SUMS).glob("*/report_*"))
+    return [DeltaTable(root).version() for root in tables if DeltaTable.is_deltatable(str(root))]
+
+
+def test_all_days_of_a_report_are_one_commit(record: Record, server: str) -> None:
+    check(record, server)
+    assert len(kept(record)) == 2
+    assert versions(record) == [0] * len(versions(record))
+    record.live(80)
+    check(record, server)
+    assert len(kept(record)) == 3
+    assert set(versions(record)) == {1}
+
+
+@pytest.mark.parametrize(("days", "tables"), [(1, 0), (3, 1)])
+def test_a_report_that_is_killed_leaves_what_it_has_committed(
+    record: Record, server: str, days: int, tables: int
+) -> None:
+    record.publish()
+    command = [sys.executable, "-c", _KILLED, str(record.folder), str(days)]
+    ended = subprocess.run(command, env={**os.environ, ENGINE_VARIABLE: server}, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert len(versions(record)) == tables
+    written = list((record.folder / LAKE / SUMS).glob("*/report_*/2024-10-0*"))
+    assert len(written) == days, "of the last one no version of a table knows"
+    check(record, server)
+    assert versions(record) == [0] * len(versions(record))
+    assert len(kept(record)) == 2
 
 
 def test_days_are_kept_and_asked_anew_when_rewards_come_late(record: Record, server: str) -> None:

@@ -13,7 +13,8 @@ is a record: all of it can be deleted at any time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from functools import partial
@@ -27,13 +28,15 @@ from topbill.domain.sql import identifier, quoted
 from topbill.domain.zones import local_sql
 from topbill.lake import DuckDBEngine, lake_place, view_files
 from topbill.lake.kept import KeptFiles, KeptIndex
-from topbill.lake.kept_tables import KEPT, KeptTable, kept_name, new_name
+from topbill.lake.kept_tables import KeptTable, kept_name, new_name
 from topbill.reporting.experiment.phases import Occurrence
 from topbill.reporting.queries.database import AnalyticsDatabase, DayPart
 
 if TYPE_CHECKING:
     from topbill.lake.spark import SparkEngine
 
+_TOGETHER = 60.0
+"""Seconds of a server's work that one commit keeps: as much is lost where a report is cut off."""
 FOREVER = 253_370_764_800_000_000
 """µs since the epoch of a moment at which every window of every decision is over."""
 _DAYS_OF_FILES = """
@@ -239,21 +242,30 @@ class KeptDays:
             return ""
         table = KeptTable(lake_place(self._data), self._key, part, text)
         wanted = {kept_name(one.day, _state(one, text)): one for one in self._over}
-        missing = [name for name in wanted if name not in table.names]
-        for name in missing:
-            with self._showing(wanted[name].span):
-                engine.append(table.root, text, KEPT, new_name(name))
-        if missing:
-            table.read()
-        # A day of which there is no row has no partition.
+        self._ask_missing(engine, table, text, wanted)
+        # A day of which there is no row may have no partition.
         names = [table.names[name] for name in wanted if name in table.names]
         table.delete_others(names)
-        if not names:
+        if table.schema is None or not names:
             return ""
-        engine.show(f"kept_{part}", table.root, table.version)
-        listed = ", ".join(map(quoted, names))
-        column = identifier(KEPT)
-        return f"SELECT * EXCLUDE ({column}) FROM kept_{part} WHERE {column} IN ({listed})"  # noqa: S608  (quoted)
+        engine.show(f"kept_{part}", table.paths(names), table.schema)
+        return f"SELECT * FROM kept_{part}"  # noqa: S608  (our own name)
+
+    def _ask_missing(
+        self, engine: SparkEngine, table: KeptTable, text: str, wanted: Mapping[str, _Day]
+    ) -> None:
+        """Have the table hold all days that are wanted."""
+        written: list[str] = []
+        began = time.monotonic()
+        missing = [name for name in wanted if name not in table.names]
+        for name in missing:
+            written.append(new_name(name))
+            # Day by day, so that the server needs memory for the rows of one alone.
+            with self._showing(wanted[name].span):
+                schema = engine.write(text, table.folder(written[-1]))
+            if name == missing[-1] or time.monotonic() - began > _TOGETHER:
+                table.commit(written, schema)
+                written, began = [], time.monotonic()
 
     @contextmanager
     def _showing(self, span: _Span) -> Iterator[None]:
