@@ -1,4 +1,6 @@
-"""A lake at an az:// URL: commits, rival writers, reports, merges and erasing, over Azurite."""
+"""A lake at an az:// or gs:// URL: commits, rival writers, reports, merges and erasing, over
+Azurite, and over a server that takes Google's words.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from threading import Barrier, Thread
 from typing import Any
 
 import pytest
-from tests import azure_store
+from tests import azure_store, google_store, object_store
 from tests.answers import differences
 from tests.unit.reporting.test_kept_days import Record
 
@@ -21,21 +23,31 @@ from topbill.lake import Lake, database_of, sql
 
 pytest.importorskip("obstore", reason="no obstore: pip install -r requirements-dev.lock")
 pytest.importorskip("fsspec", reason="no fsspec: pip install -r requirements-dev.lock")
-pytestmark = pytest.mark.skipif(bool(azure_store.missing()), reason=azure_store.missing())
 
 
-@pytest.fixture(scope="module")
-def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    with azure_store.running(tmp_path_factory.mktemp("azure")) as environment:
-        yield environment
+@pytest.fixture(scope="module", params=["az", "gs"])
+def store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """The scheme of its URLs, and what a process is given to reach it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "az" and azure_store.missing():
+        pytest.skip(azure_store.missing())
+    running = azure_store.running if request.param == "az" else google_store.running
+    with running(folder) as environment:
+        yield request.param, environment
 
 
 @pytest.fixture
-def url(azure: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+def url(store: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> str:
     """Of a lake that nobody has used."""
-    for name, value in azure.items():
+    scheme, environment = store
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    return f"az://{azure_store.fresh_container(azure)}/lake"
+    bucket = (
+        azure_store.fresh_container(environment) if scheme == "az" else object_store.fresh_bucket()
+    )
+    return f"{scheme}://{bucket}/lake"
 
 
 def lived(folder: Path) -> dict[str, Any]:
@@ -57,7 +69,7 @@ def test_a_lake_there_is_one_in_a_folder(
 ) -> None:
     here = lived(tmp_path / "folder")
     monkeypatch.setenv(LAKE_VARIABLE, url)
-    assert differences(here, lived(tmp_path / "azure")) == []
+    assert differences(here, lived(tmp_path / "store")) == []
     assert here["ab"]["comparisons"]
 
 
