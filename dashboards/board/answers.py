@@ -281,6 +281,17 @@ def _favourite_against_values(favourite: str, values: pd.DataFrame) -> Standing:
         f"The best off-policy value has {best['action']}: always shown first it would earn "
         f"{words.value(best['value'])} per decision ({interval}; {basis})"
     )
+    unknown = len(values) - len(certain)
+    if unknown and others.empty:
+        return Standing(
+            word="Too early",
+            tone="neutral",
+            sentence=f"Only {best['action']} has an off-policy value yet: always shown first it "
+            f"would earn {words.value(best['value'])} per decision ({interval}; {basis}).",
+            next=_WAIT,
+        )
+    if unknown:
+        sentence += f", of {len(certain)} of {len(values)} that can be told"
     # Others whose interval reaches into the best one's may be as good.
     rivals = int((others["high"] >= best["low"]).sum())
     if rivals:
@@ -378,8 +389,9 @@ def evaluation(
         return _refused(name, estimates)
     sentence = (
         f"{name} would have earned {words.value(estimate.value)} per decision "
-        f"({words.interval(estimate.low, estimate.high)}); the logged policy earned "
-        f"{words.value(logged.value)} ({words.interval(logged.low, logged.high)})."
+        f"({words.interval(estimate.low, estimate.high)}, by {estimate.estimator}); "
+        f"the logged policy earned {words.value(logged.value)} "
+        f"({words.interval(logged.low, logged.high)})."
     )
     word, tone, step = _compared(difference)
     if difference is not None and difference.value is not None:
@@ -584,7 +596,11 @@ def _page_sentence(
         return "No layer's variant can be told from its control on the whole page yet."
     if len(helping) + len(hurting) < compared:
         parts.append("the rest cannot be told from its control")
-    return f"For the whole page, {'; '.join(parts)}."
+    # Of what hurts, where something does: that is what the page is about then.
+    largest = max(hurting or helping, key=lambda arm: abs(arm.against_control[OBJECTIVE].mean))
+    gap = largest.against_control[OBJECTIVE]
+    size = f"{words.signed(gap.mean)} per page ({words.interval(gap.low, gap.high)})"
+    return f"For the whole page, {'; '.join(parts)}. Most does {_possessive(largest)}: {size}."
 
 
 def _possessive(arm: LayerVariant) -> str:

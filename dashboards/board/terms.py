@@ -25,6 +25,8 @@ ENDED = _TERMS.reasons
 """How a decision came about."""
 STATES = _TERMS.states
 """Of words that say where something stands."""
+LISTED_STATES = _TERMS.listed_states()
+"""The same for a list, each word once."""
 
 
 def column_term(column: str) -> str | None:

@@ -28,6 +28,11 @@ def over_time(key: str, analysis: Analysis, grey: str) -> None:
             st.caption("None is drawn: units were not split as intended.")
         elif funnel.empty:
             st.caption("Not enough rewards yet to tell a lift from chance.")
+        elif funnel["till"].nunique() < 2:
+            st.caption(
+                "No line yet: there has been one moment so far at which a lift could be told. It "
+                "stands above; the line begins with the next."
+            )
         else:
             others = [name for name in readout.names(analysis) if name != analysis.control]
             drawing = charts.funnel(funnel, others, grey)

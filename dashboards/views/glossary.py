@@ -10,7 +10,7 @@ from html import escape
 import streamlit as st
 
 from board import frame, pieces, words
-from board.terms import ENTRIES, STATES
+from board.terms import ENTRIES, LISTED_STATES
 from topbill.domain.terms import GlossaryEntry
 from topbill.reporting.experiment.wording import Standing
 
@@ -69,7 +69,7 @@ def body() -> None:
     )
     needle = (text or "").strip().lower()
     terms = matching({entry.term: _said(entry) for entry in ENTRIES.values()}, needle)
-    states = matching(STATES, needle)
+    states = matching(LISTED_STATES, needle)
     if not terms and not states:
         st.info(f"No term has {words.code(needle)}.", icon=":material/search_off:")
     if terms:

@@ -13,7 +13,7 @@ from board import answers, charts, data, frame, pieces, words
 from board.terms import TERMS
 from topbill.ope import REASONS, Estimate, Evaluation
 from topbill.ope.comparison import THE_LOG
-from topbill.reporting.experiment.wording import RESULT, Standing
+from topbill.reporting.experiment.wording import CALLS, RESULT, Standing
 from topbill.reporting.queries import what_if
 from topbill.reporting.queries.what_if import CandidatePolicy
 from topbill.spec import Experiment
@@ -154,27 +154,48 @@ def table(
     estimates: Mapping[str, Estimate],
     differences: Mapping[str, Estimate],
     titles: Mapping[str, str],
+    recommended: Estimate | None,
 ) -> None:
+    """A line for each estimator, that of the answer in bold."""
     # Without a number the answer has said why: the same reason once an estimator tells no more.
     reasons = {estimate.reason for estimate in estimates.values() if estimate.value is None}
     if len(reasons) == 1 and all(estimate.value is None for estimate in estimates.values()):
         return
     lines = []
+    strong = {}
     for estimate in estimates.values():
-        reading = titles.get(estimate.estimator, "")
-        if estimate.reason is not None:
-            reading = REASONS.get(estimate.reason, estimate.reason)
+        title = titles.get(estimate.estimator)
+        label = f"{estimate.estimator}: {title}" if title else estimate.estimator
+        difference = differences.get(estimate.estimator)
+        if estimate is recommended:
+            strong = {"estimator": label}
         lines.append(
             {
-                "estimator": estimate.estimator,
+                "estimator": label,
                 "off-policy value": words.value(estimate.value),
                 "95% of this look": words.interval(estimate.low, estimate.high),
-                "difference from the logged policy": _more(differences.get(estimate.estimator)),
-                RESULT: reading,
+                "difference from the logged policy": _more(difference),
+                RESULT: _result(estimate, difference),
             }
         )
     phone = ("estimator", "off-policy value", "difference from the logged policy")
-    pieces.table(pd.DataFrame(lines), f"what-if-{name}", phone=phone)
+    pieces.table(pd.DataFrame(lines), f"what-if-{name}", phone=phone, strong=strong)
+    if strong:
+        st.caption(
+            "In bold: the answer's estimator, which assumes least of those that gave a number. "
+            "Where others disagree, they lean on a model or on cut weights."
+        )
+
+
+def _result(estimate: Estimate, difference: Estimate | None) -> str:
+    """What an estimator says of the policy against the logged one, or why it says nothing."""
+    if estimate.reason is not None:
+        return REASONS.get(estimate.reason, estimate.reason)
+    if difference is None or difference.low is None or difference.high is None:
+        return ""
+    if difference.low > 0.0:
+        return CALLS["better"]
+    return CALLS["worse"] if difference.high < 0.0 else CALLS["no_call"]
 
 
 def _more(difference: Estimate | None) -> str:
@@ -184,7 +205,8 @@ def _more(difference: Estimate | None) -> str:
     return f"{words.metric_difference(difference.value, False)} ({bounds})"
 
 
-def diagnostics(estimate: Estimate) -> None:
+def diagnostics(estimate: Estimate, estimates: Mapping[str, Estimate]) -> None:
+    """What the estimate rests on, and what is to be known of each."""
     numbers = estimate.diagnostics
     pieces.metrics(
         ("Effective sample size", words.count(numbers.ess), TERMS["ess"]),
@@ -192,7 +214,10 @@ def diagnostics(estimate: Estimate) -> None:
         ("Largest weight", words.share(numbers.largest_share), TERMS["largest"]),
         ("Unsupported", words.share(numbers.unsupported), TERMS["unsupported"]),
     )
-    for warning in numbers.warnings:
+    warnings: dict[str, None] = {}
+    for each in estimates.values():
+        warnings |= dict.fromkeys(each.diagnostics.warnings)
+    for warning in warnings:
         st.caption(f"⚠ {words.plain(warning)}")
 
 
@@ -250,8 +275,8 @@ def body() -> None:
             answer = answers.evaluation(short, estimates, estimate, evaluation.logged, paired)
             frame.answer(answer, TERMS["estimate"])
         chart(short, estimates, evaluation.logged)
-        table(short, estimates, differences, titles)
-        diagnostics(estimate or next(iter(estimates.values())))
+        table(short, estimates, differences, titles, estimate)
+        diagnostics(estimate or next(iter(estimates.values())), estimates)
     footer(evaluation)
 
 

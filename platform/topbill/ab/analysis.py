@@ -36,7 +36,6 @@ from topbill.ab.checks.denominators import sentence as moved_sentence
 from topbill.ab.checks.segments import heterogeneity, with_adjusted
 from topbill.ab.checks.srm import Intended, sample_ratio
 from topbill.ab.core.effect import (
-    RATE,
     Adjustment,
     Effect,
     Pair,
@@ -83,7 +82,7 @@ from topbill.domain.errors import BadRequest
 from topbill.domain.formatting import label, listing
 from topbill.domain.instants import instant
 from topbill.domain.margin import Margin
-from topbill.domain.objective import WeightedMetric, WeightedSum
+from topbill.domain.objective import OBJECTIVE_RANGE, WeightedMetric, WeightedSum
 from topbill.domain.reading import Method
 from topbill.domain.sql import identifier
 from topbill.domain.zones import UTC, checked_zone
@@ -545,12 +544,13 @@ def _decided(design: Design, metric: str, by_variant: Mapping[Any, Pair], rule: 
 
 
 def _bounded(by_variant: dict[str, Pair], rows: UnitRows) -> dict[str, Pair]:
-    """The objective's pairs, as a rate where it is one."""
+    """The objective's pairs, within its range."""
     summary = rows.columns.get(OBJECTIVE)
-    # A column of one's own may be anything; what is computed is a number between 0 and 1.
-    if summary is None or summary.low < 0.0 or summary.high > 1.0:
+    least, most = OBJECTIVE_RANGE
+    # A column of one's own may be anything; only what is computed has that range.
+    if summary is None or summary.low < least or summary.high > most:
         return by_variant
-    return {variant: replace(pair, bounds=RATE) for variant, pair in by_variant.items()}
+    return {variant: replace(pair, bounds=OBJECTIVE_RANGE) for variant, pair in by_variant.items()}
 
 
 def _per_unit(

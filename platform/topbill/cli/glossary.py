@@ -55,7 +55,7 @@ def every_entry() -> list[Entry]:
         said = {"word": term.term, "meaning": term.meaning, "kind": "term", "key": key}
         entries.append({**said, "instead_of": list(term.never)})
     for kind, meanings in (
-        ("state", words.states),
+        ("state", words.listed_states()),
         ("column", words.columns),
         ("reason", words.reasons),
     ):

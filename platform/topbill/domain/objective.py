@@ -12,6 +12,9 @@ from topbill.domain.metric import Metric, TimedValue, longest_window, window_ove
 from topbill.domain.sql import identifier, number
 from topbill.domain.sums import plain_sum
 
+OBJECTIVE_RANGE = (0.0, 1.0)
+"""The least and the largest objective that an item can earn."""
+
 
 class WeightedMetric(NamedTuple):
     """A metric's share in a weighted sum: its weight, and the values that count as 1 and as 0."""
@@ -163,6 +166,16 @@ class Objective:
         if len(weighed) != 1 or not weighed[0].floor or weighed[0].weight < 0.0:
             return None
         return OwnUnits(weighed[0].name, weighed[0].floor, weighed[0].range)
+
+    def range_of_sum(self, items: float = 1.0) -> tuple[float, float]:
+        """The least and the most that so many items can earn together, in the metric's own units
+        where values are told in those.
+        """
+        least, most = OBJECTIVE_RANGE
+        if self.own_units is not None:
+            floor, scale = self.own_units.floor, self.own_units.range
+            least, most = floor + scale * least, floor + scale * most
+        return items * least, items * most
 
     def sql(self, column: Callable[[str], str] = identifier) -> str:
         """SQL for `value`; `column` gives the SQL of a metric by its name."""

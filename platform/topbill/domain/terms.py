@@ -38,6 +38,18 @@ class Glossary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The meaning of each term."""
         return {key: term.meaning for key, term in self.terms.items()}
 
+    def listed_states(self) -> dict[str, str]:
+        """The states as a list has them: a word that begins a badge and stands in a table as well,
+        with a capital and without, is there once, with all that it means."""
+        listed: dict[str, str] = {}
+        words: dict[str, str] = {}
+        for state, meaning in self.states.items():
+            word = words.setdefault(state.casefold(), state)
+            said = listed.get(word, "")
+            if meaning not in said:
+                listed[word] = f"{said} {meaning}".strip()
+        return listed
+
 
 @cache
 def load_terms() -> Glossary:
@@ -74,7 +86,7 @@ def glossary() -> str:
             lines.append(f"Not: {', '.join(term.never)}.")
         lines.append("")
     lines += ["## States", "", "One word for one state, on every screen.", ""]
-    for state, meaning in load_terms().states.items():
+    for state, meaning in load_terms().listed_states().items():
         lines += [f"**{state}**: {meaning}", ""]
     return "\n".join(lines)
 

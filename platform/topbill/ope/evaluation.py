@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topbill.domain.errors import BadData, BadRequest, NotFound, PolicyError
+from topbill.domain.objective import OBJECTIVE_RANGE
 from topbill.domain.records import Snapshot
 from topbill.domain.suggestion import nearest
 from topbill.log import open_log_of
@@ -77,7 +78,9 @@ class Evaluation:
     than eight, to the first). `selection` is what was asked for of the log, where not all:
     `where`, `since`, `until`, and another `objective`. Values are of the objective in [0, 1], or
     in a metric's own units, of which `measured_in` tells the name: those of a metric with a `floor`
-    that is the whole objective. `buckets` is how many walks, each over units of its own, the log
+    that is the whole objective. `value_range` is the least and the most that a decision can earn,
+    to which all intervals are cut (those of differences to how far two values can be apart); `se`
+    is as it was. `buckets` is how many walks, each over units of its own, the log
     was taken through in.
     """
 
@@ -96,6 +99,7 @@ class Evaluation:
     differences: tuple[PairedDifference, ...] = ()
     selection: dict[str, Any] = field(default_factory=dict)
     measured_in: str = THE_OBJECTIVE
+    value_range: tuple[float, float] = OBJECTIVE_RANGE
     buckets: int = 1
 
     def against(self, target: str, baseline: str = THE_LOG) -> Estimates:
@@ -109,14 +113,14 @@ class Evaluation:
         raise NotFound(f"no difference of {target} to {baseline}; expected one of {pairs}")
 
     def half_width_of_all(self, estimate: Estimate) -> float | None:
-        """Half of how wide the interval of an estimate is to be expected once all units are read
+        """How far the interval of an estimate is to be expected to reach once all units are read
         instead of a sample; of all, what it is. None where there is no interval.
 
         Units are sampled by their hash, whoever they are, and an interval narrows as 1/√units.
         """
-        if estimate.low is None or estimate.high is None:
+        if estimate.half_width is None:
             return None
-        return (estimate.high - estimate.low) / 2.0 * sqrt(self.sampled)
+        return estimate.half_width * sqrt(self.sampled)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON."""
@@ -124,6 +128,7 @@ class Evaluation:
         fields = [name for name in self.__dataclass_fields__ if name not in apart]
         plain: dict[str, Any] = {name: getattr(self, name) for name in fields}
         plain["variants"] = list(self.variants)
+        plain["value_range"] = list(self.value_range)
         plain["logged"] = self.logged.as_dict()
         plain["targets"] = {name: each.as_dict() for name, each in self.targets.items()}
         plain["differences"] = [pair.as_dict() for pair in self.differences]
@@ -309,13 +314,21 @@ def evaluate(
         raise _nothing_to_score(scored, used)
     shift, factor = 0.0, 1.0
     own_units = data.judged.goal.own_units
+    # A slate's reward is the sum of its items': each adds a floor.
+    items = scored.items_per_decision if scored.decisions else 1.0
     if own_units is not None and scored.decisions:
-        # A slate's reward is the sum of its items': each adds a floor.
-        shift, factor = own_units.floor * scored.items_per_decision, own_units.range
+        shift, factor = own_units.floor * items, own_units.range
+    value_range = data.judged.goal.range_of_sum(items)
+    # Two values can be no further apart.
+    reach = value_range[1] - value_range[0]
     warnings = [*clipped_notes(scored.clipped, scored.decisions), *scored.looks.notes]
     asked_for = selection.says()
     if objective is not None:
         asked_for["objective"] = dict(data.judged.objective)
+    told = {}
+    for name, each in by_target.items():
+        estimates = each.rescaled(shift, factor).within(*value_range)
+        told[name] = estimates.told_beyond(*value_range).noted(*warnings)
     return Evaluation(
         experiment=key,
         variants=used,
@@ -324,20 +337,19 @@ def evaluate(
         first_at=scored.first_at,
         last_at=scored.last_at,
         left_out=dict(scored.left_out),
-        logged=replace(logged.rescaled(shift, factor), estimator="mean"),
-        targets={
-            name: each.rescaled(shift, factor).noted(*warnings) for name, each in by_target.items()
-        },
+        logged=replace(logged.rescaled(shift, factor).within(*value_range), estimator="mean"),
+        targets=told,
         sampled=data.sampled,
         clipped=dict(scored.clipped),
         looks=dict(scored.looks),
         # What is added to both sides is in no difference.
         differences=tuple(
-            PairedDifference(*pair, each.rescaled(0.0, factor))
+            PairedDifference(*pair, each.rescaled(0.0, factor).within(-reach, reach))
             for pair, each in differences.items()
         ),
         selection=asked_for,
         measured_in=own_units.metric if own_units else THE_OBJECTIVE,
+        value_range=value_range,
         buckets=data.buckets,
     )
 

@@ -29,6 +29,7 @@ import numpy as np
 from topbill import lake
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.metric import microseconds
+from topbill.domain.objective import OBJECTIVE_RANGE
 from topbill.domain.page_answer import PageAnswer
 from topbill.domain.records import Floats, Indices
 from topbill.domain.rewards import Looks, clipped_metrics, item_rewards
@@ -176,6 +177,8 @@ def evaluate_page(
         "interval": interval,
         "gates": gates or _gates(cells.most),
     }
+    least, most = (cells.most * end for end in OBJECTIVE_RANGE)
+    told = cells.estimates(estimators, options, facts).within(least, most)
     return Evaluation(
         experiment=page,
         variants=tuple(sorted(variants)),
@@ -184,8 +187,9 @@ def evaluate_page(
         first_at=served[0].decided_at,
         last_at=served[-1].decided_at,
         left_out=dict(left_out),
-        logged=replace(cells.logged(options), estimator="mean"),
-        targets={name: cells.estimates(estimators, options, facts).noted(*notes)},
+        logged=replace(cells.logged(options).within(least, most), estimator="mean"),
+        targets={name: told.told_beyond(least, most).noted(*notes)},
+        value_range=(least, most),
         clipped=dict(clipped),
         looks=dict(looks),
     )

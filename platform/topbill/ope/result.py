@@ -37,6 +37,13 @@ class Estimate:
     alpha: float = 0.05
 
     @property
+    def half_width(self) -> float | None:
+        """How far the interval reaches from the value, on its wider side; None without one."""
+        if self.value is None or self.low is None or self.high is None:
+            return None
+        return max(self.high - self.value, self.value - self.low)
+
+    @property
     def remedy(self) -> str | None:
         """What to do where the estimate was refused, else None."""
         return REMEDIES[self.reason] if self.reason else None
@@ -61,6 +68,24 @@ class Estimate:
             low=shift + factor * self.low,
             high=shift + factor * self.high,
         )
+
+    def within(self, least: float, most: float) -> Estimate:
+        """The same estimate with its interval cut to what can be; whole where nothing of it can."""
+        if self.low is None or self.high is None or self.low > most or self.high < least:
+            return self
+        return replace(self, low=max(self.low, least), high=min(self.high, most))
+
+    def told_beyond(self, least: float, most: float) -> Estimate:
+        """The same estimate, with a warning where its value itself is one that cannot be."""
+        if self.value is None or least <= self.value <= most:
+            return self
+        side = f"above {most:g}, the most" if self.value > most else f"below {least:g}, the least"
+        warning = (
+            f"{self.estimator} is {self.value:.5g}, {side} that can be earned: its weights do "
+            "that, being large or not 1 on average; of the others believe those that lie within"
+        )
+        warnings = (*self.diagnostics.warnings, warning)
+        return replace(self, diagnostics=replace(self.diagnostics, warnings=warnings))
 
     def to_frame(self) -> pd.DataFrame:
         """A frame of one row: see `Estimates.to_frame`."""
@@ -106,6 +131,14 @@ class Estimates(dict[str, Estimate]):
     def rescaled(self, shift: float, factor: float) -> Estimates:
         """The same estimates of shift + factor · reward."""
         return Estimates({name: each.rescaled(shift, factor) for name, each in self.items()})
+
+    def within(self, least: float, most: float) -> Estimates:
+        """The same estimates, each `Estimate.within`."""
+        return Estimates({name: each.within(least, most) for name, each in self.items()})
+
+    def told_beyond(self, least: float, most: float) -> Estimates:
+        """The same estimates, each `Estimate.told_beyond`."""
+        return Estimates({name: each.told_beyond(least, most) for name, each in self.items()})
 
     def to_frame(self) -> pd.DataFrame:
         """A row per estimator, one column a number: estimator, value, se, low, high, lam, alpha,

@@ -148,11 +148,11 @@ def _against(e: Estimate, logged: Estimate) -> str:
 def _tell_sample(estimates: Estimates, result: Evaluation, console: Console) -> None:
     """How well a sample knows it, and what all units would add."""
     e = estimates.recommended
-    if result.sampled >= 1.0 or e is None or e.low is None or e.high is None:
+    if result.sampled >= 1.0 or e is None or e.half_width is None:
         return
     console.print(
         f"  a sample: {result.sampled:.2g} of all units were read; {e.estimator} is known to "
-        f"±{(e.high - e.low) / 2.0:.2g}, and with all units it would be to about "
+        f"±{e.half_width:.2g}, and with all units it would be to about "
         f"±{result.half_width_of_all(e):.2g}",
         style="dim",
         highlight=False,

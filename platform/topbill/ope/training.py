@@ -517,7 +517,9 @@ class _Trainer:
         reason = value.reason or difference.reason
         low = None
         if reason is None and logged.value is not None and difference.low is not None:
-            low = logged.value + difference.low
+            least, _ = self._data.judged.goal.range_of_sum(scored.items_per_decision)
+            # No policy earns less than the least that there is.
+            low = max(logged.value + difference.low, least)
             reason = None if difference.low > 0.0 else "gain_undecided"
         d = value.diagnostics
         return Certificate(

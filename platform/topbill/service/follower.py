@@ -48,6 +48,11 @@ _LATEST = 20
 """So many of an experiment's revisions are looked at for when its shares were changed."""
 
 
+_NEW_PHASE = (
+    "units change variant, and the report takes what comes from now on for a phase of its own"
+)
+
+
 class AssignmentChange(NamedTuple):
     """When a revision came in force that gives units other variants, and in what it differs."""
 
@@ -60,14 +65,6 @@ class AssignmentChange(NamedTuple):
     def when(self) -> str:
         """ISO 8601, UTC."""
         return f"{datetime.fromtimestamp(self.at // 1_000_000, UTC):%Y-%m-%dT%H:%M:%S}Z"
-
-    @property
-    def sentence(self) -> str:
-        """What changed, and what follows for the report."""
-        return (
-            f"shares were changed on {self.when}: {', '.join(self.changed)}. Units change variant; "
-            "the report takes what came since for a phase of its own"
-        )
 
 
 def last_change(revisions: Sequence[Revision]) -> AssignmentChange | None:
@@ -86,12 +83,16 @@ def last_change(revisions: Sequence[Revision]) -> AssignmentChange | None:
 
 
 def change_line(experiment: spec.Experiment, revisions: Sequence[Revision]) -> str:
-    """What the newest of an experiment's revisions (oldest first) brought, in a line."""
+    """What the newest of an experiment's revisions (oldest first) brought, in a line: what differs,
+    and of shares what follows for the report."""
     line = f"{experiment.key}: is {condition(experiment.status)}"
     if len(revisions) < 2:
         return f"{line}, as its new file says"
     before, now = (msgspec.json.decode(each.spec) for each in revisions[-2:])
     clauses = spec_differences(before, now)
+    moved = last_change(revisions)
+    if moved is not None and moved.revision == revisions[-1].revision:
+        clauses.append(_NEW_PHASE)
     return "; ".join([f"{line} in revision {revisions[-1].revision}", *clauses])
 
 
@@ -279,9 +280,6 @@ class Follower:
         revisions = self._log.revisions(key)
         if is_told or len(revisions) > 1:
             _changes.info("%s", change_line(compiled.experiment, revisions))
-        change = last_change(revisions)
-        if change is not None and change.revision == compiled.revision:
-            _logger.warning("%s: %s", key, change.sentence)
 
     def _author(self, compiled: CompiledExperiment) -> str:
         """Who wrote a revision that is new: the author of the file's last commit, or else who runs

@@ -174,6 +174,21 @@ def test_what_is_shown_most_is_praised_only_where_it_is_surely_worth_most(answer
     )
 
 
+def test_what_is_known_of_one_action_alone_is_no_praise(answers: Any) -> None:
+    """Of others nothing can be told, so nobody knows whether it is the best."""
+    known = ("a", 90, 0.9, 0.5, 90, 0.5, 0.4, 0.6, "")
+    unknown = ("b", 10, 0.1, 0.2, 10, None, None, None, "few")
+    values = pd.DataFrame([known, unknown], columns=action_values.COLUMNS)
+    told = answers.pictures({}, values, "v's")
+    assert (told.word, told.tone) == ("Too early", "neutral")
+    assert "Only a has an off-policy value yet" in told.sentence
+    worse = ("c", 5, 0.05, 0.1, 5, 0.1, 0.0, 0.2, "")
+    values = pd.DataFrame([known, worse, unknown], columns=action_values.COLUMNS)
+    told = answers.pictures({}, values, "v's")
+    assert told.tone == "good"
+    assert "of 2 of 3 that can be told" in told.sentence
+
+
 def test_a_whole_page_names_who_helps_and_who_hurts(answers: Any, demo: Path) -> None:
     found = page.load_page_report("home", demo)
     assert answers.whole_page(found).word == "Leading"
@@ -189,6 +204,7 @@ def test_a_whole_page_names_who_helps_and_who_hurts(answers: Any, demo: Path) ->
     assert told.tone == "bad"
     assert "rows' any hurts" in told.sentence
     assert "titles' any and artwork's any help" in told.sentence
+    assert "Most does rows' any: −0.200 per page (" in told.sentence
     few = [page.LayerVariant(**{**vars(arm), "against_control": {}}) for arm in found.arms]
     assert (
         answers.whole_page(page.PageReport(**{**vars(found), "arms": tuple(few)})).word

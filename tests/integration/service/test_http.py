@@ -5,6 +5,7 @@ name, never a 500.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
+from topbill import process_log
 from topbill.domain.errors import LogError, TopbillError
 from topbill.engine import Engine
 from topbill.log import Log, open_log
@@ -576,6 +578,7 @@ def test_a_changed_file_is_taken_over_and_noted_and_a_broken_one_is_not(
 def test_shares_that_change_are_told_in_the_log_and_in_the_list(
     log: Log, settings: Settings, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, process_log.CHANGES)
     app = create_app(settings)
     with LocalClient(app) as client:
         assert "shares_changed" not in client.get("/v1/experiments").json()["experiments"][0]
@@ -594,7 +597,11 @@ def test_shares_that_change_are_told_in_the_log_and_in_the_list(
             e for e in client.get("/v1/experiments").json()["experiments"] if e["key"] == "art"
         ]
         assert any("→" in change for change in line["shares_changed"]["changed"])
-    assert "art: shares were changed on " in caplog.text
+    # In one line: what differs, and what follows.
+    (told,) = [said for said in caplog.messages if said.startswith("art: ")]
+    assert told.startswith("art: is running in revision ")
+    assert "→" in told
+    assert told.endswith("the report takes what comes from now on for a phase of its own")
 
 
 def until(true: Callable[[], bool]) -> None:

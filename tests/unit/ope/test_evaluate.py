@@ -17,7 +17,7 @@ from rich.console import Console
 from topbill.domain.errors import BadData, BadRequest, NotFound
 from topbill.domain.records import Decision, Placement, RewardEvent, Snapshot
 from topbill.log import open_log
-from topbill.ope import Evaluation, Gates, evaluate
+from topbill.ope import OPEN, Evaluation, Gates, evaluate
 from topbill.ope.text import render
 
 from .conftest import CANDIDATE, CLICKS, ONE_SLOT, SECOND, START, World, lay
@@ -514,3 +514,51 @@ def told(found: Evaluation) -> str:
     text = StringIO()
     render(found, Console(file=text, width=200))
     return text.getvalue()
+
+
+def test_intervals_lie_within_what_can_be_earned(published: Make) -> None:
+    """At a level where those of sixty decisions would reach far beyond both ends."""
+    for chance, end in ((0.05, "low"), (0.95, "high")):
+        data = published(60, click=lambda *_, chance=chance: chance).data
+        found = evaluate("home", "uniform", data, gates=OPEN, alpha=1e-9)
+        assert found.value_range == (0.0, 1.0)
+        assert found.as_dict()["value_range"] == [0.0, 1.0]
+        limit = 0.0 if end == "low" else 1.0
+        assert getattr(found.logged, end) == limit
+        assert getattr(found.targets["uniform"]["ips"], end) == limit
+        for e in (found.logged, *found.targets["uniform"].values()):
+            assert e.low is not None
+            assert e.high is not None
+            assert 0.0 <= e.low <= e.high <= 1.0
+        for e in found.against("uniform").values():
+            assert e.low is not None
+            assert e.high is not None
+            assert -1.0 <= e.low <= e.high <= 1.0
+
+
+def test_the_range_is_in_the_units_that_values_are_told_in(published: Make) -> None:
+    spec = ONE_SLOT.replace("kind: binary", "kind: last, floor: -1, cap: 3")
+    found = evaluate("home", "uniform", published(60, spec).data, gates=OPEN, alpha=1e-9)
+    assert (found.measured_in, found.value_range) == ("play", (-1.0, 3.0))
+    ranking = ONE_SLOT.replace("slots: 1", "slots: 2")
+    assert evaluate("home", "uniform", published(60, ranking).data).value_range == (0.0, 2.0)
+
+
+def test_an_estimate_beyond_what_can_be_earned_is_told_in_words(published: Make) -> None:
+    """Where all play, what was shown more often than expected is worth more than 1 by its
+    weights alone.
+    """
+    data = published(90, click=lambda *_: 1.0).data
+    always = [f"always {action}" for action in "abcd"]
+    found = evaluate("home", always, data, gates=OPEN, estimators=("ips", "snips"))
+    each = [estimates["ips"] for estimates in found.targets.values()]
+    beyond = max(each, key=lambda e: e.value or 0.0)
+    assert beyond.value is not None
+    assert beyond.value > 1.0
+    assert beyond.high == 1.0
+    assert f"ips is {beyond.value:.5g}, above 1, the most that can be earned" in " ".join(
+        beyond.diagnostics.warnings
+    )
+    within_range = min(each, key=lambda e: e.value or 0.0)
+    assert "the most that can be earned" not in " ".join(within_range.diagnostics.warnings)
+    assert "above 1, the most that can" in " ".join(told(found).split())

@@ -32,7 +32,7 @@ from topbill.domain.metric import (
     unit_scope_sql,
     unit_values_sql,
 )
-from topbill.domain.objective import Objective
+from topbill.domain.objective import OBJECTIVE_RANGE, Objective
 from topbill.domain.sql import identifier, number, quoted
 from topbill.lake import metric_of, metrics_sql, objective_of
 from topbill.reporting.experiment.covariates import COVARIATES, UNIT, json_path, make_covariates
@@ -532,7 +532,7 @@ class AnalysisRows:
         of_units = {m.name for m in self._metrics if m.per == "unit" or m in self._pooled}
         if analysis.primary in of_units:
             return []
-        # The objective is a number from 0 to 1, as a share is.
+        # Shares lie where the objective does.
         shares = [m.name for m in self._metrics if m.definition.is_proportion]
         is_bounded = analysis.primary == ab.OBJECTIVE or analysis.primary in shares
         found = ab.novelty(
@@ -543,7 +543,7 @@ class AnalysisRows:
             value=analysis.primary,
             time=MOMENT,
             time_zone=zone_of(self._database, self._tables.key),
-            bounds=(0.0, 1.0) if is_bounded else None,
+            bounds=OBJECTIVE_RANGE if is_bounded else None,
             method=analysis.method,
             alpha=analysis.alpha,
             looks=looks,
@@ -747,7 +747,8 @@ def _of_few(mean: MeanEstimate, metric: ab.Proportion, *, is_weighted: bool) -> 
 
 
 def _as_rate(mean: MeanEstimate) -> MeanEstimate:
-    """The mean of what is between 0 and 1: so is its interval."""
+    """The mean of the objective or of a share: its interval lies within the range of both."""
     if mean.low is None or mean.high is None:
         return mean
-    return replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 1.0))
+    least, most = OBJECTIVE_RANGE
+    return replace(mean, low=max(mean.low, least), high=min(mean.high, most))

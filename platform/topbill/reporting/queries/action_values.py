@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from topbill.domain.objective import OBJECTIVE_RANGE
 from topbill.domain.reasons import reasons
 from topbill.domain.rewards import is_example_sql
 from topbill.domain.sql import identifier
@@ -310,13 +311,14 @@ def _table(
             "draws": int(draws),
             "reason": _reason(stages),
         }
-        # Values are shares of the objective, which lies between 0 and 1; so do their bounds.
+        # A value lies within the objective's range; so do its bounds.
         if not line["reason"]:
             score = scores[action]
             half = 1.96 * sqrt(squares[action]) / score.total
             line["value"] = score.value
-            line["low"] = max(0.0, score.value - half)
-            line["high"] = min(1.0, score.value + half)
+            least, most = OBJECTIVE_RANGE
+            line["low"] = max(least, score.value - half)
+            line["high"] = min(most, score.value + half)
         lines.append(line)
     table = pd.DataFrame(lines, columns=COLUMNS)
     # A column without any number would otherwise have no numeric type.
