@@ -59,6 +59,8 @@ CAREFUL = (0.0,)
 known of an action. What a policy has learned is the same under each."""
 MOST_SEGMENTS = 20
 """A feature with more values than these makes no segments."""
+UNREAD = ("probabilities",)
+"""Columns that teach nobody: how likely a decision was to show what it did not."""
 _CHUNK = 2_000
 _READ = 5_000
 
@@ -382,7 +384,7 @@ class _Trainer:
 
     def _rows(self, after: int, through: int) -> Generator[LoggedDecision, None, None]:
         goal, published = self._data.judged.goal, self._data.published
-        for logged in self._data.between(after, through):
+        for logged in self._data.between(after, through, unread=UNREAD):
             decision = logged.decision
             if decision.reason != "policy":
                 self._left_out[decision.reason] += 1

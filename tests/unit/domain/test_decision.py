@@ -121,6 +121,11 @@ def test_a_decision_comes_back_as_it_was(originals: list[Decision]) -> None:
     assert [msgspec.json.encode(one) for one in together] == [
         msgspec.json.encode(one) for one in originals
     ]
+    # What was not read is as if it had not been said.
+    del by_column["probabilities"]
+    assert decisions_in(by_column) == [
+        msgspec.structs.replace(one, probabilities=None) for one in together
+    ]
 
 
 @settings(max_examples=30)

@@ -67,6 +67,28 @@ def test_nothing_of_what_is_held_out_changes_the_policy(published: Make) -> None
     assert turned.certificate.logger == 1.0
 
 
+def test_a_long_log_is_read_in_parts_and_gives_the_same(
+    published: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each decision once and in its order, with all of its events, wherever a part ends."""
+    world = published(n=600)
+    whole = train("home", "thompson", world.data)
+    data = LoggedData(world.data, "home")
+    together = list(data.between(37, 590))
+    assert [logged.seq for logged in together] == list(range(38, 591))
+    assert sum(len(logged.events) for logged in together) > 50
+    for size in (50, 553, 7):
+        monkeypatch.setattr("topbill.ope.replay.logged_data.SORTED", size)
+        assert list(data.between(37, 590)) == together
+    read = [logged.decision for logged in data.between(37, 590, unread=("probabilities",))]
+    data.close()
+    assert read == [
+        msgspec.structs.replace(logged.decision, probabilities=None) for logged in together
+    ]
+    assert read != [logged.decision for logged in together]
+    assert train("home", "thompson", world.data).as_dict() == whole.as_dict()
+
+
 def test_the_value_is_that_of_evaluation_on_the_same_decisions(published: Make) -> None:
     """As an independent path: what was learned, as a callable, put to `evaluate` since the parting.
     ips needs no reward model, and does not depend on how one is fitted.

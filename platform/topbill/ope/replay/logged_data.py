@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,10 @@ from topbill.lake.buckets import BUCKETS, BucketWalk
 from topbill.lake.places import lake_place
 from topbill.spec import Experiment, from_audit
 
+SORTED = 100_000
+"""So many decisions of a long log are put in order at a time."""
 _MINE = "experiment = $key AND ($below::VARCHAR IS NULL OR md5(unit) < $below)"
+_SPAN = f"{_MINE} AND seq > $after AND seq <= $through"
 _POLICY = "FROM decisions WHERE experiment = $key AND reason = 'policy'"
 # Decisions offer the same few lists again and again: lists are counted first, then their actions.
 _OFFERS = f"""
@@ -57,17 +61,21 @@ class Usable(NamedTuple):
     decisions: int
 
 
-def _query() -> str:
-    """What is read of the log, as the columns are registered now."""
+def _query(mine: str = _MINE, unread: Sequence[str] = ()) -> str:
+    """What is read of decisions that are `mine` but for columns that are `unread`, as they are
+    registered now. Only events of these decisions are put in order, which takes longer than to
+    find them.
+    """
+    columns = [column for column in DECISION_COLUMNS if column.name not in unread]
     return f"""
-SELECT {read_sql(DECISION_COLUMNS, "d")}, r.events
+SELECT {read_sql(columns, "d")}, r.events
 FROM decisions d LEFT JOIN (
     SELECT w.decision_id, {events_sql("w")} AS events
     FROM rewards w
-    WHERE w.decision_id IN (SELECT decision_id FROM decisions WHERE {_MINE})
+    WHERE w.decision_id IN (SELECT decision_id FROM decisions WHERE {mine})
     GROUP BY w.decision_id
 ) r ON r.decision_id = d.decision_id
-WHERE {_MINE}
+WHERE {mine}
 """  # noqa: S608  (our own text; values are parameters)
 
 
@@ -243,12 +251,30 @@ class LoggedData:
         for batch in self._engine.batches(f"{_query()} ORDER BY d.seq", self._parameters):
             yield from _logged_in(batch.to_pydict())
 
-    def between(self, after: int, through: int) -> Iterator[LoggedDecision]:
-        """The decisions of after < seq ≤ through, in the order of the log, read in batches."""
+    def between(
+        self, after: int, through: int, unread: Sequence[str] = ()
+    ) -> Iterator[LoggedDecision]:
+        """The decisions of after < seq ≤ through, in the order of the log, read in batches; what is
+        in columns that are `unread` has its defaults.
+        """
+        query = f"{_query(_SPAN, unread)} ORDER BY d.seq"
+        for low, high in pairwise([after, *self._stops(after, through), through]):
+            span = {**self._parameters, "after": low, "through": high}
+            for batch in self._engine.batches(query, span):
+                yield from _logged_in(batch.to_pydict())
+
+    def _stops(self, after: int, through: int) -> list[int]:
+        """The `seq` of each `SORTED`th of those decisions: they are read so many at a time, since
+        to put all of a long log in order takes as much memory as it is long.
+        """
+        if through - after <= SORTED:
+            return []
         span = {**self._parameters, "after": after, "through": through}
-        query = f"SELECT * FROM ({_query()}) WHERE seq > $after AND seq <= $through ORDER BY seq"  # noqa: S608  (our own text; values are parameters)
-        for batch in self._engine.batches(query, span):
-            yield from _logged_in(batch.to_pydict())
+        places = (
+            f"SELECT seq, row_number() OVER (ORDER BY seq) AS place FROM decisions WHERE {_SPAN}"  # noqa: S608  (our own text; values are parameters)
+        )
+        query = f"SELECT seq FROM ({places}) WHERE place % {SORTED} = 0 ORDER BY seq"  # noqa: S608  (our own text; values are parameters)
+        return [int(seq) for (seq,) in self._rows(query, span)]
 
     def usable(self, variants: Sequence[str], since: int | None, until: int | None) -> Usable:
         """Of the decisions that policies of these variants made, from `since` on and before `until`

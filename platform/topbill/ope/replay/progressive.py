@@ -375,7 +375,7 @@ class ProgressivePass:
         modelled = self._modelled(decision, x, actions)
         # All before the first append, so that a target that fails leaves no row half written.
         probabilities = [target.probabilities(decision) for target in self.targets]
-        choices = [len(candidates) for candidates in remaining(decision)]
+        choices = _choices(decision)
         for k, placement in enumerate(decision.slate):
             p = at_most_one(placement.propensity)
             if not 0 < p <= 1:
@@ -385,7 +385,6 @@ class ProgressivePass:
             logged_p: Floats | None = None
             if decision.probabilities:
                 logged_p = np.array(decision.probabilities[k])
-                choices[k] = int(np.count_nonzero(logged_p))
             self._append_log(decision, k, p, rewards[k], modelled[k][rows[k]], choices[k])
             self.log.inverse_variance.append(_inverse_variance(p, choices[k], logged_p))
             pis = [positions[k] for positions in probabilities]
@@ -482,6 +481,13 @@ class ProgressivePass:
         if rewards:
             features = self._model.features(placed)
             self._model.learn(features, np.array(rewards), np.array(weights))
+
+
+def _choices(decision: Decision) -> list[int]:
+    """Of how many each position was drawn: where the log doesn't say that, of all that could be."""
+    if decision.probabilities:
+        return [len(p) - p.count(0.0) for p in decision.probabilities]
+    return [len(candidates) for candidates in remaining(decision)]
 
 
 def _inverse_variance(p: float, choices: int, logged: Floats | None) -> float:
