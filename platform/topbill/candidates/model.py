@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -285,9 +285,9 @@ class CandidateModel:
         local = self.popular
         if region in self.catalog.region_names:
             local = self._regional[self.catalog.region_names.index(region)]
-        newest = self._newest[new[self._newest]]
+        newest = _kept(self._newest, new)
         # In the order of SOURCES: what is alike, and what was watched together, follow below.
-        orders = [order[allowed[order]] for order in (self._trending, local, newest)]
+        orders = [_kept(order, allowed) for order in (self._trending, local, newest)]
         unwatched = allowed.copy()
         unwatched[list(watched)] = False
         for cosine in likeness[:2]:
@@ -296,7 +296,7 @@ class CandidateModel:
         said = np.concatenate([evidence, likeness])
         order_of = dict(zip(SOURCES, orders, strict=True))
         trending_here = self._trending_order(region)
-        order_of[_TRENDING_HERE] = trending_here[allowed[trending_here]]
+        order_of[_TRENDING_HERE] = _kept(trending_here, allowed)
         score, short_term = self._score(said), self.short_term(watched, worth)
         return Candidates(self, order_of, said, score, short_term, allowed, seed)
 
@@ -316,7 +316,7 @@ class CandidateModel:
 
     def popular_only(self, allowed: Bools, seed: str) -> Candidates:
         """The candidates without any signal: every source names the popular titles."""
-        popular = self.popular[allowed[self.popular]]
+        popular = _kept(self.popular, allowed)
         nothing = np.zeros((len(EVIDENCE), len(self.catalog)), dtype=np.float32)
         return Candidates(
             self,
@@ -389,8 +389,8 @@ class Candidates:
     def _rows_of(self, row_source: RowSource) -> Indices:
         catalog = self._model.catalog
         if row_source.source == "genre":
-            order = self._order()
-            return order[(self._allowed & self._model.of_genres(row_source.genres))[order]]
+            may_be = self._allowed & self._model.of_genres(row_source.genres)
+            return _kept(self._order(), may_be)
         if row_source.source == "titles":
             # A list may name titles that the catalogue no longer has.
             listed = np.array(
@@ -450,12 +450,11 @@ class Candidates:
         source, compiled = row_source.source, load()
         is_by_merit = source not in (*_AS_GIVEN, "titles") and self._scores is None
         if compiled is not None and is_by_merit:
-            spare, chance = _spare(most), np.zeros(2 * _spare(most))
-            if len(members) > most:
-                chance[:] = list(map(self._chance(row), range(2 * spare)))
             pool = np.empty(most, dtype=np.intp)
-            is_new, merit = self._is_new, self.merit
-            size = compiled.fill_pool(members, taken, is_new, merit, most, spare, chance, pool)
+            seed = "".join([f"{part}\x1f" for part in self._seed_of(row)]).encode()
+            size = compiled.fill_pool(
+                members, taken, self._is_new, self.merit, most, _spare(most), seed, pool
+            )
             return pool[:size]
         members = members[~taken[members]]
         if source in _AS_GIVEN:
@@ -468,17 +467,24 @@ class Candidates:
         new = self._is_new[rest].nonzero()[0][:spare]
         others = len(rest) - len(new)
         count = min(others, most - len(head) - len(new))
-        chance = np.array(sample(others, count, self._chance(row)), dtype=np.intp)
+        drawn = sample(others, count, uniforms(*self._seed_of(row)))
+        chance = np.array(drawn, dtype=np.intp)
         # Counted among the others: each new title above moves those below it down by one.
         for place in new.tolist():
             chance[chance >= place] += 1
         return self.in_order(np.concatenate([head, rest[new], rest[chance]]))
 
-    def _chance(self, row: str) -> Callable[[int], float]:
+    def _seed_of(self, row: str) -> tuple[str, str, str]:
         """What draws a row's spare titles: the page's seed alone, so that the same page asked for
         again is the same.
         """
-        return uniforms("pool", self._seed, row)
+        return "pool", self._seed, row
+
+
+def _kept(rows: Indices, flags: Bools) -> Indices:
+    """Those of the rows whose flags (T,) are set, in their order."""
+    compiled = load()
+    return rows[flags[rows]] if compiled is None else compiled.kept(rows, flags)
 
 
 def _spare(most: int) -> int:

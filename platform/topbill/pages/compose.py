@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import starmap
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -57,15 +58,14 @@ class ComposedPage(msgspec.Struct, frozen=True):
     decisions: tuple[Decision, ...]
 
 
-class ShownPicture(NamedTuple):
-    """The picture of a title: its id, its payload, and the propensity with which it was drawn."""
+class Pictures(NamedTuple):
+    """The pictures of a row's titles, column by column: their ids, None where a title has none,
+    their payloads, and the propensities with which they were drawn.
+    """
 
-    id: str | None
-    payload: msgspec.Raw
-    propensity: float
-
-
-_NO_PICTURE = ShownPicture(None, NULL, 1.0)
+    ids: Sequence[str | None]
+    payloads: Sequence[msgspec.Raw]
+    propensities: Sequence[float]
 
 
 def compose(
@@ -448,24 +448,31 @@ class PageBuilder:
             decision = self._choose_titles(row, pool)
             self.decisions.append(decision)
             titles = decision.slate
-        chosen = [page.catalog.index[title.action] for title in titles]
+        names = [title.action for title in titles]
+        chosen = list(map(page.catalog.index.__getitem__, names))
         if chosen:
             self.taken[chosen] = True
             # The row's own reserve comes back: its pins are among the chosen, and counted there.
             self.page_left = self.page_left + self.reserved[row] - page.rules.used(chosen)
         self._note_trends(row, chosen)
         pictures = self._choose_pictures(row, chosen)
-        tiles: list[Tile] = []
-        for index, title, picture in zip(chosen, titles, pictures, strict=True):
-            payload = page.title_payloads[index]
-            tiles.append(Tile(title.action, payload, title.propensity, *picture))
+        columns = (
+            names,
+            map(page.title_payloads.__getitem__, chosen),
+            [title.propensity for title in titles],
+            pictures.ids,
+            pictures.payloads,
+            pictures.propensities,
+        )
+        # A page has hundreds: `starmap` keeps them in C.
+        tiles = tuple(starmap(Tile, zip(*columns, strict=True)))
         length = self.file.title_length
         missing = max(0, (self.file.titles if length is None else length.least) - len(tiles))
         return RowAnswer(
             row=row,
             payload=self._row_payload(row),
             propensity=placement.propensity,
-            titles=tuple(tiles),
+            titles=tiles,
             missing=missing,
             removed=self._removed(row, decision, chosen) if missing else {},
         )
@@ -537,14 +544,14 @@ class PageBuilder:
         rules, file = self.page.rules, self.file
         is_fixed = file.sources[row].source == "unfinished"
         actions, offered = self.title_features.of(pool, row)
-        titles = pool.tolist()
-        place_in_pool = {title: place for place, title in enumerate(titles)}
         slots = min(file.titles, len(pool))
         pins: dict[int, int] = {}
-        for position, title in self.pins.get(row, {}).items():
-            # A pin below the end of a short row, or shown above already, does not count.
-            if title in place_in_pool and position < slots:
-                pins[position] = place_in_pool[title]
+        if self.pins.get(row):
+            place_in_pool = {title: place for place, title in enumerate(pool.tolist())}
+            for position, title in self.pins[row].items():
+                # A pin below the end of a short row, or shown above already, does not count.
+                if title in place_in_pool and position < slots:
+                    pins[position] = place_in_pool[title]
         row_left = rules.row_left(row, self.page_left + self.reserved[row])
         fresh = None
         if row in file.rules.fresh:
@@ -632,20 +639,21 @@ class PageBuilder:
 
     # ------------------------------------------------------------------ artwork
 
-    def _choose_pictures(self, row: str, titles: Sequence[int]) -> list[ShownPicture]:
+    def _choose_pictures(self, row: str, titles: Sequence[int]) -> Pictures:
         """A picture for each title: the artwork experiment's choice, or the title's first
         picture.
         """
         page, layer = self.page, self.layers.get("artwork")
         pictures = page.catalog.pictures
         if layer is None:
-            return list(map(self._first_picture, titles))
+            first = [pictures[title][0].id if pictures[title] else None for title in titles]
+            return Pictures(first, self._picture_payloads(first), [1.0] * len(first))
         # Titles without a picture take no position of the decision.
         pictured = [title for title in titles if pictures[title]]
         if not pictured:
-            return [_NO_PICTURE] * len(titles)
+            return _no_pictures(len(titles))
         shown = page.picture_features(layer.file).of(pictured)
-        names = [page.catalog.ids[title] for title in pictured]
+        names = list(map(page.catalog.ids.__getitem__, pictured))
         decision = self._decide(
             "artwork",
             decision_id=f"{self.id}:{row}:artwork",
@@ -658,21 +666,16 @@ class PageBuilder:
             rules=lambda: PositionChoices(names, shown.starts),
         )
         self.decisions.append(decision)
-        chosen: list[ShownPicture] = []
-        for drawn in decision.slate:
-            payload = page.picture_payloads[drawn.action]
-            chosen.append(ShownPicture(drawn.action, payload, drawn.propensity))
+        ids = [drawn.action for drawn in decision.slate]
+        propensities = [drawn.propensity for drawn in decision.slate]
+        chosen = Pictures(ids, self._picture_payloads(ids), propensities)
         if len(pictured) == len(titles):
             return chosen
-        of_title = dict(zip(pictured, chosen, strict=True))
-        return [of_title.get(title, _NO_PICTURE) for title in titles]
+        return _of_titles(titles, pictured, chosen)
 
-    def _first_picture(self, title: int) -> ShownPicture:
-        pictures = self.page.catalog.pictures[title]
-        if not pictures:
-            return _NO_PICTURE
-        first = pictures[0].id
-        return ShownPicture(first, self.page.picture_payloads[first], 1.0)
+    def _picture_payloads(self, pictures: Sequence[str | None]) -> list[msgspec.Raw]:
+        payloads = self.page.picture_payloads
+        return [NULL if picture is None else payloads[picture] for picture in pictures]
 
     # ------------------------------------------------------------------ decisions
 
@@ -738,6 +741,25 @@ def _with_pins(length: Length | None, pins: Mapping[int, int]) -> Length | None:
     if length is None or not pins:
         return length
     return msgspec.structs.replace(length, least=max(length.least, max(pins) + 1))
+
+
+def _no_pictures(count: int) -> Pictures:
+    """The pictures of so many titles that have none."""
+    return Pictures([None] * count, [NULL] * count, [1.0] * count)
+
+
+def _of_titles(titles: Sequence[int], pictured: Sequence[int], chosen: Pictures) -> Pictures:
+    """The pictures of these titles, where only those `pictured` have one."""
+    place_of = {title: place for place, title in enumerate(pictured)}
+    places = [place_of.get(title, len(pictured)) for title in titles]
+    # What has no picture finds its own behind those of the others.
+    ids, payloads = [*chosen.ids, None], [*chosen.payloads, NULL]
+    propensities = [*chosen.propensities, 1.0]
+    return Pictures(
+        [ids[place] for place in places],
+        [payloads[place] for place in places],
+        [propensities[place] for place in places],
+    )
 
 
 def _why_empty(row: RowAnswer) -> str:

@@ -6,13 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import repeat
 
 import numpy as np
 
 from topbill.catalog import Bools
 from topbill.domain.records import Indices, Mask
 from topbill.domain.slate import SlateRules
+from topbill.policies.linear.drawing import load
 from topbill.rules.compiled import Counts, PoolCaps
+
+_NOTHING: Indices = np.zeros(0, dtype=np.intp)
 
 
 class RowConstraints:
@@ -46,8 +50,6 @@ class RowConstraints:
         """
         self._least = slots if least is None else min(least, slots)
         self._caps, self._slots = caps, slots
-        self._members: list[int] = caps.members.tolist()
-        self._ends: list[int] = caps.ends.tolist()
         self._pins = {} if pins is None else pins
         # (P,) what may still be drawn; it only ever loses titles.
         self._open: Bools = np.ones(len(caps.ends), dtype=bool)
@@ -61,7 +63,7 @@ class RowConstraints:
             self._quota, self._is_new = fresh
         # Pins are counted before anything is drawn, so that no draw can take what an editor needs:
         # neither the title nor its part of a cap.
-        left = self._left = cap_left.tolist()
+        left = self._left = np.array(cap_left, dtype=np.intp)
         for position, place in self._pins.items():
             self._open[place] = False
             for group in self._groups(place):
@@ -72,20 +74,20 @@ class RowConstraints:
             if position:
                 self._masks.append(Mask("pin", 0, position, (place,)))
         # What rows above, or the pins, have used up already takes nothing from the start.
-        if min(left, default=1) <= 0:
-            for group, takes in enumerate(left):
-                if takes <= 0:
-                    self._close(group, 0)
+        if min(left.tolist(), default=1) <= 0:
+            for group in (left <= 0).nonzero()[0].tolist():
+                self._close(group, 0)
 
     def _groups(self, place: int) -> list[int]:
         """The caps that a title counts in."""
-        start = self._ends[place - 1] if place else 0
-        return self._members[start : self._ends[place]]
+        start = self._caps.ends[place - 1] if place else 0
+        groups: list[int] = self._caps.members[start : self._caps.ends[place]].tolist()
+        return groups
 
     @cached_property
     def _place_of_member(self) -> Indices:
         """The place of each title, once for each cap that it counts in."""
-        return self._caps.ends.searchsorted(np.arange(len(self._members)), side="right")
+        return self._caps.ends.searchsorted(np.arange(len(self._caps.members)), side="right")
 
     @property
     def masks(self) -> tuple[Mask, ...]:
@@ -102,18 +104,21 @@ class RowConstraints:
 
     def ahead(self) -> SlateRules:
         """What the row's rules say before its first draw (`slate.AllowedAhead`)."""
-        pinned = sorted(self._pins.items())
-        is_pinned = np.zeros(self._slots + 1, dtype=np.intp)
-        is_pinned[[position + 1 for position, _ in pinned]] = 1
+        only, starts = _NOTHING, np.zeros(self._slots + 1, dtype=np.intp)
+        if self._pins:
+            pinned = sorted(self._pins.items())
+            only = np.array([place for _, place in pinned], dtype=np.intp)
+            starts[[position + 1 for position, _ in pinned]] = 1
+            starts = starts.cumsum()
         size = len(self._open)
         is_new = self._is_new if self._quota > 0 else np.zeros(size, dtype=np.intp)
         return SlateRules(
-            only=np.array([place for _, place in pinned], dtype=np.intp),
-            starts=is_pinned.cumsum(),
+            only=only,
+            starts=starts,
             is_open=self._open.astype(np.intp),
             caps=self._caps.members,
             caps_end=self._caps.ends,
-            left=np.array(self._left, dtype=np.intp),
+            left=self._left.copy(),
             fresh=is_new.astype(np.intp, copy=False),
             quota=self._quota,
             due=self._least,
@@ -124,14 +129,32 @@ class RowConstraints:
         asked = min(len(placed) + 1, self._slots)
         if not self._pins and self._quota <= 0:
             # Nothing stands at a position of its own: what is left to do is to count.
-            for position, place in enumerate(placed[: asked - 1]):
-                self._account(position, place)
+            self._count(placed[: asked - 1])
         else:
             for position in range(asked):
                 if position:
                     self._account(position - 1, placed[position - 1])
                 self._only(position)
         self._accounted = max(0, asked - 1)
+
+    def _count(self, placed: Sequence[int]) -> None:
+        """Count titles that were placed, from the first position on."""
+        compiled = load()
+        if compiled is None:
+            for position, place in enumerate(placed):
+                self._account(position, place)
+            return
+        is_open, caps = self._open.astype(np.intp), self._caps
+        told: list[int] = compiled.closings(
+            np.array(placed, dtype=np.intp), is_open, caps.members, caps.ends, self._left
+        ).tolist()
+        self._open = is_open.astype(bool)
+        start = 0
+        while start < len(told):
+            position, cap, size = told[start : start + 3]
+            start += 3 + size
+            places = tuple(told[start - size : start])
+            self._masks.append(Mask(caps.names[cap], position, self._slots, places))
 
     def _only(self, position: int) -> Indices | None:
         """The places that alone may be drawn at `position`, where a pin or the quota says so."""
@@ -217,11 +240,13 @@ class PositionChoices:
     @property
     def masks(self) -> tuple[Mask, ...]:
         """One for each position asked for."""
-        masks: list[Mask] = []
-        for position in range(self._positions):
-            rows = tuple(range(self._starts[position], self._starts[position + 1]))
-            masks.append(Mask(self._names[position], position, position + 1, rows, only=True))
-        return tuple(masks)
+        positions = self._positions
+        starts = self._starts[: positions + 1]
+        # A page has hundreds: `map` keeps them in C.
+        rows = map(tuple, map(range, starts, starts[1:]))
+        return tuple(
+            map(Mask, self._names, range(positions), range(1, positions + 1), rows, repeat(True))
+        )
 
     def ahead(self) -> SlateRules:
         """The choices of all positions (`slate.AllowedAhead`)."""

@@ -17,7 +17,7 @@ from scipy.stats import chisquare
 from topbill.candidates import SOURCES, CandidateModel, Candidates, Play, RowSource
 from topbill.candidates.cowatching import NEXT_PLAYS
 from topbill.candidates.fitting import learn
-from topbill.candidates.model import _falling
+from topbill.candidates.model import _falling, _kept
 from topbill.catalog import Catalog
 from topbill.domain.chance import hash64, sample, uniforms
 
@@ -118,3 +118,12 @@ def test_what_follows_is_the_sum_over_the_last_plays(model: CandidateModel) -> N
         following = csr_array((data, indices, indptr), shape=(len(model.catalog), columns))
         expected = np.asarray(weight @ following[last])
         assert histories._next(watched).tolist() == expected.tolist()
+
+
+@given(seed=st.integers(0, 2**32 - 1), titles=st.integers(1, 200), share=st.floats(0.0, 1.0))
+def test_compiled_what_is_kept_of_an_order_is_what_numpy_keeps(
+    seed: int, titles: int, share: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    order, flags = rng.permutation(titles), rng.random(titles) < share
+    assert _kept(order, flags).tolist() == order[flags[order]].tolist()

@@ -41,7 +41,9 @@ def row_rules(rng: np.random.Generator, size: int) -> tuple[Rules, int]:
     positions = sorted(rng.permutation(slots)[: int(rng.integers(0, 3))].tolist())
     pins = dict(zip(positions, rng.permutation(size).tolist(), strict=False))
     left = rng.integers(0, size + 1, caps) + groups[list(pins.values())].sum(axis=0)
-    fresh = (int(rng.integers(0, slots + 1)), rng.random(size) < 0.4)
+    # Without pins and a quota rules are noted in a compiled call.
+    quota = 0 if rng.random() < 0.5 else int(rng.integers(0, slots + 1))
+    fresh = (quota, rng.random(size) < 0.4)
     least = None if rng.random() < 0.7 else int(rng.integers(1, slots + 1))
 
     def rules() -> AllowedAhead:

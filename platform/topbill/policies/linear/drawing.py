@@ -255,7 +255,9 @@ class _Compiled(NamedTuple):
     draw_positions: Callable[..., int]
     score_and_draw_ruled: Callable[..., int]
     fill_pool: Callable[..., int]
+    kept: Callable[..., Indices]
     caps_of_pool: Callable[..., Indices]
+    closings: Callable[..., Indices]
     stretches: Callable[..., Indices]
     tell_titles: Callable[..., int]
 
@@ -270,7 +272,14 @@ def load() -> _Compiled | None:
     if not IS_COMPILED:
         return None
     from topbill.policies.linear.addresses import packed
-    from topbill.policies.linear.rows import caps_of_pool, fill_pool, stretches, tell_titles
+    from topbill.policies.linear.rows import (
+        caps_of_pool,
+        closings,
+        fill_pool,
+        kept,
+        stretches,
+        tell_titles,
+    )
     from topbill.policies.linear.ruled import score_and_draw_ruled
     from topbill.policies.linear.slates import (
         draw_positions,
@@ -285,7 +294,9 @@ def load() -> _Compiled | None:
         draw_positions,
         score_and_draw_ruled,
         fill_pool,
+        kept,
         caps_of_pool,
+        closings,
         stretches,
         tell_titles,
     )

@@ -126,11 +126,31 @@ def choice_of(decision_id: Text, count: int) -> int:
 def uniforms_of(decision_id: Text, start: int, stop: int) -> Vector:
     """(stop - start,) the decision's `draws_of` for the positions from `start` to before `stop`."""
     head = _DRAW.size + len(decision_id) + 1
-    message, out = padded(head + 20), np.empty(stop - start)
+    message = padded(head + 20)
     message[: _DRAW.size] = _DRAW
     for i in range(len(decision_id)):
         message[_DRAW.size + i] = decision_id[i]
     message[head - 1] = _SEPARATOR
+    return numbered(message, head, start, stop)
+
+
+@part
+def uniforms_behind(text: Text, count: int) -> Vector:
+    """(count,) `domain.chance.uniforms` of parts, from 0 on; `text` is these, each with a separator
+    behind it.
+    """
+    message = padded(len(text) + 20)
+    for i in range(len(text)):
+        message[i] = text[i]
+    return numbered(message, len(text), 0, count)
+
+
+@part
+def numbered(message: Message, head: int, start: int, stop: int) -> Vector:
+    """(stop - start,) the uniforms of the first `head` bytes of a message and each of the numbers
+    from `start` to before `stop`, for which it has room.
+    """
+    out = np.empty(stop - start)
     for position in range(start, stop):
         digits, rest = 1, position // 10
         while rest:

@@ -5,6 +5,8 @@ called, to the last bit.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from topbill.domain.records import Indices
@@ -17,9 +19,12 @@ from topbill.policies.linear.compiled import (
     Places,
     Singles,
     Text,
+    Vector,
     compiled,
+    numba,
     part,
 )
+from topbill.policies.linear.hashing import uniforms_behind
 
 _LARGEST = 1e9
 """Numbers from here on are written by others."""
@@ -28,7 +33,7 @@ _BEGIN, _END = ord("["), ord("]")
 
 
 @part
-def sampled(count: int, size: int, chance: Given) -> Places:
+def sampled(count: int, size: int, chance: Vector) -> Places:
     """`domain.chance.sample`: `size` of `count`, in rising order."""
     chosen = np.empty(size, np.intp)
     for k in range(size):
@@ -54,7 +59,7 @@ def fill_pool(
     merit: Singles,
     most: int,
     spare: int,
-    chance: Given,
+    seed: Text,
     pool: Places,
 ) -> int:
     """`Candidates.pool` where titles are in the order of their merit; how many they are.
@@ -66,7 +71,7 @@ def fill_pool(
         merit: (T,) by what they are ordered.
         most: How many,
         spare: of which so many are new, and as many any titles, where there is a choice.
-        chance: (2 · spare,) uniforms, which say which these are.
+        seed: Says which these are: what `hashing.uniforms_behind` draws from.
         pool: (most,) gets the titles.
     """
     free = 0
@@ -88,6 +93,7 @@ def fill_pool(
             found += 1
         seen += 1
     if free > most:
+        chance = uniforms_behind(seed, 2 * spare)
         chosen = sampled(free - head - found, min(free, most) - head - found, chance)
         # Counted among the others: each new title above moves those below it down by one.
         for place in skipped[:found]:
@@ -116,6 +122,17 @@ def fill_pool(
             i -= 1
         pool[i] = row
     return size
+
+
+@compiled
+def kept(rows: Indices, flags: Flags) -> Places:
+    """Those of the rows whose flags (T,) are set, in their order."""
+    out, size = np.empty(rows.size, np.intp), 0
+    for row in rows:
+        # Written in any case: a processor cannot foresee which are set.
+        out[size] = row
+        size += flags[row]
+    return out[:size]
 
 
 @compiled
@@ -153,6 +170,45 @@ def caps_of_pool(titles: Indices, members: Indices, ends: Indices, count: int) -
 
 
 @compiled
+def closings(
+    placed: Indices, is_open: Places, caps: Indices, caps_end: Indices, left: Places
+) -> Places:
+    """What `RowConstraints` closes while titles are placed: of one closing after the other the
+    position from which on it holds, the cap, how many titles it keeps out, and these.
+
+    Args:
+        placed: What is placed, first position first.
+        is_open: (P,) 1 for what may be drawn, else 0; it and `left` are as they are afterwards.
+        caps: The caps that a title counts in, of one title after the other,
+        caps_end: (P,) where those of each title end.
+        left: (c,) how many titles each cap takes.
+    """
+    # A cap is closed once, and its titles are among those that count in it.
+    out, size = np.empty(3 * left.size + caps.size, np.intp), 0
+    for position in range(placed.size):
+        place = placed[position]
+        is_open[place] = 0
+        for i in range(caps_end[place - 1] if place else 0, caps_end[place]):
+            cap = caps[i]
+            left[cap] -= 1
+            if left[cap] != 0:
+                continue
+            first, start = size + 3, 0
+            end = first
+            for other in range(is_open.size):
+                for j in range(start, caps_end[other]):
+                    if caps[j] == cap and is_open[other]:
+                        is_open[other] = 0
+                        out[end] = other
+                        end += 1
+                start = caps_end[other]
+            if end > first:
+                out[size], out[size + 1], out[size + 2] = position + 1, cap, end - first
+                size = end
+    return out[:size]
+
+
+@compiled
 def stretches(rows: Indices, ends: Indices) -> Places:
     """The places of what each row has, of one row after the other, and behind them where those of
     each row end. What all rows have lies side by side, that of each from its place of `ends` (after
@@ -170,13 +226,34 @@ def stretches(rows: Indices, ends: Indices) -> Places:
     return out
 
 
+def _copy(_: Any, source: Any, start: Any, size: Any, text: Any, at: Any) -> Any:
+    """Copy so many bytes from `start` of one text to `at` of another one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, target = (
+            context.make_array(signature.args[i])(context, builder, arguments[i]).data
+            for i in (0, 3)
+        )
+        numba.core.cgutils.raw_memcpy(
+            builder,
+            builder.gep(target, [arguments[4]]),
+            builder.gep(first, [arguments[1]]),
+            arguments[2],
+            1,
+        )
+        return context.get_dummy_value()
+
+    return numba.types.void(source, start, size, text, at), generate
+
+
+copy: Any = None if numba is None else numba.extending.intrinsic(_copy)
+
+
 @part
 def copied(source: Text, start: int, end: int, text: Bytes, at: int) -> int:
     """Copy a part of a text to `at`; where it ends there."""
-    for i in range(start, end):
-        text[at] = source[i]
-        at += 1
-    return at
+    copy(source, start, end - start, text, at)
+    return at + end - start
 
 
 @part
