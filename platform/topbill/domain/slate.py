@@ -275,6 +275,24 @@ class SlatesRequest(NamedTuple):
     least: float
 
 
+class TurnsRequest(NamedTuple):
+    """What `rank` is to draw for several decisions in one context, where each position has choices
+    of its own.
+
+    Attributes:
+        decision_ids: Of n decisions, each of which has one position or more.
+        ends: (n,) where the positions of each decision end among those of all.
+        starts: (positions + 1,) where the choices of each position begin among all actions; each
+            has one or more.
+        least: The floor.
+    """
+
+    decision_ids: Sequence[str]
+    ends: Sequence[int]
+    starts: Indices
+    least: float
+
+
 class DrawsSlates(Protocol):
     """A policy that draws whole slates, faster than `rank` draws of its scores."""
 
@@ -293,6 +311,17 @@ class DrawsTogether(Protocol):
     ) -> Sequence[Slate] | None:
         """(n) what `slate` draws for each of the contexts `xs` (n × d); None where it has to be
         asked for one after the other.
+        """
+        ...
+
+
+class DrawsTurns(Protocol):
+    """A policy that draws at once what `slate` draws under rules by which each position has its own
+    choices."""
+
+    def turns(self, x: Floats, actions: Actions, request: TurnsRequest) -> Sequence[Slate] | None:
+        """(n) each decision's slate, with rows among its own part of `actions`, which are those of
+        all decisions, one after the other; None where it has to be asked for one after the other.
         """
         ...
 

@@ -15,7 +15,7 @@ from topbill.engine.api import (
     new_id,
 )
 from topbill.engine.compiled import CompiledExperiment, logged_actions, offered, payloads_of
-from topbill.engine.decide import Asked, Engine
+from topbill.engine.decide import Asked, Engine, Turns
 from topbill.engine.examples import examples, teach
 from topbill.engine.lookup import EntityLookup
 from topbill.engine.shadow import Candidate
@@ -33,6 +33,7 @@ __all__ = [
     "EntityLookup",
     "Id",
     "OfferedAction",
+    "Turns",
     "adopt_newest",
     "adopt_newest_of",
     "decode",

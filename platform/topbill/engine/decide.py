@@ -7,8 +7,10 @@ nor speaks HTTP: whoever calls `decide` makes the decision durable before giving
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import msgspec
@@ -44,10 +46,12 @@ from topbill.domain.slate import (
     Best,
     DrawsSlates,
     DrawsTogether,
+    DrawsTurns,
     Slate,
     SlateRequest,
     SlatesRequest,
     Stopping,
+    TurnsRequest,
     rank,
 )
 from topbill.engine.api import (
@@ -70,6 +74,16 @@ _MOST_AT_ONCE = 64
 """Decisions of one compiled call,"""
 _MOST_WORK = 4_096
 """and their positions times actions: nobody looks at the clock meanwhile."""
+
+
+class Turns(NamedTuple):
+    """The choices of several decisions whose positions have choices of their own: all `actions`,
+    and where those of each position begin, after the last position too.
+    """
+
+    actions: Actions
+    starts: Sequence[int]
+
 
 Asked: TypeAlias = tuple[DecideRequest, Any]
 """A request, and what its context says, decoded."""
@@ -209,6 +223,45 @@ class Engine:
             shadows = shadow_decisions(shadowing, shown, self._clock, deadline)
         name = "fixed" if variant is None else variant.policy
         return _record(compiled, inputs, judged, name, reason, slate, latency_us, masks, shadows)
+
+    def choose_turns(
+        self,
+        compiled: CompiledExperiment,
+        choices: Sequence[DecisionInput],
+        turns: Turns,
+        deadline: float,
+        admitted: Admitted,
+    ) -> list[Decision] | None:
+        """What `choose` says of each of several decisions for one unit in one context, drawn in one
+        call; None where they have to be chosen one after the other. The time of each begins and
+        ends with that of all.
+        """
+        variant, reason = admitted
+        first = choices[0]
+        if variant is None or compiled.shadows or not first.explore:
+            return None
+        asked = self._clock()
+        if asked >= deadline or not compiled.patience[variant.name].may_ask(asked):
+            return None
+        slates = _turns(compiled, variant, choices, turns)
+        if slates is None:
+            return None
+        now = self._clock()
+        if now > first.start + compiled.experiment.budget_ms / 1e3:
+            # What took too long is thrown away, and no policy is asked again.
+            return [self.choose(compiled, each, -math.inf, admitted=admitted) for each in choices]
+        latency_us = int((now - first.start) * 1e6)
+        judged = variant if reason == "policy" else None
+        decisions = []
+        for inputs, slate in zip(choices, slates, strict=True):
+            rules = cast("AllowedAhead", inputs.new_attempt())
+            rules.note(slate.rows)
+            decisions.append(
+                _record(
+                    compiled, inputs, judged, variant.policy, reason, slate, latency_us, rules.masks
+                )
+            )
+        return decisions
 
     def decide_each(self, asked: Sequence[Asked]) -> list[Decision | TopbillError]:
         """What `decide` says of each request, or why it cannot be decided. Those of one variant are
@@ -420,6 +473,25 @@ def _slates(
         if not hasattr(policy, "slates"):
             return None
         return cast("DrawsTogether", policy).slates(xs, compiled.actions, request)
+    except Exception:
+        return None
+
+
+def _turns(
+    compiled: CompiledExperiment, variant: Variant, choices: Sequence[DecisionInput], turns: Turns
+) -> Sequence[Slate] | None:
+    """The same of decisions whose positions have choices of their own."""
+    policy = compiled.policies[variant.name]
+    if not hasattr(policy, "turns") or variant.name in compiled.foreign:
+        return None
+    request = TurnsRequest(
+        [inputs.decision_id for inputs in choices],
+        list(accumulate([inputs.slots for inputs in choices])),
+        np.array(turns.starts, dtype=np.intp),
+        variant.min_probability,
+    )
+    try:
+        return cast("DrawsTurns", policy).turns(choices[0].x, turns.actions, request)
     except Exception:
         return None
 

@@ -123,7 +123,7 @@ def bundle_of(decisions: Sequence[Decision], page: PageAnswer | None = None) -> 
             break
     lengths = [len(each) for each in actions]
     header = _encode(_Header(plain, lists, lengths, answered, _raw(tiles)))
-    return pack(_START.pack(_FORM, len(header)) + header + b"".join(actions))
+    return pack(b"".join([_START.pack(_FORM, len(header)), header, *actions]))
 
 
 _NO_LISTS: dict[str, Any] = {"eligible": (), "slate": (), "masks": (), "actions": NULL}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import starmap
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from topbill.domain.slate import Allowed, Length, ScoreTerms
 from topbill.domain.sums import plain_sum
 from topbill.engine import DecisionInput, decode
 from topbill.pages.compiled import CompiledPage, Viewer
-from topbill.pages.features import TitlesOnPage
+from topbill.pages.features import PicturesOnPage, TitlesOnPage
 from topbill.pages.layers import Layer, PinnedRows, refuse_unknown
 from topbill.pages.own_signal import SignalRow
 from topbill.pages.request import PageRequest
@@ -58,11 +58,25 @@ class ComposedPage(msgspec.Struct, frozen=True):
     decisions: tuple[Decision, ...]
 
 
-class Pictures(NamedTuple):
-    """The pictures of a row's titles, column by column: their ids, None where a title has none,
-    their payloads, and the propensities with which they were drawn.
+class FilledRow(NamedTuple):
+    """A row with its titles: where it stands, the decision, None where there is no title, how many
+    it lacks, and what each rule took of those that it could have.
     """
 
+    placement: Placement
+    decision: Decision | None
+    titles: list[int]
+    missing: int
+    removed: dict[str, int]
+
+
+class Pictures(NamedTuple):
+    """The pictures of a row's titles: the decision, None where nothing was to be decided, and
+    column by column their ids, None where a title has none, their payloads, and the propensities
+    with which they were drawn.
+    """
+
+    decision: Decision | None
     ids: Sequence[str | None]
     payloads: Sequence[msgspec.Raw]
     propensities: Sequence[float]
@@ -208,7 +222,7 @@ class PageBuilder:
             self.reach = self._reaches(rows)
             self._reserve_pins(rows)
             self._keep_titles(rows)
-            answers = [self._fill_row(placement) for placement in rows.slate]
+            answers = self._with_pictures([self._fill_row(placed) for placed in rows.slate])
         for name, layer in self.layers.items():
             if layer.failed:
                 self.fallbacks.append(name)
@@ -438,15 +452,14 @@ class PageBuilder:
 
     # ------------------------------------------------------------------ titles
 
-    def _fill_row(self, placement: Placement) -> RowAnswer:
-        """One row: its titles, then their pictures."""
+    def _fill_row(self, placement: Placement) -> FilledRow:
+        """One row: its titles."""
         page, row = self.page, placement.action
         decision: Decision | None = None
         titles: tuple[Placement, ...] = ()
         pool = self._pool(row)
         if len(pool):
             decision = self._choose_titles(row, pool)
-            self.decisions.append(decision)
             titles = decision.slate
         names = [title.action for title in titles]
         chosen = list(map(page.catalog.index.__getitem__, names))
@@ -455,27 +468,39 @@ class PageBuilder:
             # The row's own reserve comes back: its pins are among the chosen, and counted there.
             self.page_left = self.page_left + self.reserved[row] - page.rules.used(chosen)
         self._note_trends(row, chosen)
-        pictures = self._choose_pictures(row, chosen)
-        columns = (
-            names,
-            map(page.title_payloads.__getitem__, chosen),
-            [title.propensity for title in titles],
-            pictures.ids,
-            pictures.payloads,
-            pictures.propensities,
-        )
-        # A page has hundreds: `starmap` keeps them in C.
-        tiles = tuple(starmap(Tile, zip(*columns, strict=True)))
         length = self.file.title_length
-        missing = max(0, (self.file.titles if length is None else length.least) - len(tiles))
-        return RowAnswer(
-            row=row,
-            payload=self._row_payload(row),
-            propensity=placement.propensity,
-            titles=tiles,
-            missing=missing,
-            removed=self._removed(row, decision, chosen) if missing else {},
-        )
+        missing = max(0, (self.file.titles if length is None else length.least) - len(chosen))
+        removed = self._removed(row, decision, chosen) if missing else {}
+        return FilledRow(placement, decision, chosen, missing, removed)
+
+    def _with_pictures(self, rows: Sequence[FilledRow]) -> list[RowAnswer]:
+        """The rows as they are answered, and their decisions, one row below the other."""
+        page, answers = self.page, []
+        for filled, choice in zip(rows, self._choose_pictures(rows), strict=True):
+            own = filled.decision
+            self.decisions += [made for made in (own, choice.decision) if made is not None]
+            titles = () if own is None else own.slate
+            columns = (
+                [title.action for title in titles],
+                map(page.title_payloads.__getitem__, filled.titles),
+                [title.propensity for title in titles],
+                choice.ids,
+                choice.payloads,
+                choice.propensities,
+            )
+            row = filled.placement.action
+            answers.append(
+                RowAnswer(
+                    row=row,
+                    payload=self._row_payload(row),
+                    propensity=filled.placement.propensity,
+                    # A page has hundreds: `starmap` keeps them in C.
+                    titles=tuple(starmap(Tile, zip(*columns, strict=True))),
+                    missing=filled.missing,
+                    removed=filled.removed,
+                )
+            )
+        return answers
 
     def _note_trends(self, row: str, titles: Sequence[int]) -> None:
         """Say so where a row of what is trending in the region shows what is trending anywhere."""
@@ -639,52 +664,79 @@ class PageBuilder:
 
     # ------------------------------------------------------------------ artwork
 
-    def _choose_pictures(self, row: str, titles: Sequence[int]) -> Pictures:
-        """A picture for each title: the artwork experiment's choice, or the title's first
-        picture.
+    def _choose_pictures(self, rows: Sequence[FilledRow]) -> list[Pictures]:
+        """A picture for each title of each row: the artwork experiment's choice, or the title's
+        first picture.
         """
         page, layer = self.page, self.layers.get("artwork")
         pictures = page.catalog.pictures
+        # Titles without a picture take no position of a decision.
+        pictured = [[title for title in row.titles if pictures[title]] for row in rows]
         if layer is None:
-            first = [pictures[title][0].id if pictures[title] else None for title in titles]
-            return Pictures(first, self._picture_payloads(first), [1.0] * len(first))
-        # Titles without a picture take no position of the decision.
-        pictured = [title for title in titles if pictures[title]]
-        if not pictured:
-            return _no_pictures(len(titles))
-        shown = page.picture_features(layer.file).of(pictured)
-        names = list(map(page.catalog.ids.__getitem__, pictured))
-        decision = self._decide(
+            return list(map(self._first_pictures, rows, pictured))
+        with_some = [(row, titles) for row, titles in zip(rows, pictured, strict=True) if titles]
+        decisions: Iterator[Decision] = iter(())
+        if with_some:
+            shown = page.picture_features(layer.file).of_rows([titles for _, titles in with_some])
+            choices = []
+            for (row, titles), own in zip(with_some, shown.rows, strict=True):
+                names = list(map(page.catalog.ids.__getitem__, titles))
+                choices.append(self._picture_input(row.placement.action, names, own))
+            # Rows take no pictures from each other: those of all are drawn together.
+            decisions = iter(layer.choose_turns(self.engine, choices, shown.turns, self.deadline))
+        chosen = []
+        for row, titles in zip(rows, pictured, strict=True):
+            decision = next(decisions) if titles else None
+            chosen.append(self._pictures_of(row.titles, titles, decision))
+        return chosen
+
+    def _picture_input(self, row: str, titles: Sequence[str], own: PicturesOnPage) -> DecisionInput:
+        """What is asked of the artwork's policy for a row's `titles`."""
+        return self._input(
             "artwork",
             decision_id=f"{self.id}:{row}:artwork",
-            actions=shown.actions,
-            entities=shown.entities,
-            eligible=np.arange(len(shown.actions)),
-            slots=len(pictured),
-            offered=shown.offered,
+            actions=own.actions,
+            entities=own.entities,
+            eligible=np.arange(len(own.actions)),
+            slots=len(titles),
+            offered=own.offered,
             place=row,
-            rules=lambda: PositionChoices(names, shown.starts),
+            rules=lambda: PositionChoices(titles, own.starts),
         )
-        self.decisions.append(decision)
+
+    def _pictures_of(
+        self, titles: Sequence[int], pictured: Sequence[int], decision: Decision | None
+    ) -> Pictures:
+        """The pictures of a row's titles, of which those `pictured` got what was decided."""
+        if decision is None:
+            return _no_pictures(len(titles))
         ids = [drawn.action for drawn in decision.slate]
         propensities = [drawn.propensity for drawn in decision.slate]
-        chosen = Pictures(ids, self._picture_payloads(ids), propensities)
-        if len(pictured) == len(titles):
-            return chosen
-        return _of_titles(titles, pictured, chosen)
+        chosen = Pictures(decision, ids, self._picture_payloads(ids), propensities)
+        return chosen if len(pictured) == len(titles) else _of_titles(titles, pictured, chosen)
 
-    def _picture_payloads(self, pictures: Sequence[str | None]) -> list[msgspec.Raw]:
-        payloads = self.page.picture_payloads
-        return [NULL if picture is None else payloads[picture] for picture in pictures]
+    def _first_pictures(self, row: FilledRow, pictured: Sequence[int]) -> Pictures:
+        """The first picture of each title."""
+        pictures = self.page.catalog.pictures
+        ids = [pictures[title][0].id for title in pictured]
+        chosen = Pictures(None, ids, self._picture_payloads(ids), [1.0] * len(ids))
+        return _of_titles(row.titles, pictured, chosen)
+
+    def _picture_payloads(self, pictures: Sequence[str]) -> list[msgspec.Raw]:
+        return list(map(self.page.picture_payloads.__getitem__, pictures))
 
     # ------------------------------------------------------------------ decisions
 
-    def _decide(
-        self, name: str, *, entities: tuple[EntityUse, ...] = (), **choice: Any
-    ) -> Decision:
+    def _decide(self, name: str, **choice: Any) -> Decision:
         """Ask the engine for a layer's choice, and add it to the layer's account."""
+        return self.layers[name].choose(self.engine, self._input(name, **choice), self.deadline)
+
+    def _input(
+        self, name: str, *, entities: tuple[EntityUse, ...] = (), **choice: Any
+    ) -> DecisionInput:
+        """What is asked for a layer's choice."""
         layer = self.layers[name]
-        decision_input = DecisionInput(
+        return DecisionInput(
             unit=self.viewer.unit,
             x=layer.x,
             context=layer.context,
@@ -695,7 +747,6 @@ class PageBuilder:
             explore=self.explore,
             **choice,
         )
-        return layer.choose(self.engine, decision_input, self.deadline)
 
     def _layer_answers(self) -> tuple[LayerAnswer, ...]:
         answers: list[LayerAnswer] = []
@@ -745,7 +796,7 @@ def _with_pins(length: Length | None, pins: Mapping[int, int]) -> Length | None:
 
 def _no_pictures(count: int) -> Pictures:
     """The pictures of so many titles that have none."""
-    return Pictures([None] * count, [NULL] * count, [1.0] * count)
+    return Pictures(None, [None] * count, [NULL] * count, [1.0] * count)
 
 
 def _of_titles(titles: Sequence[int], pictured: Sequence[int], chosen: Pictures) -> Pictures:
@@ -756,6 +807,7 @@ def _of_titles(titles: Sequence[int], pictured: Sequence[int], chosen: Pictures)
     ids, payloads = [*chosen.ids, None], [*chosen.payloads, NULL]
     propensities = [*chosen.propensities, 1.0]
     return Pictures(
+        chosen.decision,
         [ids[place] for place in places],
         [payloads[place] for place in places],
         [propensities[place] for place in places],

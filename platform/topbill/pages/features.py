@@ -9,7 +9,7 @@ equal: a test decodes the one and compares it with the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise, repeat
+from itertools import chain, pairwise, repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,7 +20,7 @@ from topbill.candidates import EVIDENCE, NEW_FOR, SOURCES, Candidates
 from topbill.catalog import Bools, Catalog, FieldKind, Picture
 from topbill.domain.features import REST, Encoder, Feature, FeatureKind
 from topbill.domain.records import Actions, EntityUse, Floats, Indices
-from topbill.engine import EntityLookup
+from topbill.engine import EntityLookup, Turns
 from topbill.policies.linear.drawing import load
 from topbill.spec import Experiment
 
@@ -480,6 +480,13 @@ class PicturesOnPage(NamedTuple):
     entities: tuple[EntityUse, ...]
 
 
+class PicturesOfRows(NamedTuple):
+    """Pictures of the titles of some rows, row by row, and of all of them together."""
+
+    rows: list[PicturesOnPage]
+    turns: Turns
+
+
 class PictureFeatures:
     """Every title's pictures encoded for one artwork experiment over one catalogue.
 
@@ -510,9 +517,10 @@ class PictureFeatures:
                 own = self._matrix[start:end]
                 self.alike += bool((own == own[0]).all())
 
-    def of(self, titles: Sequence[int]) -> PicturesOnPage:
-        """The pictures of these titles, of at least one."""
-        chosen, compiled = np.array(titles, dtype=np.intp), load()
+    def of_rows(self, titles: Sequence[Sequence[int]]) -> PicturesOfRows:
+        """The pictures of these titles, row by row, each of at least one."""
+        chosen = np.array(list(chain.from_iterable(titles)), dtype=np.intp)
+        compiled = load()
         if compiled is not None:
             told = compiled.stretches(chosen, self._ends)
             rows, ends = told[: -len(chosen)], told[-len(chosen) :]
@@ -521,13 +529,23 @@ class PictureFeatures:
             ends = counts.cumsum()
             # Each title's are a stretch of all: moved from where they are to where they are here.
             rows = np.arange(counts.sum()) + np.repeat(self._ends[chosen + 1] - ends, counts)
-        text = b",".join(map(self._json.__getitem__, titles))
-        return PicturesOnPage(
-            Actions(map(self._ids.__getitem__, rows.tolist()), self._matrix[rows]),
-            msgspec.Raw(b"[" + text + b"]"),
-            [0, *ends.tolist()],
-            self._looked_up.uses(rows),
-        )
+        ids, matrix = list(map(self._ids.__getitem__, rows.tolist())), self._matrix[rows]
+        starts: list[int] = [0, *ends.tolist()]
+        pictures, place = [], 0
+        for own in titles:
+            own_starts = starts[place : place + len(own) + 1]
+            first, last = own_starts[0], own_starts[-1]
+            text = b",".join(map(self._json.__getitem__, own))
+            pictures.append(
+                PicturesOnPage(
+                    Actions(ids[first:last], matrix[first:last]),
+                    msgspec.Raw(b"[" + text + b"]"),
+                    [start - first for start in own_starts],
+                    self._looked_up.uses(rows[first:last]),
+                )
+            )
+            place += len(own)
+        return PicturesOfRows(pictures, Turns(Actions(ids, matrix), starts))
 
 
 def _stretch(columns: list[int]) -> slice | list[int]:

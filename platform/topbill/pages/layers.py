@@ -14,7 +14,7 @@ from topbill.domain.features import REST
 from topbill.domain.records import Decision, Indices, Mask
 from topbill.domain.slate import SlateRules
 from topbill.domain.sums import plain_sum
-from topbill.engine import Candidate, CompiledExperiment, DecisionInput, Engine
+from topbill.engine import Candidate, CompiledExperiment, DecisionInput, Engine, Turns
 from topbill.rules import PoolCaps, RowConstraints
 
 _encode = msgspec.json.Encoder().encode
@@ -72,6 +72,18 @@ class Layer:
         """The layer's choice, with what the variants of its launch make of it unseen."""
         candidate = Candidate(self.file, inputs)
         return self.note(engine.choose(self.compiled, inputs, deadline, candidate, self.admitted))
+
+    def choose_turns(
+        self, engine: Engine, choices: Sequence[DecisionInput], turns: Turns, deadline: float
+    ) -> list[Decision]:
+        """`choose` of several decisions whose positions have choices of their own."""
+        # Who decides unseen is asked beside each.
+        if choices and not self.file.shadows:
+            compiled, admitted = self.compiled, self.admitted
+            decisions = engine.choose_turns(compiled, choices, turns, deadline, admitted)
+            if decisions is not None:
+                return list(map(self.note, decisions))
+        return [self.choose(engine, inputs, deadline) for inputs in choices]
 
     def note(self, decision: Decision) -> Decision:
         """Add what was chosen to the layer's account."""

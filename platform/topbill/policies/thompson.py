@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from topbill.domain.records import Actions, Floats, Indices
+from topbill.domain.slate import Slate, TurnsRequest
 from topbill.policies.linear.chances import SHARES, WINS, Chances
 from topbill.policies.linear.models import ActionIndex, Prediction
 from topbill.policies.linear.policy import ExploringParams, LinearPolicy, LinearScored
@@ -162,6 +163,12 @@ class Thompson(LinearPolicy):
             seed=seed,
             independent=self.independent,
         )
+
+    def turns(self, x: Floats, actions: Actions, request: TurnsRequest) -> list[Slate] | None:
+        """As of any linear policy; None where draws are joint, of which each decision has its
+        own.
+        """
+        return super().turns(x, actions, request) if self.independent else None
 
     def chances(self, index: ActionIndex) -> Chances:
         scale = _scale(self.noise, self.exploration)

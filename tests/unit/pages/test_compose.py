@@ -20,13 +20,14 @@ from topbill.candidates import SOURCES
 from topbill.domain.chance import hash64
 from topbill.domain.records import Decision
 from topbill.domain.slate import choices, distribution
-from topbill.engine import logged_actions, offered
+from topbill.engine import DecisionInput, Engine, logged_actions, offered
 from topbill.log.bundles import bundle_of, decisions_of
 from topbill.pages import CompiledPage, PageRequest, compose
 from topbill.pages.features import TitlesOnPage
 from topbill.pages.viewing_history import KnownViewer
 
 from ...small_page import PAGE
+from ...small_page import layer as experiment
 
 
 def of(decisions: tuple[Decision, ...], layer: str) -> list[Decision]:
@@ -197,6 +198,70 @@ def test_a_page_is_stored_the_same_whether_its_answer_is_read_from_it_or_known(
     known = bundle_of(made.decisions, made.answer)
     assert known == bundle_of(made.decisions)
     assert decisions_of(known) == list(made.decisions)
+
+
+class Asked:
+    """Counts what an engine's artwork layer is asked for: one picture choice after the other, or
+    several at once.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, together: bool = True) -> None:
+        self.each = self.together = 0
+        choose, choose_turns = Engine.choose, Engine.choose_turns
+
+        def one(engine: Engine, compiled: Any, inputs: DecisionInput, *rest: Any, **of: Any) -> Any:
+            self.each += inputs.layer == "artwork"
+            return choose(engine, compiled, inputs, *rest, **of)
+
+        def several(engine: Engine, *asked: Any) -> Any:
+            self.together += 1
+            return choose_turns(engine, *asked) if together else None
+
+        monkeypatch.setattr(Engine, "choose", one)
+        monkeypatch.setattr(Engine, "choose_turns", several)
+
+
+@pytest.mark.parametrize("policy", ["linucb, model: shared", "squarecb", "epsilon_greedy"])
+def test_pictures_drawn_together_are_those_drawn_row_by_row(home: Any, policy: str) -> None:
+    artwork = experiment("artwork", "artwork", f"policy: {policy}, min_probability: 2%")
+    (home.folder / "pages" / "home" / "artwork.yaml").write_text(artwork)
+    compiled_page = home.compiled_page()
+    with pytest.MonkeyPatch.context() as patch:
+        asked = Asked(patch)
+        together = [home.compose(compiled_page, number) for number in range(6)]
+    assert asked.together == 6
+    with pytest.MonkeyPatch.context() as patch:
+        asked = Asked(patch, together=False)
+        assert [home.compose(compiled_page, number) for number in range(6)] == together
+    assert asked.each == sum(len(of(made.decisions, "artwork")) for made in together) > 6
+
+
+def test_pictures_that_are_drawn_too_late_are_not_shown(home: Any) -> None:
+    artwork = experiment("artwork", "artwork", "policy: linucb, min_probability: 2%")
+    (home.folder / "pages" / "home" / "artwork.yaml").write_text(artwork)
+    compiled_page = home.compiled_page()
+    clock = [0.0]
+    compiled_page.engine._clock = lambda: clock[0]
+    drawn = 0
+    for policy in compiled_page.engine.find("artwork").policies.values():
+        draw = getattr(policy, "turns", None)
+        if draw is None:
+            continue
+
+        def late(*asked: Any, draw: Any = draw) -> Any:
+            nonlocal drawn
+            drawn += 1
+            clock[0] += 3_600.0
+            return draw(*asked)
+
+        policy.turns = late
+    made = [home.compose(compiled_page, number) for number in range(8)]
+    assert drawn
+    late_pages = [page for page in made if "artwork" in page.answer.fallbacks]
+    assert len(late_pages) == drawn
+    for page in late_pages:
+        assert {decision.reason for decision in of(page.decisions, "artwork")} == {"fallback"}
+        assert {decision.reason for decision in of(page.decisions, "titles")} == {"policy"}
 
 
 def test_rules_hold_on_every_page(home: Any) -> None:

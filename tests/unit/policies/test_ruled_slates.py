@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from topbill.domain.chance import draws_of, seed_of
 from topbill.domain.records import Actions, Example
-from topbill.domain.slate import AllowedAhead, SlateRequest, rank
+from topbill.domain.slate import AllowedAhead, SlateRequest, TurnsRequest, rank
 from topbill.pages.layers import PinnedRows
 from topbill.policies import KINDS
 from topbill.policies.linear.chances import GREEDY, SHARES, WINS
@@ -135,3 +135,50 @@ def test_what_is_no_simplex_is_left_to_rank_under_rules():
     rules = PositionChoices(["a"], [0, 3]).ahead()
     request = SlateRequest("d", np.arange(3), 1, 0.0, None, rules)
     assert policy.slate(np.array([np.nan]), actions, request) is None
+
+
+@given(
+    seed=SEEDS,
+    of=st.sampled_from([(kind, given) for kind, several in DRAWN.items() for given in several]),
+    least=st.sampled_from([0.0, 0.02]),
+    lessons=st.sampled_from([0, 30]),
+)
+def test_what_is_drawn_for_several_decisions_at_once_is_the_slate_of_each(seed, of, least, lessons):
+    kind, params = of
+    rng = np.random.default_rng(seed)
+    policy = KINDS[kind](
+        msgspec.convert(params, KINDS[kind].Params), context_size=3, action_size=2, seed=7
+    )
+    # Of each decision, how many choices each of its positions has.
+    choices = [rng.integers(1, 4, int(rng.integers(1, 5))).tolist() for _ in range(3)]
+    starts = np.cumsum([0, *[count for own in choices for count in own]])
+    actions = Actions(
+        [f"action {k}" for k in range(starts[-1])], rng.normal(size=(int(starts[-1]), 2))
+    )
+    for t in range(lessons):
+        x, index = rng.normal(size=3), int(rng.integers(len(actions)))
+        reward = float(rng.random() < 0.4)
+        policy.update([Example(x, actions, index, 0.2, reward, position=t % 3, at=1e9 + t)])
+    x, names, each, first = rng.normal(size=3), [f"d-{seed}-{n}" for n in range(3)], [], 0
+    for name, own in zip(names, choices, strict=True):
+        rules = PositionChoices([""] * len(own), np.cumsum([0, *own]).tolist()).ahead()
+        theirs = actions.take(range(first, first + sum(own)))
+        first += sum(own)
+        request = SlateRequest(name, np.arange(sum(own)), len(own), least, None, rules)
+        each.append(policy.slate(x, theirs, request))
+    ends = np.cumsum([len(own) for own in choices]).tolist()
+    together = None
+    if hasattr(policy, "turns"):
+        together = policy.turns(x, actions, TurnsRequest(names, ends, starts, least))
+    # Joint draws are a decision's own, and some policies draw for each alone.
+    if kind in ("auto", "fixed", "uniform") or (kind == "thompson" and not policy.independent):
+        assert together is None
+    else:
+        assert together == each
+
+
+def test_what_is_no_simplex_is_left_to_rank_for_several_decisions():
+    policy = KINDS["linucb"](KINDS["linucb"].Params(), context_size=1, action_size=0, seed=7)
+    actions = Actions(list("abc"), np.zeros((3, 0)))
+    request = TurnsRequest(["d"], [1], np.array([0, 3]), 0.0)
+    assert policy.turns(np.array([np.nan]), actions, request) is None

@@ -114,3 +114,12 @@ def packed(
     i = put(out, put(out, put(out, i, more_weights), more_own_mean), more_own_cov)
     put(out, put(out, i, more_shared_mean), more_shared_cov)
     return out
+
+
+@compiled
+def packed_of_others(arrays: Places, before: Vector, action_rows: Places, Z: Matrix) -> Places:
+    """What is `packed`, with other actions in it whose scores depend on no rank."""
+    out = arrays.copy()
+    i = put(out, 2, before)
+    put(out, put(out, put(out, i, action_rows), action_rows), Z)
+    return out

@@ -12,7 +12,14 @@ import numpy as np
 
 from topbill.domain.errors import OverBudget
 from topbill.domain.records import Floats, Indices
-from topbill.domain.slate import LARGEST_MATRIX, Slate, SlateRequest, SlateRules, SlatesRequest
+from topbill.domain.slate import (
+    LARGEST_MATRIX,
+    Slate,
+    SlateRequest,
+    SlateRules,
+    SlatesRequest,
+    TurnsRequest,
+)
 from topbill.policies.linear.chances import SHARES, Chances
 from topbill.policies.linear.models import ActionIndex, LinearModels
 
@@ -83,7 +90,8 @@ class Drawing:
         """The same for other actions, with what is not about actions as it is put together here;
         None where how scores become probabilities depends on the actions.
         """
-        if self._addresses is None or self._chances.kind == SHARES:
+        compiled = self._compiled
+        if compiled is None or self._addresses is None or self._chances.kind == SHARES:
             return None
         K = len(index.rows)
         other = object.__new__(Drawing)
@@ -92,12 +100,7 @@ class Drawing:
         before = np.zeros(K)
         of_actions = (before, index.rows, index.rows, index.Z)
         other.arrays = (self.arrays[0], *of_actions, *self.arrays[1 + len(of_actions) :])
-        addresses = self._addresses.copy()
-        rows_at = index.rows.ctypes.data
-        addresses[2:11] = (
-            before.ctypes.data, K, rows_at, K, rows_at, K, index.Z.ctypes.data, *index.Z.shape,
-        )  # fmt: skip
-        other._addresses = addresses
+        other._addresses = compiled.packed_of_others(self._addresses, before, index.rows, index.Z)
         return other
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
@@ -180,6 +183,34 @@ class Drawing:
             return None
         return [_slate_of(line, slots, size) for line in out.tolist()]
 
+    def turns(self, x: Floats, request: TurnsRequest, basis: Floats = OF_X) -> list[Slate] | None:
+        """The slates of several decisions in one context, in one call (`DrawsTurns`). None where
+        one of them cannot be drawn so, or where it would take as long as somebody should look at
+        the clock meanwhile.
+        """
+        compiled, K = self._compiled, len(self.index.rows)
+        if compiled is None or self._chances.kind == SHARES or not 0 < K <= _AT_ONCE:
+            return None
+        texts = [each.encode() for each in request.decision_ids]
+        count = len(request.starts) - 1
+        rows, propensities = np.empty(count, dtype=np.intp), np.empty(count)
+        drawn = compiled.score_and_draw_turns(
+            self._addresses, x, basis, OF_X,
+            b"".join(texts), np.fromiter(accumulate(map(len, texts)), np.intp, len(texts)),
+            np.array(request.ends, dtype=np.intp), request.starts,
+            request.least, np.empty(self._room), rows, propensities,
+        )  # fmt: skip
+        if drawn < count:
+            return None
+        slates, start = [], 0
+        all_rows, chances = rows.tolist(), propensities.tolist()
+        for end in request.ends:
+            own, first = tuple(chances[start:end]), int(request.starts[start])
+            drawn_rows = tuple([row - first for row in all_rows[start:end]])
+            slates.append(Slate(drawn_rows, own, None, math.prod(own)))
+            start = end
+        return slates
+
     def _draw_more(
         self,
         compiled: _Compiled,
@@ -250,10 +281,12 @@ class _Compiled(NamedTuple):
     """The compiled functions that are called from here, and those that pages call."""
 
     packed: Callable[..., Indices]
+    packed_of_others: Callable[..., Indices]
     score_and_draw: Callable[..., int]
     score_and_draw_each: Callable[..., int]
     draw_positions: Callable[..., int]
     score_and_draw_ruled: Callable[..., int]
+    score_and_draw_turns: Callable[..., int]
     fill_pool: Callable[..., int]
     kept: Callable[..., Indices]
     caps_of_pool: Callable[..., Indices]
@@ -271,7 +304,7 @@ def load() -> _Compiled | None:
 
     if not IS_COMPILED:
         return None
-    from topbill.policies.linear.addresses import packed
+    from topbill.policies.linear.addresses import packed, packed_of_others
     from topbill.policies.linear.rows import (
         caps_of_pool,
         closings,
@@ -280,7 +313,7 @@ def load() -> _Compiled | None:
         stretches,
         tell_titles,
     )
-    from topbill.policies.linear.ruled import score_and_draw_ruled
+    from topbill.policies.linear.ruled import score_and_draw_ruled, score_and_draw_turns
     from topbill.policies.linear.slates import (
         draw_positions,
         score_and_draw,
@@ -289,10 +322,12 @@ def load() -> _Compiled | None:
 
     return _Compiled(
         packed,
+        packed_of_others,
         score_and_draw,
         score_and_draw_each,
         draw_positions,
         score_and_draw_ruled,
+        score_and_draw_turns,
         fill_pool,
         kept,
         caps_of_pool,

@@ -113,6 +113,15 @@ def padded(size: int) -> Message:
 
 
 @part
+def piece_of(text: Text, start: int, stop: int) -> Message:
+    """The bytes of a text from `start` to before `stop`."""
+    piece = np.empty(stop - start, np.uint8)
+    for i in range(piece.size):
+        piece[i] = text[start + i]
+    return piece
+
+
+@part
 def choice_of(decision_id: Text, count: int) -> int:
     """Which of `count` the decision's `seed_of` chooses: its remainder."""
     size = len(decision_id)

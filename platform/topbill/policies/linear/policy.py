@@ -17,7 +17,7 @@ import numpy as np
 from topbill.domain.errors import PolicyError
 from topbill.domain.example_batch import ExampleBatch
 from topbill.domain.records import Actions, Example, Floats, Indices
-from topbill.domain.slate import Slate, SlateRequest, SlatesRequest
+from topbill.domain.slate import Slate, SlateRequest, SlatesRequest, TurnsRequest
 from topbill.policies import codec
 from topbill.policies.linear import widening
 from topbill.policies.linear.chances import Chances, expected_rewards
@@ -367,6 +367,14 @@ class LinearPolicy:
         if self.fourier.count:
             bases = np.array([self._basis(extended(x, self.d, 0)) for x in xs])
         return self._drawing_of(actions).slates(xs, request, bases, None)
+
+    def turns(self, x: Floats, actions: Actions, request: TurnsRequest) -> list[Slate] | None:
+        """`slate` of several decisions whose positions have their own choices of all `actions`, in
+        one compiled call; None where it takes one for each.
+        """
+        xt = self._extended(x)
+        basis = self._basis(xt) if self.fourier.count else OF_X
+        return self._drawing_of(actions).turns(xt[1:-1], request, basis)
 
     def _drawing_of(self, actions: Actions) -> Drawing:
         """What draws slates of these, until something is learned."""

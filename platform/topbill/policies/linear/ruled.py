@@ -18,7 +18,7 @@ from topbill.policies.linear.compiled import (
     compiled,
     part,
 )
-from topbill.policies.linear.hashing import uniforms_of
+from topbill.policies.linear.hashing import piece_of, uniforms_of
 from topbill.policies.linear.sampling import inverse_gap, shares, wins
 from topbill.policies.linear.slates import drawn, greedy, lifted, parts_of, score
 
@@ -191,3 +191,60 @@ def score_and_draw_ruled(
         least, uniforms_of(decision_id, 0, starts.size - 1),
         only, starts, is_open, caps, caps_end, left, fresh, quota, due, rows, propensities,
     )  # fmt: skip
+
+
+@compiled
+def score_and_draw_turns(
+    arrays: Places,
+    x: Given,
+    basis: Vector,
+    context: Vector,
+    decision_ids: Text,
+    id_ends: Places,
+    ends: Places,
+    starts: Places,
+    least: float,
+    room: Vector,
+    rows: Places,
+    propensities: Vector,
+) -> int:
+    """Draw the positions of several decisions in one context, where each position has its own
+    choices, from what `slates.score` says of all of these; -1 where probabilities are no simplex.
+    Not for joint draws, which are a decision's own.
+
+    Args:
+        arrays: This and the next three as in `slates.score`.
+        x: The context.
+        basis: What own weights are over.
+        context: What shared weights are over.
+        decision_ids: One behind the other,
+        id_ends: (n,) where each ends.
+        ends: (n,) where the positions of each decision end.
+        starts: (positions + 1,) where the choices of each position begin.
+        least: The floor.
+        room: As in `slates.score`.
+        rows: (positions,) gets what is drawn,
+        propensities: and with what probability.
+    """
+    score(arrays, x, basis, context, decision_ids, room)
+    settings = vector_at(arrays, 0)
+    kind, chance = int(settings[0]), settings[4]
+    scores, spread, _ = parts_of(room, vector_at(arrays, 2).size)
+    position, id_start = 0, 0
+    for i in range(ends.size):
+        decision_id = piece_of(decision_ids, id_start, id_ends[i])
+        id_start = id_ends[i]
+        for u in uniforms_of(decision_id, 0, ends[i] - position):
+            first, last = starts[position], starts[position + 1]
+            if kind == GREEDY:
+                now = greedy(scores[first:last], chance)
+            elif kind == WINS:
+                now = wins(scores[first:last], spread[first:last])
+            else:
+                now = inverse_gap(scores[first:last], chance)
+            if not lifted(now, least):
+                return -1
+            j = drawn(now, u)
+            rows[position], propensities[position] = first + j, now[j]
+            position += 1
+    return position

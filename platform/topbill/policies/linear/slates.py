@@ -32,7 +32,7 @@ from topbill.policies.linear.compiled import (
     compiled,
     part,
 )
-from topbill.policies.linear.hashing import choice_of, uniforms_of
+from topbill.policies.linear.hashing import choice_of, piece_of, uniforms_of
 from topbill.policies.linear.kernels import (
     add_common,
     add_means,
@@ -355,9 +355,7 @@ def score_and_draw_each(
     scores, spread, draws = parts_of(room, vector_at(arrays, 2).size)
     start = 0
     for i in range(ends.size):
-        decision_id = np.empty(ends[i] - start, np.uint8)
-        for j in range(decision_id.size):
-            decision_id[j] = decision_ids[start + j]
+        decision_id = piece_of(decision_ids, start, ends[i])
         start = ends[i]
         score(arrays, xs[i], bases[i], contexts[i], decision_id, room)
         count = draw_slate(
