@@ -40,6 +40,7 @@ import msgspec
 import numpy as np
 from benchmarks.learning import dataset
 
+from topbill.domain.collecting import load_first
 from topbill.domain.records import Actions, Decision, Example, Placement, RewardEvent
 from topbill.domain.slate import rank
 from topbill.ope import Training, train
@@ -370,6 +371,8 @@ def measure_size(args: argparse.Namespace) -> None:
 
 
 def timed(data: Path, kind: str) -> None:
+    # As every command does.
+    load_first()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     wall, cpu = time.perf_counter(), time.process_time()
     training: Any = train("big", kind, data)
