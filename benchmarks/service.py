@@ -478,6 +478,21 @@ class Bench:
         return calm
 
 
+def measure_flag(bench: Bench, service: Server, shape: Shape) -> Comparison:
+    """A flag evaluated by OFREP beside a plain decision of the same experiment and viewers."""
+    lines = []
+    for body in bodies(shape.experiment):
+        context = body["context"] | {"targetingKey": body["unit"]}
+        lines.append(json.dumps({"context": context}))
+    file = bench.folder / f"{shape.experiment}-flag.txt"
+    file.write_text("\n".join(lines) + "\n")
+    script = bench.folder / f"{shape.experiment}-flag.lua"
+    path = f"/ofrep/v1/evaluate/flags/{shape.experiment}"
+    script.write_text(LUA.format(bodies=file).replace("/v1/decide", path))
+    pair = (service, script), (service, bench.script(shape))
+    return bench.compare("a flag of OFREP ÷ a decision", 64, *pair)
+
+
 def measure(bench: Bench, policies: list[str]) -> dict[str, Any]:
     """All comparisons, and the p99 at half load."""
     base = Shape(policies[0])
@@ -510,6 +525,7 @@ def measure(bench: Bench, policies: list[str]) -> dict[str, Any]:
             beside_echo(shape, 64)
         keyed = (service, bench.script(base, keyed=True)), (service, bench.script(base))
         compared.append(bench.compare("callers' ids ÷ own ids", 64, *keyed))
+        compared.append(measure_flag(bench, service, base))
         with bench.worker("data"):
             time.sleep(5)  # it has begun by then
             beside_echo(base, 64, ", worker beside")

@@ -39,7 +39,7 @@ def heat(
             f"{y}:N",
             title=None,
             sort=list(y_order),
-            axis=alt.Axis(labelLimit=175, labelOverlap=False),
+            axis=alt.Axis(labelLimit=200, labelOverlap=False),
         ),
         tooltip=[
             alt.Tooltip(f"{x}:O", title=x_title),
@@ -74,7 +74,7 @@ def action_values(frame: pd.DataFrame, title: str) -> alt.LayerChart:
         alt.Tooltip("plain:Q", format=".3f", title="observed mean"),
         alt.Tooltip("shown:Q", format=",", title="shown at position 1"),
     ]
-    y = alt.Y("action:N", sort=order, title=None, axis=alt.Axis(labelLimit=175, labelOverlap=False))
+    y = alt.Y("action:N", sort=order, title=None, axis=alt.Axis(labelLimit=200, labelOverlap=False))
     base = alt.Chart(frame).encode(y=y, tooltip=tips)
     axis = alt.Axis(format=".2~f", tickCount=6)
     bars = base.mark_rule(strokeWidth=5, opacity=0.5, color=palette()[0]).encode(
@@ -137,7 +137,7 @@ def segments(
         y=alt.Y(
             "segment:N",
             title=None,
-            axis=alt.Axis(labelLimit=175, labelFontSize=12, grid=True, labelOverlap=False),
+            axis=alt.Axis(labelLimit=200, labelFontSize=12, grid=True, labelOverlap=False),
         ),
         yOffset=alt.YOffset("name:N", sort=variants),
         color=colours(variants, control),

@@ -288,7 +288,7 @@ def _favourite_against_values(favourite: str, values: pd.DataFrame) -> Standing:
             tone="neutral",
             sentence=f"Only {best['action']} has an off-policy value yet: always shown first it "
             f"would earn {words.value(best['value'])} per decision ({interval}; {basis}).",
-            next=_WAIT,
+            next="Let it run: the others need more draws before they can be compared.",
         )
     if unknown:
         sentence += f", of {len(certain)} of {len(values)} that can be told"

@@ -37,7 +37,9 @@ def headline(key: str, variant: str, policy: str) -> None:
         ]
     ever = exposure.explored_lately(exploration, 1.0)
     if explored is not None and ever is not None:
-        effective = f"{explored.effective:.1f} of {len(first)}"
+        # Also of those that it has not shown yet.
+        actions = max(len(first), len(data.experiment(key).actions))
+        effective = f"{explored.effective:.1f} of {actions}"
         numbers += [
             ("Exploration now", words.share(explored.explored), TERMS["explored"]),
             ("Over all time", words.share(ever.explored), TERMS["explored"]),

@@ -10,6 +10,7 @@ from math import isfinite
 
 import numpy as np
 
+from topbill.domain.formatting import several
 from topbill.domain.reasons import reasons
 from topbill.domain.records import Floats
 
@@ -183,8 +184,8 @@ def few_hits(d: Diagnostics, interval: str) -> tuple[str, ...]:
     if interval not in ("normal", "bootstrap") or not 0 < d.hits < 100:
         return ()
     return (
-        f"only {d.hits} rewarded decisions: a {interval} interval covers too little; prefer "
-        f"{option_for('betting')}",
+        f"only {several(d.hits, 'rewarded decision')}: a {interval} interval covers too little; "
+        f"prefer {option_for('betting')}",
     )
 
 

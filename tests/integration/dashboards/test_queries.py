@@ -48,7 +48,10 @@ def test_the_funnel_ends_where_the_verdict_stands(demo: Path) -> None:
     for key in (KEY, ROWS):
         ab = reporting.load_experiment_report(key, demo).ab
         assert ab is not None
-        last = series.progress(demo, key).groupby("variant").tail(1).set_index("variant")
+        curve = series.progress(demo, key)
+        # The objective of a few decisions too: no value, and no end of an interval, lies beyond 1.
+        assert curve[["low", "high"]].stack().between(0.0, 1.0).all()
+        last = curve.groupby("variant").tail(1).set_index("variant")
         for c in ab.comparisons:
             if c.metric == ab.primary:
                 for ours, theirs in (("relative", c.relative), ("relative_low", c.relative_low)):

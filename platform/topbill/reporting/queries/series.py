@@ -19,7 +19,7 @@ from topbill.ab.core.effect import Pair, pooled_pair
 from topbill.ab.phases import Reading
 from topbill.domain.errors import BadRequest
 from topbill.domain.metric import Metric, metric_column
-from topbill.domain.objective import Objective
+from topbill.domain.objective import OBJECTIVE_RANGE, Objective
 from topbill.domain.sql import identifier, number
 from topbill.domain.zones import UTC, local_sql, utc_sql
 from topbill.reporting.experiment.exclusion import exclusion_of, open_counted
@@ -398,7 +398,9 @@ def _progress(
             # A single unit tells nothing of how units differ.
             if here.n > 1:
                 half = 1.96 * float(np.sqrt(here.variance))
-                line |= {"low": max(0.0, here.value - half), "high": here.value + half}
+                most = OBJECTIVE_RANGE[1] if metric == OBJECTIVE else np.inf
+                line["low"] = max(0.0, here.value - half)
+                line["high"] = min(most, here.value + half)
             if variant != control:
                 line |= _lift(metric, variant, _pair(by_stratum, variant, control, t))
             lines.append(line)
