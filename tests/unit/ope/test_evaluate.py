@@ -550,7 +550,9 @@ def test_an_estimate_beyond_what_can_be_earned_is_told_in_words(published: Make)
     """
     data = published(90, click=lambda *_: 1.0).data
     always = [f"always {action}" for action in "abcd"]
-    found = evaluate("home", always, data, gates=OPEN, estimators=("ips", "snips"))
+    found = evaluate(
+        "home", data_dir=data, policies=always, gates=OPEN, estimators=("ips", "snips")
+    )
     each = [estimates["ips"] for estimates in found.targets.values()]
     beyond = max(each, key=lambda e: e.value or 0.0)
     assert beyond.value is not None
