@@ -71,8 +71,10 @@ def shares(key: str, variant: str) -> list[str]:
     if exposure.OTHERS in totals.index:
         actions.append(exposure.OTHERS)
     drawing = charts.stacked(over_time, actions)
+    # A legend of long names has a line for each, which is not to be taken from the chart.
+    height = 360 + 18 * max(0, len(actions) - 4)
     # White, as it lies on colours.
-    pieces.over_time(key, drawing, over_time, f"{key}-{variant}-shares", 360, colour="white")
+    pieces.over_time(key, drawing, over_time, f"{key}-{variant}-shares", height, colour="white")
     return actions
 
 
