@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 from tests import rich_lake, spark_server
 from tests.answers import differences
+from tests.unit.reporting.test_kept_days import Record, watched
 
 from topbill.domain.engine_url import ENGINE_VARIABLE
-from topbill.lake import DATABASE, answer
+from topbill.lake import DATABASE, answer, lake_place
+from topbill.lake.files import files_below
+from topbill.lake.kept import SUMS
+from topbill.reporting import load_experiment_report, to_json
+from topbill.reporting.experiment import build
 from topbill.reporting.queries import decisions, exposure, series
 
 pytest.importorskip("pyspark", reason="no pyspark: pip install 'topbill[spark]'")
@@ -60,3 +65,25 @@ def test_spark_says_the_same(
     monkeypatch.setenv(ENGINE_VARIABLE, server)
     assert differences(here, question(data)) == []
     assert here
+
+
+def test_what_days_add_up_to_is_kept_in_the_lake(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record(tmp_path, seed=1, units=60)
+    for _ in range(4):
+        record.live(150)
+    record.publish()
+    here = json.loads(to_json(load_experiment_report("home", tmp_path)))
+    monkeypatch.setenv(ENGINE_VARIABLE, server)
+    monkeypatch.setattr(build, "LARGE", 1)
+    for _ in range(2):
+        with watched() as said:
+            there = json.loads(to_json(load_experiment_report("home", tmp_path)))
+        assert said == []
+        assert differences(here, there) == []
+    commits = [
+        path for path in files_below(lake_place(tmp_path)).sizes(SUMS) if "_delta_log" in path
+    ]
+    assert commits
+    assert all(path.endswith(f"{0:020}.json") for path in commits), "the second one read"
