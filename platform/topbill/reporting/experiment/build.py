@@ -126,8 +126,10 @@ def load_experiment_report(
         _logger.warning("%s", error)
         forget(Path(data), key)
     except (OSError, LogError) as error:
-        # The folder may be another user's, or full: what would be kept there only saves time.
-        _logger.info("%s; all of the record is read instead of what was kept of it", error)
+        # The folder may be another user's, or full: what would be kept there only saves time. Of a
+        # cluster it saves memory, too.
+        level = logging.WARNING if engine_url() else logging.INFO
+        _logger.log(level, "%s; all of the record is read instead of what was kept of it", error)
         report = read(keep=None)
         # The record can be read; tables of sums that could not would be in the way each time.
         if engine_url():
