@@ -108,28 +108,31 @@ WORLDS: dict[str, World] = {
 """The world in which the default of `thompson` was seen to lock, and what is like it."""
 
 Decide = Callable[[Floats], Floats]
-Learn = Callable[[list[tuple[int, int, float]]], None]
+Learned = tuple[int, int, float, float]
+"""Group, action, the probability with which it was drawn, reward."""
+Learn = Callable[[list[Learned]], None]
 
 
 def play(world: World, seed: int, decide: Callable[[int], Floats], learn: Learn) -> float:
     """The share of right decisions among the last, of one that says its probabilities for a group
-    and learns (group, action, reward)."""
+    and learns what came of them."""
     random = np.random.default_rng([20_260, seed])
-    waiting: list[list[tuple[int, int, float]]] = []
+    waiting: list[list[Learned]] = []
     right, last = 0.0, 0
     for start in range(0, world.rounds, world.batch):
         size = min(world.batch, world.rounds - start)
         groups = random.integers(world.groups, size=size).tolist()
         uniforms = random.random((size, 2)).tolist()
         chances: dict[int, Floats] = {}
-        batch = []
+        batch: list[Learned] = []
         for group, (u, v) in zip(groups, uniforms, strict=True):
             p = chances.get(group)
             if p is None:
                 p = chances[group] = decide(group)
             action = min(int(np.searchsorted(np.cumsum(p), u, side="right")), len(p) - 1)
             best = world.best(group)
-            batch.append((group, action, float(v < (world.high if action == best else world.low))))
+            reward = float(v < (world.high if action == best else world.low))
+            batch.append((group, action, float(p[action]), reward))
             if start >= world.last:
                 right += float(p[best])
                 last += 1
@@ -158,8 +161,8 @@ def policy(kind: str, world: World, writing: Writing, seed: int, params: dict[st
         p = made.score(contexts[group], actions, seed).probabilities(eligible)
         return with_min_probability(p, least)
 
-    def learn(batch: list[tuple[int, int, float]]) -> None:
-        made.update([Example(contexts[g], actions, a, 1.0, r) for g, a, r in batch])
+    def learn(batch: list[Learned]) -> None:
+        made.update([Example(contexts[g], actions, a, p, r) for g, a, p, r in batch])
 
     return play(world, seed, decide, learn)
 
@@ -175,8 +178,8 @@ def beta_thompson(world: World, seed: int) -> float:
         draws = random.beta(*counts[group].T, size=(200, world.actions))
         return np.bincount(draws.argmax(1), minlength=world.actions) / 200.0
 
-    def learn(batch: list[tuple[int, int, float]]) -> None:
-        for group, action, reward in batch:
+    def learn(batch: list[Learned]) -> None:
+        for group, action, _, reward in batch:
             counts[group, action] += reward, 1.0 - reward
 
     return play(world, seed, decide, learn)
