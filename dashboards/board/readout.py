@@ -230,8 +230,14 @@ def metrics(report: Report, analysis: Analysis) -> None:
         effect, why = effect_columns(c, c.is_proportion)
         value, control = value_cells(c)
         name = metric_name(words.label(c.metric), c.per)
-        if why:
+        # Of groups that cannot be compared that is said, and nothing of how else to read them.
+        if is_uneven:
+            called = pieces.result(SIGNS[NOT_TRUSTWORTHY], NOT_TRUSTWORTHY)
+        elif why:
+            called = SEE_BELOW
             unsaid.setdefault(why, []).append(name)
+        else:
+            called = result(c, analysis.sample_ratio)
         lines.append(
             {
                 "metric": name,
@@ -242,7 +248,7 @@ def metrics(report: Report, analysis: Analysis) -> None:
                 # Of groups that cannot be compared neither says anything.
                 PROBABILITY: words.MISSING if is_uneven else words.chance(c.chance_to_win),
                 "adjusted p": words.MISSING if is_uneven else p_value(c.p_adjusted),
-                RESULT: SEE_BELOW if why else result(c, analysis.sample_ratio),
+                RESULT: called,
             }
         )
     winner = analysis.verdict.winner
@@ -301,12 +307,21 @@ def guardrails(analysis: Analysis) -> None:
         phone=("variant", "change", RESULT),
         group="metric",
     )
-    is_open = any(guardrail.status == "undecided" for guardrail in analysis.guardrails)
-    if is_open and not analysis.sample_ratio.alarm:
+    if analysis.sample_ratio.alarm:
+        return
+    undecided = [guardrail for guardrail in analysis.guardrails if guardrail.status == "undecided"]
+    if any(guardrail.worse_by_low is not None for guardrail in undecided):
         st.caption(
             "Inconclusive: the interval still holds values beyond the margin, so non-inferiority "
             "is not shown. More units make it narrower."
         )
+    # Where there is no interval, it is not the interval that leaves it open.
+    unsaid: dict[str, list[str]] = {}
+    for guardrail in undecided:
+        if guardrail.worse_by_low is None and guardrail.reason:
+            reason = AB_REASONS.get(guardrail.reason, guardrail.reason)
+            unsaid.setdefault(reason, []).append(words.label(guardrail.variant))
+    say_why(unsaid)
 
 
 def segments(analysis: Analysis, grey: str) -> None:

@@ -193,6 +193,9 @@ def learning(key: str, report: Report) -> None:
 
 def regrets(key: str, report: Report) -> None:
     pieces.section("Estimated regret vs best variant", TERMS["regret"])
+    if report.ab is not None and report.ab.sample_ratio.alarm:
+        st.caption("None is told: units were not split as intended, so no variant is the best.")
+        return
     table = regret(report)
     if table.empty:
         st.caption("Needs two variants with rewards.")

@@ -21,12 +21,14 @@ def over_time(key: str, analysis: Analysis, grey: str) -> None:
     ).rename(columns={"variant": "name"})
     # Early buckets have no lift yet, and the control never has one.
     funnel = progress.dropna(subset=["relative", "relative_low", "relative_high"])
+    primary = analysis.comparisons_of(analysis.primary)
+    is_told_now = any(c.relative is not None for c in primary)
     left_column, right_column = st.columns(2)
     with left_column:
         pieces.section("Lift over time", TERMS["interval"])
         if analysis.sample_ratio.alarm:
             st.caption("None is drawn: units were not split as intended.")
-        elif funnel.empty:
+        elif funnel.empty or not is_told_now:
             st.caption("Not enough rewards yet to tell a lift from chance.")
         elif funnel["till"].nunique() < 2:
             st.caption(

@@ -161,9 +161,12 @@ def basis(report: Report) -> Iterator[str]:
         f"{mature} of them mature."
     )
     if report.ab is not None and len(report.ab.units) > 1:
-        yield f"Intervals of 95%, {validity(report.ab)}."
-        mismatch = report.ab.sample_ratio.alarm
-        yield "Sample ratio mismatch (SRM)." if mismatch else "No sample ratio mismatch (SRM)."
+        # With a mismatch no interval is shown.
+        if report.ab.sample_ratio.alarm:
+            yield "Sample ratio mismatch (SRM)."
+        else:
+            yield f"Intervals of 95%, {validity(report.ab)}."
+            yield "No sample ratio mismatch (SRM)."
     if len(report.phases) > 1:
         changed = words.listing([", ".join(phase.changed) for phase in report.phases[1:]], 6)
         yield f"{len(report.phases)} phases; changed: {changed}."

@@ -241,10 +241,20 @@ def test_a_plain_difference_is_not_called_a_lift(open_app, hushed: Path) -> None
     assert not any("%" in cell for cell in table["difference"])
 
 
+def test_what_cannot_be_told_has_its_reason_and_no_other(open_app, hushed: Path) -> None:
+    app = open_app(hushed, "experiment", experiment="home-artwork")
+    assert [e.message for e in app.exception] == []
+    told = [e.value for e in app.caption]
+    # The lift's and the guardrail's, of which neither has an interval.
+    assert len([line for line in told if "a relative lift means nothing" in line]) == 2
+    assert not any("interval still holds" in line for line in told)
+    assert not any("It stands above" in line for line in told)
+
+
 def test_under_a_mismatch_no_comparison_is_called(open_app, uneven: Path) -> None:
     app = open_app(uneven, "experiment", experiment="home-artwork")
     every = next(table for table in tables(app) if "probability to beat control" in table)
-    assert set(every["result"]) <= {"? not trustworthy (SRM)", "? see below"}
+    assert set(every["result"]) == {"? not trustworthy (SRM)"}
     rails = next(table for table in tables(app) if "non-inferiority margin" in table)
     assert set(rails["result"]) == {"? not trustworthy (SRM)"}
     assert "Segments" not in said(app)

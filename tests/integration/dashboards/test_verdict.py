@@ -48,9 +48,17 @@ def test_where_units_were_not_split_as_intended_no_lift_stands(uneven: Path, ope
     found = tables(app)
     assert not any("lift" in table for table in found)
     assert any("intended" in table for table in found)
+    # Where no interval stands, nothing is said of intervals.
+    told = " ".join(e.value for e in app.caption)
+    assert "Sample ratio mismatch (SRM)." in told
+    assert "Intervals" not in told
     analyst = open_app(uneven, "experiment", experiment="home-artwork")
     every = next(t for t in tables(analyst) if "probability to beat control" in t)
     assert set(every["probability to beat control"]) == {"–"}
+    # Regret is a comparison as well.
+    bandit = open_app(uneven, "bandit", experiment="home-artwork")
+    assert not any("regret" in table for table in tables(bandit))
+    assert any("no variant is the best" in e.value for e in bandit.caption)
     # Whoever doubts the record finds it there too.
     health = open_app(uneven, "health", experiment="home-artwork")
     assert any("intended" in table for table in tables(health))
