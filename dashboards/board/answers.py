@@ -243,7 +243,7 @@ def bandit(
     step = judged.next
     # Large slates keep no probabilities, and nothing is known of how they were drawn.
     if explored is not None:
-        sentence += f", and explores in {words.share(explored.explored)} of them"
+        sentence += f", and explores in {words.share(explored.explored)} of the latest"
         if explored.explored < _FEW:
             step = (
                 "It hardly explores any more, so what it knows of the others stays as it is: a "

@@ -163,6 +163,8 @@ def _draw(
         sized.properties(padding=_PADDING)
         .configure_view(strokeWidth=0)
         .configure_axis(labelColor=colour, titleColor=colour)
+        # Streamlit's theme moves the first and the last label inwards, away from their rows.
+        .configure_axisY(labelFlush=False)
         .configure_legend(labelColor=colour, titleColor=colour),
         width="stretch",
         alt=alt_text or None,

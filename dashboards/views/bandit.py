@@ -92,6 +92,8 @@ def viewers(key: str, variant: str, actions: Sequence[str]) -> None:
     # In the order of the chart above, so that one finds an action again.
     ranked = [name for name in actions if name in present]
     ranked += [name for name in present if name not in actions]
+    # The rest comes last here too.
+    ranked.sort(key=lambda name: name == exposure.OTHERS)
     drawing = charts.heat(
         counts,
         "segment",

@@ -46,7 +46,8 @@ def card(experiment: ListedExperiment, report: Report, where: Standing) -> None:
 
 def summary(experiment: ListedExperiment, report: Report) -> str:
     parts = [experiment.surface, experiment.status]
-    if answers.is_still(data.age()):
+    # What never began has no news to be missed.
+    if experiment.decisions and answers.is_still(data.age()):
         parts.append(f"no news for {words.duration(data.age())}")
     parts += [
         words.span(experiment.first_at, experiment.last_at),

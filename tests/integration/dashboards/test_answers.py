@@ -150,7 +150,7 @@ def test_a_bandit_is_judged_by_what_it_does_now_beside_what_it_did(answers: Any)
     found = answers.bandit("v", "linucb", ever, now, SOME, values)
     assert found.word == "Settled"
     assert "a first most: in 99% of its latest decisions, 49% of all" in found.sentence
-    assert "explores in 10.0% of them" in found.sentence
+    assert "explores in 10.0% of the latest" in found.sentence
     still = answers.bandit("v", "linucb", ever, now, Exploration(5.0, 0.6), values)
     assert still.word == "Still exploring"
 

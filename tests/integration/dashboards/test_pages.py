@@ -5,6 +5,7 @@ know.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from html import unescape
 from pathlib import Path
@@ -203,11 +204,25 @@ def test_a_chart_says_what_it_shows_to_those_who_do_not_see_it(open_app, demo: P
     assert any(re.search(r"thompson [+−]\d", text) for text in described)
 
 
+def test_rows_of_a_chart_stand_beside_their_labels_and_the_rest_comes_last(
+    open_app, demo: Path
+) -> None:
+    app = open_app(demo, "bandit", experiment="home-titles", variant="thompson")
+    drawn = [json.loads(e.proto.spec) for e in app.get("vega_lite_chart")]
+    assert all(chart["config"]["axisY"]["labelFlush"] is False for chart in drawn)
+    grid = next(chart for chart in drawn if '"segment"' in json.dumps(chart))
+    rows = grid["layer"][0]["encoding"]["y"]["sort"]
+    assert rows.index("(others)") == len(rows) - 1
+
+
 def test_home_shows_what_is_urgent_first(open_app, demo: Path) -> None:
     """What is calm, such as a draft, comes last."""
     app = open_app(demo)
     titles = [e.value for e in app.markdown if re.fullmatch(r"\*\*[^*]+\*\*", e.value)]
     assert titles[-1] == "**Nobody asked yet**"
+    # What never began has no news to be missed, of however long ago the record is.
+    draft = next(e.value for e in app.caption if "not started" in e.value)
+    assert "no news" not in draft
 
 
 def test_the_glossary_has_the_term_that_a_help_leads_to(open_app, demo: Path) -> None:
