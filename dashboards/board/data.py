@@ -202,10 +202,10 @@ def _cached_moment(where: str, key: str, version: str) -> datetime | None:  # no
 
 
 def age() -> float:
-    """Seconds since the worker last published."""
+    """Seconds since the worker last published; 0 where its clock is ahead of this one."""
     # The record's times are UTC without saying so.
     now = datetime.now(UTC).replace(tzinfo=None)
-    return (now - ask(database.published_at)).total_seconds()
+    return max(0.0, (now - ask(database.published_at)).total_seconds())
 
 
 def experiments() -> list[database.ListedExperiment]:

@@ -97,8 +97,8 @@ def chart(values: pd.DataFrame, payloads: Payloads, name: str) -> None:
         return
     named = certain.assign(action=pictures.names(certain["action"], payloads))
     st.caption(
-        "Blue: off-policy value with its 95% interval, for one look. Orange tick: observed mean "
-        "of the decisions that showed it at position 1. Mature decisions alone."
+        "Blue: off-policy value with its 95% interval, for one look. Orange tick: observed mean of "
+        "the variant's own decisions that showed it at position 1. Mature decisions alone."
     )
     drawing = charts.action_values(named, "objective per decision")
     pieces.chart(drawing, certain, name, 30 * len(certain) + 50)

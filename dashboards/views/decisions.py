@@ -104,9 +104,10 @@ def several(rows: pd.DataFrame, whose: str, name: str, above: DeltaGenerator) ->
                 "at": row["decided_at"].strftime("%d %b %H:%M:%S"),
                 "slate": words.listing(row["slate"].split(", ")),
                 "events": row["events"],
-                "variant": row["variant"] or "none",
+                # Whoever is held out or left out is in none.
+                "variant": "none" if pd.isna(row["variant"]) else row["variant"],
                 "probability": words.share(row["propensity"], digits=2),
-                "unit": row["unit"],
+                "unit": words.MISSING if pd.isna(row["unit"]) else row["unit"],
                 "experiment": row["experiment"],
                 "reason": words.label(row["reason"]),
             }

@@ -4,6 +4,7 @@ step.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,18 @@ def test_a_record_that_stands_still_is_told_before_any_advice(answers: Any) -> N
     assert (still.word, still.sentence) == ("Inconclusive", "No.")
     assert "29 min ago" in still.next
     assert "Keep it running" not in still.next
+
+
+def test_no_record_is_younger_than_0_s_where_its_clock_is_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from board import data
+
+    now = datetime.now(UTC).replace(tzinfo=None)
+    for hours, age in ((-1, 0.0), (1, 3_600.0)):
+        monkeypatch.setattr(data, "ask", lambda _, at=now - timedelta(hours=hours): at)
+        assert data.age() == pytest.approx(age, abs=60.0)
+        assert data.age() >= 0.0
 
 
 def test_a_value_says_whether_it_rests_on_the_actions_own_shows(answers: Any) -> None:

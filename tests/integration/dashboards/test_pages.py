@@ -386,6 +386,13 @@ def test_decisions_are_narrowed_to_a_variant_and_to_what_was_rewarded(open_app, 
     assert (table["events"].astype(int) > 0).all()
 
 
+def test_a_decision_of_no_variant_says_so(open_app, phased: Path) -> None:
+    (table,) = tables(open_app(phased, "decisions", experiment="phased"))
+    assert set(table["variant"]) == {"editorial", "thompson", "none"}
+    in_none = table["variant"] == "none"
+    assert set(table["reason"][in_none]) <= {"holdout", "excluded context"}
+
+
 def test_preview_follows_the_context_and_its_chances_sum_to_one(open_app, demo: Path) -> None:
     app = open_app(demo, "preview", experiment="home-artwork")
     before = said(app)
