@@ -67,8 +67,8 @@ def while_still(where: Standing, age: float) -> Standing:
     """
     if not is_still(age):
         return where
-    # Viewers are harmed whether anybody publishes or not.
-    first = f"{where.next} " if where.tone == "bad" else ""
+    # Viewers are harmed, and units split wrongly, whether anybody publishes or not.
+    first = f"{where.next} " if where.tone in ("bad", "warning") else ""
     return structs.replace(where, next=f"{first}{stillness(age)} {_START_WORKER}")
 
 

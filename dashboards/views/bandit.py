@@ -66,10 +66,7 @@ def shares(key: str, variant: str) -> list[str]:
     pieces.section("What was shown first, over time", TERMS["share"])
     over_time = named_shares(key, variant)
     totals = over_time.groupby("name")["shown"].sum().sort_values(ascending=False)
-    # The rest always comes last, however large it is together.
-    actions = [name for name in totals.index if name != exposure.OTHERS]
-    if exposure.OTHERS in totals.index:
-        actions.append(exposure.OTHERS)
+    actions = exposure.others_last(totals.index)
     drawing = charts.stacked(over_time, actions)
     # A legend of long names has a line for each, which is not to be taken from the chart.
     height = 360 + 18 * max(0, len(actions) - 4)
@@ -92,8 +89,7 @@ def viewers(key: str, variant: str, actions: Sequence[str]) -> None:
     # In the order of the chart above, so that one finds an action again.
     ranked = [name for name in actions if name in present]
     ranked += [name for name in present if name not in actions]
-    # The rest comes last here too.
-    ranked.sort(key=lambda name: name == exposure.OTHERS)
+    ranked = exposure.others_last(ranked)
     drawing = charts.heat(
         counts,
         "segment",

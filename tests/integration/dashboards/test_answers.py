@@ -231,6 +231,10 @@ def test_a_record_that_stands_still_is_told_before_any_advice(answers: Any) -> N
     assert (still.word, still.sentence) == ("Inconclusive", "No.")
     assert "29 min ago" in still.next
     assert "Keep it running" not in still.next
+    # What is wrong is wrong whether anybody publishes or not.
+    wrong = Standing(word="Not trustworthy", tone="warning", sentence="No.", next="Find the cause.")
+    assert answers.while_still(wrong, 1_740.0).next.startswith("Find the cause. ")
+    assert "29 min ago" in answers.while_still(wrong, 1_740.0).next
 
 
 def test_no_record_is_younger_than_0_s_where_its_clock_is_ahead(

@@ -90,6 +90,11 @@ def test_the_rarest_actions_are_taken_together(demo: Path) -> None:
     assert found["action"].nunique() == 4
 
 
+def test_the_rest_of_the_actions_comes_last() -> None:
+    assert exposure.others_last(["b", exposure.OTHERS, "a"]) == ["b", "a", exposure.OTHERS]
+    assert exposure.others_last(["b", "a"]) == ["b", "a"]
+
+
 def test_a_fixed_order_explores_nothing_and_uniform_everything(demo: Path) -> None:
     now = exposure.explored_lately(exposure.exploration(demo, KEY, "uniform"))
     assert now == pytest.approx((8.0, 7 / 8))

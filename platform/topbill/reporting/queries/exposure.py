@@ -4,6 +4,7 @@ chance was in it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,11 @@ from topbill.reporting.queries.series import bucket_seconds, bucket_sql
 
 OTHERS = "(others)"
 _POINTS = 48
+
+
+def others_last(actions: Iterable[str]) -> list[str]:
+    """The same order, but that all others together come last, however large they are."""
+    return sorted(actions, key=lambda action: action == OTHERS)
 
 
 def shares_over_time(
