@@ -91,6 +91,7 @@ class Caller(asyncio.Protocol):
         self, bodies: list[bytes], pause: float, answers: list[tuple[float, float]], seed: int
     ) -> None:
         self._bodies, self._pause, self._answers = bodies, pause, answers
+        self.refusal = ""
         self._random = random.Random(seed)
         self._left = 0
         self._head = bytearray()
@@ -111,7 +112,9 @@ class Caller(asyncio.Protocol):
             if not end:
                 return
             if not head.startswith(b"HTTP/1.1 200"):
-                raise SystemExit(head.decode())
+                self.refusal = data.decode()
+                self._transport.abort()
+                return
             length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
             self._left = int(length) - len(rest)
             self._head.clear()
@@ -146,8 +149,10 @@ async def load(
     watch = asyncio.create_task(machine.watch())
     await asyncio.sleep(seconds)
     watch.cancel()
-    for transport, _ in callers:
+    for transport, caller in callers:
         transport.abort()
+        if caller.refusal:
+            raise SystemExit(f"an answer was not 200:\n{caller.refusal}")
     return summary(answers, machine.slow_times(), seconds)
 
 
