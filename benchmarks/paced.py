@@ -20,6 +20,7 @@ import random
 import statistics
 import time
 from bisect import bisect_right
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -144,8 +145,8 @@ async def load(
     machine = Machine()
     callers = []
     for seed in range(connections):
-        caller = Caller(bodies, pause, answers, seed)
-        callers.append(await loop.create_connection(lambda one=caller: one, "127.0.0.1", port))  # type: ignore[misc]
+        made = partial(Caller, bodies, pause, answers, seed)
+        callers.append(await loop.create_connection(made, "127.0.0.1", port))
     watch = asyncio.create_task(machine.watch())
     await asyncio.sleep(seconds)
     watch.cancel()

@@ -19,21 +19,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests import object_store
+from tests.object_store_gate import PASSING_ON
 
 _WORDS = """
-import sys, urllib.error, urllib.request
 from urllib.parse import quote, unquote
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # Who has none may not read; nobody looks at what is signed.
 SIGNED = ("AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, "
           "SignedHeaders=host, Signature=0")
 
-class Words(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class Words(PassingOn):
     def pass_on(self):
-        headers = {"content-type": "application/octet-stream", "authorization": SIGNED}
+        body, headers = self.body(), {"authorization": SIGNED}
         for name, value in self.headers.items():
             name = name.lower()
             if name == "x-goog-if-generation-match":
@@ -45,45 +42,18 @@ class Words(BaseHTTPRequestHandler):
                 headers["x-amz-copy-source"] = value
             elif name not in ("host", "transfer-encoding", "authorization"):
                 headers[name] = value
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
         # The client writes all signs of a path as numbers, those of a bucket's name too.
         path, mark, asked = self.path.partition("?")
-        url = sys.argv[1] + quote(unquote(path)) + mark + asked
-        request = urllib.request.Request(url, body or None, headers, method=self.command)
-        try:
-            with urllib.request.urlopen(request) as reply:
-                self.answer(reply.status, dict(reply.headers), reply.read())
-        except urllib.error.HTTPError as reply:
-            self.answer(reply.code, dict(reply.headers), reply.read())
+        self.ask(sys.argv[1] + quote(unquote(path)) + mark + asked, headers, body)
 
-    def answer(self, status, headers, body):
-        self.send_response(status)
-        for name, value in headers.items():
-            if name.lower() not in ("connection", "content-length", "transfer-encoding"):
-                self.send_header(name, value)
-        length = len(body)
-        if self.command == "HEAD":
-            length = headers.get("Content-Length", 0)
-        self.send_header("content-length", str(length))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = pass_on
-
-server = ThreadingHTTPServer(("127.0.0.1", 0), Words)
-print(server.server_port, flush=True)
-server.serve_forever()
+serve(Words)
 """
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[dict[str, str]]:
     """What a process is given to reach it, while it runs; its key is a file in a folder."""
-    line = [sys.executable, "-c", _WORDS, object_store.address()]
+    line = [sys.executable, "-c", PASSING_ON + _WORDS, object_store.address()]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())

@@ -11,27 +11,17 @@ from pathlib import Path
 from tests import object_store
 
 # In a process of its own for the same reason as the server behind it.
-_GATE = """
+PASSING_ON = """
 import sys, urllib.error, urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-behind, refusals = sys.argv[1], Path(sys.argv[2])
-
-class Gate(BaseHTTPRequestHandler):
+class PassingOn(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def pass_on(self):
-        body = self.body()
-        methods, status, code = refusals.read_text().split()
-        if self.command in methods.split(","):
-            said = f"<Error><Code>{code}</Code><Message>refused</Message></Error>".encode()
-            return self.answer(int(status), {}, said)
+    def ask(self, url, headers, body):
         # Without a type urllib says that of a form, and the server reads one.
-        headers = {"content-type": "application/octet-stream"}
-        headers |= {n: v for n, v in self.headers.items() if n.lower() != "transfer-encoding"}
-        request = urllib.request.Request(
-            behind + self.path, body or None, headers, method=self.command)
+        headers = {"content-type": "application/octet-stream"} | headers
+        request = urllib.request.Request(url, body or None, headers, method=self.command)
         try:
             with urllib.request.urlopen(request) as reply:
                 self.answer(reply.status, dict(reply.headers), reply.read())
@@ -65,11 +55,34 @@ class Gate(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = pass_on
+    def do_GET(self):
+        self.pass_on()
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), Gate)
-print(server.server_port, flush=True)
-server.serve_forever()
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+def serve(handler):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    print(server.server_port, flush=True)
+    server.serve_forever()
+"""
+"""What a process begins with that stands before a server: a subclass says what `pass_on` does with
+a request, and `serve` prints the port."""
+_GATE = """
+from pathlib import Path
+
+behind, refusals = sys.argv[1], Path(sys.argv[2])
+
+class Gate(PassingOn):
+    def pass_on(self):
+        body = self.body()
+        methods, status, code = refusals.read_text().split()
+        if self.command in methods.split(","):
+            said = f"<Error><Code>{code}</Code><Message>refused</Message></Error>".encode()
+            return self.answer(int(status), {}, said)
+        headers = {n: v for n, v in self.headers.items() if n.lower() != "transfer-encoding"}
+        self.ask(behind + self.path, headers, body)
+
+serve(Gate)
 """
 EVERYTHING = "GET,HEAD,PUT,POST,DELETE"
 WRITES = "PUT,POST,DELETE"
@@ -95,7 +108,7 @@ class Gate:
 def gate(folder: Path) -> Iterator[Gate]:
     """A gate that passes everything on until it is told otherwise."""
     refusals = folder / "refusals"
-    line = [sys.executable, "-c", _GATE, object_store.address(), str(refusals)]
+    line = [sys.executable, "-c", PASSING_ON + _GATE, object_store.address(), str(refusals)]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         made = Gate(f"http://127.0.0.1:{int(process.stdout.readline())}", refusals)

@@ -325,10 +325,10 @@ def evaluate(
     asked_for = selection.says()
     if objective is not None:
         asked_for["objective"] = dict(data.judged.objective)
-    told = {}
+    of_targets = {}
     for name, each in by_target.items():
         estimates = each.rescaled(shift, factor).within(*value_range)
-        told[name] = estimates.told_beyond(*value_range).noted(*warnings)
+        of_targets[name] = estimates.told_beyond(*value_range).noted(*warnings)
     return Evaluation(
         experiment=key,
         variants=used,
@@ -338,7 +338,7 @@ def evaluate(
         last_at=scored.last_at,
         left_out=dict(scored.left_out),
         logged=replace(logged.rescaled(shift, factor).within(*value_range), estimator="mean"),
-        targets=told,
+        targets=of_targets,
         sampled=data.sampled,
         clipped=dict(scored.clipped),
         looks=dict(scored.looks),
